@@ -1,0 +1,71 @@
+"""Text from a model: one token at a time, each fed back as input.
+
+Only the new token goes through the model; what earlier positions offer to attention is read from
+the KV cache. Imports transformer.py, functional.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minilora import functional as F
+from minilora.tensor import Tensor, no_grad
+from minilora.transformer import KVCache, Transformer
+
+
+@no_grad()
+def generate(
+    model: Transformer,
+    prompt_ids: np.ndarray,
+    max_new_tokens: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    rng: np.random.Generator | None = None,
+    on_token: Callable[[np.ndarray], Any] | None = None,
+) -> np.ndarray:
+    """Continue each prompt, one token at a time.   int (B, T) -> int (B, T + max_new_tokens)
+
+    temperature 0 takes the likeliest token; otherwise logits / temperature are sampled with `rng`,
+    from the top_k likeliest only, and from the smallest set holding top_p of the probability
+    (Holtzman et al. 2020). `on_token` is called with each new column (B,). When block_size is
+    reached, the model goes on with the later half of what it sees.
+    """
+    ids = np.atleast_2d(np.asarray(prompt_ids, dtype=np.int64))
+    if ids.shape[1] == 0:
+        raise ValueError("the prompt is empty: give at least one token to start from")
+    if temperature < 0 or (top_k is not None and top_k < 1) or not 0 < (top_p or 1) <= 1:
+        raise ValueError("temperature must be >= 0, top_k >= 1 and top_p in (0, 1]")
+    if temperature > 0 and rng is None:
+        raise ValueError("sampling needs rng=np.random.default_rng(seed), or temperature=0")
+    block, cache = model.config.block_size, None
+    for _ in range(max_new_tokens):
+        if cache is None or cache[0].length == block:
+            window = ids[:, -block:] if cache is None else ids[:, -max(1, block // 2) :]
+            cache = [KVCache() for _ in model.layers]
+        else:
+            window = ids[:, -1:]
+        logits = model(window, cache=cache).data[:, -1]  # (B, T, V) -> (B, V)
+        if temperature == 0:
+            new = logits.argmax(axis=1)
+        else:
+            new = _sample(logits / temperature, top_k, top_p, rng)
+        ids = np.concatenate([ids, new[:, None]], axis=1)
+        if on_token:
+            on_token(new)
+    return ids
+
+
+def _sample(logits: np.ndarray, top_k: int | None, top_p: float | None, rng: Any) -> np.ndarray:
+    """One id per row of logits (B, V) -> (B,)."""
+    order = np.argsort(-logits, axis=1)[:, :top_k]  # likeliest first
+    p = F.softmax(Tensor(np.take_along_axis(logits, order, axis=1))).data.astype(np.float64)
+    if top_p is not None:
+        p[np.cumsum(p, axis=1) - p >= top_p] = 0  # drop what comes after top_p is reached
+    ends = np.cumsum(p, axis=1)
+    picked = (ends < rng.random((len(p), 1)) * ends[:, -1:]).sum(axis=1)
+    return np.take_along_axis(order, picked[:, None], axis=1)[:, 0]

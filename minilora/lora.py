@@ -1,0 +1,235 @@
+"""LoRA (Hu et al. 2021): y = x (W + s A B) + b, with W frozen and only A and B trained.
+
+A (d_in, r) starts random and B (r, d_out) at zero, so the adapted model starts exactly at the base
+model; s = lora_alpha / r. r (d_in + d_out) numbers train instead of d_in · d_out. After training
+ΔW = s A B is merged into W, or kept beside it and swapped for another. LoRA wraps: `attn.q_proj`
+becomes a LoraLinear that holds the frozen Linear. The functions' names are PEFT's.
+Imports nn.py, functional.py, lora_config.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from minilora import functional as F
+from minilora.lora_config import CopiedParameter, LoraConfig, find_targets, parameters_to_copy
+from minilora.nn import Linear, Module, Parameter, Rng
+from minilora.tensor import Tensor
+
+
+class LoraLinear(Module):
+    """A frozen Linear with low-rank adapters beside it, of which at most one is active."""
+
+    def __init__(self, base: Linear) -> None:
+        self.base = base
+        self.lora_A: dict[str, Parameter] = {}
+        self.lora_B: dict[str, Parameter] = {}
+        self.scaling: dict[str, float] = {}
+        self.dropout: dict[str, float] = {}
+        self.active: str | None = None
+        self.unmerged_weight: np.ndarray | None = None  # W as it was before merging
+
+    def add(self, name: str, path: str, config: LoraConfig, rng: Rng) -> None:
+        (d_in, d_out), (r, scale) = self.base.weight.shape, config.rank_and_scale(path)
+        if config.init_lora_weights == "gaussian":
+            A = rng.standard_normal((d_in, r)) / r
+        else:
+            A = rng.uniform(-1, 1, (d_in, r)) / math.sqrt(d_in)
+        B = np.zeros((r, d_out))
+        if config.init_lora_weights is False:
+            B = rng.uniform(-1, 1, (r, d_out)) / math.sqrt(r)
+        self.lora_A[name] = Parameter(A.astype(self.base.weight.dtype))
+        self.lora_B[name] = Parameter(B.astype(self.base.weight.dtype))
+        self.scaling[name], self.dropout[name] = scale, config.lora_dropout
+
+    def __call__(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        """x (..., d_in) -> (..., d_out). rng draws the adapter's dropout; None switches it off."""
+        W, b, name = self.base.weight, self.base.bias, self.active
+        if name is None or self.unmerged_weight is not None:
+            return F.linear(x, W, b)
+        A, B, s = self.lora_A[name], self.lora_B[name], self.scaling[name]
+        drops = rng is not None and self.dropout[name] > 0
+        if drops or x.size < W.size:  # for few rows, going through r beats forming W + s A B
+            return F.linear(x, W, b) + (F.dropout(x, self.dropout[name], rng) @ A) @ B * s
+        return F.lora_linear(x, W, b, A, B, s)  # the same as one fused op
+
+    def delta_weight(self, name: str) -> np.ndarray:
+        """ΔW = s A B   (d_in, d_out)"""
+        return self.lora_A[name].data @ self.lora_B[name].data * self.scaling[name]
+
+    def merge(self) -> None:
+        if self.active is not None:
+            self.unmerged_weight = self.base.weight.data
+            self.base.weight.data = self.unmerged_weight + self.delta_weight(self.active)
+
+    def unmerge(self) -> None:
+        """Put the kept W back: subtracting ΔW again would leave rounding errors in most entries."""
+        if self.unmerged_weight is not None:
+            self.base.weight.data, self.unmerged_weight = self.unmerged_weight, None
+
+
+@dataclass
+class Adapter:
+    """What a model knows of one adapter beside the layers' A and B."""
+
+    config: LoraConfig
+    copies: list[CopiedParameter]  # of biases and modules_to_save
+
+
+def adapters(model: Module) -> dict[str, Adapter]:
+    """The model's adapters by name; empty for a model without any."""
+    return vars(model).setdefault("adapters", {})
+
+
+def lora_layers(model: Module) -> dict[str, LoraLinear]:
+    """Every wrapped layer by path."""
+    return {path: m for path, m in model.named_modules() if isinstance(m, LoraLinear)}
+
+
+def active_adapter(model: Module) -> str | None:
+    """The name of the adapter in use, or None."""
+    return next((m.active for m in lora_layers(model).values() if m.active), None)
+
+
+def add_adapter(model: Module, config: LoraConfig, name: str = "default", *, rng: Rng) -> None:
+    """Freeze the model, wrap every targeted Linear, and make the new adapter the active one.
+
+    rng draws A. Raises ValueError, and changes nothing, for targets that match nothing, a rank too
+    large, a tied embedding, a name already taken, or while an adapter is merged.
+    """
+    _require_unmerged(model)
+    if name in adapters(model) or not name or "." in name:
+        raise ValueError(f"an adapter cannot be named {name!r}: it is taken, empty or has a dot")
+    there, targets = lora_layers(model), find_targets(model, config)
+    layers = {path: there.get(path) or LoraLinear(base) for path, base in targets.items()}
+    _activate(model, None)  # so that what is copied next is the base's own
+    copies = parameters_to_copy(model, config, targets)
+    for path, layer in layers.items():
+        layer.add(name, path, config, rng)
+        model.set_submodule(path, layer)
+    adapters(model)[name] = Adapter(config, copies)
+    set_adapter(model, name)
+
+
+def set_adapter(model: Module, name: str) -> None:
+    """Use, and train, this adapter and no other."""
+    _require_unmerged(model)
+    _require_adapter(model, name)
+    _activate(model, name)
+    model.requires_grad_(False)
+    for layer in lora_layers(model).values():
+        if name in layer.lora_A:
+            layer.lora_A[name].requires_grad = layer.lora_B[name].requires_grad = True
+    for slot in adapters(model)[name].copies:
+        slot.copy.requires_grad = True
+
+
+def delete_adapter(model: Module, name: str) -> None:
+    """Forget an adapter. With the last one gone the model is the plain base, all trainable."""
+    _require_unmerged(model)
+    _require_adapter(model, name)
+    if active_adapter(model) == name:
+        _activate(model, None)
+    del adapters(model)[name]
+    for path, layer in lora_layers(model).items():
+        for kept in (layer.lora_A, layer.lora_B, layer.scaling, layer.dropout):
+            kept.pop(name, None)
+        if not layer.lora_A:
+            model.set_submodule(path, layer.base)
+    if not adapters(model):
+        model.requires_grad_(True)
+
+
+@contextmanager
+def disable_adapter(model: Module) -> Iterator[None]:
+    """Within it (`with disable_adapter(model): ...`) the model is exactly its base."""
+    _require_unmerged(model)
+    name = active_adapter(model)
+    _activate(model, None)
+    try:
+        yield
+    finally:
+        _activate(model, name)
+
+
+def merge_adapter(model: Module) -> None:
+    """W += s A B in every adapted layer: inference then costs what the base costs. Keeps W."""
+    _require_unmerged(model)
+    if active_adapter(model) is None:
+        raise ValueError("there is no active adapter to merge; see add_adapter, set_adapter")
+    for layer in lora_layers(model).values():
+        layer.merge()
+
+
+def unmerge_adapter(model: Module) -> None:
+    """Undo merge_adapter, bit for bit. Raises ValueError if nothing is merged."""
+    if not _is_merged(model):
+        raise ValueError("no adapter is merged, so there is nothing to unmerge")
+    for layer in lora_layers(model).values():
+        layer.unmerge()
+
+
+def merge_and_unload(model: Module) -> None:
+    """Merge the active adapter for good: a plain model of the base's shape, and no adapters."""
+    if not _is_merged(model):
+        merge_adapter(model)
+    for path, layer in lora_layers(model).items():
+        model.set_submodule(path, layer.base)
+    adapters(model).clear()
+    model.requires_grad_(True)
+
+
+def get_delta_weight(model: Module, path: str, name: str | None = None) -> np.ndarray:
+    """ΔW = s A B (d_in, d_out) of one adapted layer, such as "layers.0.attn.q_proj", for the active
+    adapter or a named one. Raises KeyError for a layer that this adapter does not have."""
+    name, layers = name or active_adapter(model), lora_layers(model)
+    if name is None or path not in layers or name not in layers[path].lora_A:
+        raise KeyError(f"adapter {name!r} does not adapt {path!r}; adapted: {', '.join(layers)}")
+    return layers[path].delta_weight(name)
+
+
+def count_parameters(model: Module) -> tuple[int, int]:
+    """(how many numbers train, how many there are)"""
+    return sum(p.size for p in model.trainable_parameters()), sum(
+        p.size for p in model.parameters()
+    )
+
+
+def print_trainable_parameters(model: Module) -> None:
+    trainable, total = count_parameters(model)
+    share = f"trainable%: {100 * trainable / total:.4f}"
+    print(f"trainable params: {trainable:,} || all params: {total:,} || {share}")
+
+
+def _activate(model: Module, name: str | None) -> None:
+    """Let the layers and the copied parameters be those of one adapter, or (None) of the base."""
+    for layer in lora_layers(model).values():
+        layer.active = name if name in layer.lora_A else None
+    for adapter in adapters(model).values():
+        for slot in adapter.copies:
+            setattr(slot.owner, slot.attribute, slot.original)
+    for slot in adapters(model)[name].copies if name else []:
+        setattr(slot.owner, slot.attribute, slot.copy)
+
+
+def _is_merged(model: Module) -> bool:
+    return any(layer.unmerged_weight is not None for layer in lora_layers(model).values())
+
+
+def _require_unmerged(model: Module) -> None:
+    if _is_merged(model):
+        raise ValueError(
+            f"adapter {active_adapter(model)!r} is merged into the weights; "
+            "call unmerge_adapter(model) first"
+        )
+
+
+def _require_adapter(model: Module, name: str) -> None:
+    if name not in adapters(model):
+        known = ", ".join(adapters(model)) or "none"
+        raise ValueError(f"this model has no adapter {name!r}; it has: {known}")

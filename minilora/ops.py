@@ -1,0 +1,181 @@
+"""The primitive operations, each beside its derivative.
+
+Every function reads the same way: compute with NumPy, then say for each parent how a gradient g of
+the result becomes a gradient of that parent. Broadcasting needs no thought here: the engine sums
+over repeated axes (`unbroadcast`). Each vjp may capture arrays, never its own output Tensor, so
+that no reference cycle keeps memory alive.
+
+Everything a transformer needs can be composed from this file; functional.py holds the same things
+fused by hand, and the tests check that both agree. Imports tensor.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minilora.tensor import Tensor, record
+
+Axis = int | tuple[int, ...] | None
+
+
+def as_tensor(value: Any, like: Tensor) -> Tensor:
+    """Numbers and arrays take part as constants, in the dtype of the tensor they meet."""
+    return value if isinstance(value, Tensor) else Tensor(np.asarray(value, dtype=like.dtype))
+
+
+def _pair(a: Any, b: Any) -> tuple[Tensor, Tensor]:
+    if isinstance(a, Tensor):
+        return a, as_tensor(b, a)
+    if isinstance(b, Tensor):
+        return as_tensor(a, b), b
+    raise TypeError("expected at least one Tensor, got two plain values; wrap one: Tensor(x)")
+
+
+def add(a: Any, b: Any) -> Tensor:
+    a, b = _pair(a, b)
+    return record(a.data + b.data, (a, lambda g: g), (b, lambda g: g))
+
+
+def sub(a: Any, b: Any) -> Tensor:
+    a, b = _pair(a, b)
+    return record(a.data - b.data, (a, lambda g: g), (b, lambda g: -g))
+
+
+def mul(a: Any, b: Any) -> Tensor:
+    a, b = _pair(a, b)
+    x, y = a.data, b.data
+    return record(x * y, (a, lambda g: g * y), (b, lambda g: g * x))
+
+
+def div(a: Any, b: Any) -> Tensor:
+    a, b = _pair(a, b)
+    x, y = a.data, b.data
+    return record(x / y, (a, lambda g: g / y), (b, lambda g: -g * x / (y * y)))
+
+
+def neg(a: Tensor) -> Tensor:
+    return record(-a.data, (a, lambda g: -g))
+
+
+def power(a: Tensor, exponent: float) -> Tensor:
+    """a ** exponent for a fixed number. Squares are multiplied out: NumPy's ** is slow."""
+    x = a.data
+    if exponent == 2:
+        return record(x * x, (a, lambda g: g * (2 * x)))
+    return record(x**exponent, (a, lambda g: g * (exponent * x ** (exponent - 1))))
+
+
+def matmul(a: Any, b: Any) -> Tensor:
+    """a (..., n, k) @ b (..., k, m) -> (..., n, m); vectors as in NumPy."""
+    a, b = _pair(a, b)
+    if a.ndim == 1 and b.ndim == 1:
+        return tensor_sum(a * b)
+    if a.ndim == 1:
+        out = matmul(reshape(a, (1, a.size)), b)  # (k,) -> (1, k)
+        return reshape(out, out.shape[:-2] + out.shape[-1:])
+    if b.ndim == 1:
+        out = matmul(a, reshape(b, (b.size, 1)))  # (k,) -> (k, 1)
+        return reshape(out, out.shape[:-1])
+    x, y = a.data, b.data
+    return record(
+        x @ y,
+        (a, lambda g: g @ y.swapaxes(-1, -2)),
+        (b, lambda g: x.swapaxes(-1, -2) @ g),
+    )
+
+
+def exp(a: Tensor) -> Tensor:
+    y = np.exp(a.data)
+    return record(y, (a, lambda g: g * y))
+
+
+def log(a: Tensor) -> Tensor:
+    x = a.data
+    return record(np.log(x), (a, lambda g: g / x))
+
+
+def sqrt(a: Tensor) -> Tensor:
+    y = np.sqrt(a.data)
+    return record(y, (a, lambda g: g / (2 * y)))
+
+
+def tanh(a: Tensor) -> Tensor:
+    y = np.tanh(a.data)
+    return record(y, (a, lambda g: g * (1 - y * y)))
+
+
+def relu(a: Tensor) -> Tensor:
+    positive = a.data > 0
+    return record(a.data * positive, (a, lambda g: g * positive))
+
+
+def tensor_sum(a: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    shape = a.shape
+
+    def da(g: np.ndarray) -> np.ndarray:
+        if axis is not None and not keepdims:
+            g = np.expand_dims(g, axis)
+        return np.broadcast_to(g, shape)
+
+    return record(np.asarray(a.data.sum(axis=axis, keepdims=keepdims)), (a, da))
+
+
+def mean(a: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    axes = range(a.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+    count = math.prod(a.shape[i] for i in axes)
+    return tensor_sum(a, axis, keepdims) * (1 / count if count else math.nan)
+
+
+def reshape(a: Tensor, *shape: Any) -> Tensor:
+    old = a.shape
+    return record(a.data.reshape(*shape), (a, lambda g: g.reshape(old)))
+
+
+def swapaxes(a: Tensor, i: int, j: int) -> Tensor:
+    return record(a.data.swapaxes(i, j), (a, lambda g: g.swapaxes(i, j)))
+
+
+def getitem(a: Tensor, index: Any) -> Tensor:
+    """a[index] for slices, integers and integer arrays; an entry picked twice collects twice."""
+    shape, dtype = a.shape, a.dtype
+
+    def da(g: np.ndarray) -> np.ndarray:
+        out = np.zeros(shape, dtype)
+        np.add.at(out, index, g)
+        return out
+
+    return record(np.asarray(a.data[index]), (a, da))
+
+
+def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
+    ends = np.cumsum([t.shape[axis] for t in tensors])[:-1]
+
+    def part(i: int) -> Any:
+        return lambda g: np.split(g, ends, axis=axis)[i]
+
+    edges = [(t, part(i)) for i, t in enumerate(tensors)]
+    return record(np.concatenate([t.data for t in tensors], axis=axis), *edges)
+
+
+def where(condition: np.ndarray, a: Any, b: Any) -> Tensor:
+    """a where the boolean array `condition` holds, b elsewhere."""
+    a, b = _pair(a, b)
+    zero = a.dtype.type(0)
+    return record(
+        np.where(condition, a.data, b.data),
+        (a, lambda g: np.where(condition, g, zero)),
+        (b, lambda g: np.where(condition, zero, g)),
+    )
+
+
+_BINARY = {"add": add, "sub": sub, "mul": mul, "truediv": div, "matmul": matmul}
+for _name, _op in _BINARY.items():
+    setattr(Tensor, f"__{_name}__", _op)
+    setattr(Tensor, f"__r{_name}__", lambda self, other, op=_op: op(other, self))
+Tensor.__pow__, Tensor.__neg__, Tensor.__getitem__ = power, neg, getitem  # type: ignore[assignment]
+Tensor.sum, Tensor.mean = tensor_sum, mean  # type: ignore[assignment]
+Tensor.reshape, Tensor.swapaxes = reshape, swapaxes  # type: ignore[assignment]
