@@ -207,8 +207,8 @@ def gelu(x: Tensor) -> Tensor:
     `x * x * x` instead of `x**3`: over 100 times faster on float32.
     """
     X = x.data
-    square = X * X
-    sigma = square * _GELU_B
+    square = np.asarray(X * X)  # asarray: 0-d products are NumPy scalars, which out= refuses
+    sigma = np.asarray(square * _GELU_B)
     sigma += _GELU_A
     sigma *= X
     np.tanh(sigma, out=sigma)
@@ -231,7 +231,7 @@ def silu(x: Tensor) -> Tensor:
 
     σ(x) = (1 + tanh(x/2)) / 2, which cannot overflow.
     """
-    sigma = x.data * 0.5
+    sigma = np.asarray(x.data * 0.5)
     np.tanh(sigma, out=sigma)
     sigma += 1
     sigma *= 0.5
@@ -269,7 +269,7 @@ def cross_entropy(logits: Tensor, targets: np.ndarray, ignore_index: int = -100)
     """
     shape, V = logits.shape, logits.shape[-1]
     target = np.asarray(targets).ravel()
-    if target.size != math.prod(shape[:-1]):
+    if np.shape(targets) != shape[:-1]:
         raise ValueError(f"targets {np.shape(targets)} do not match logits {shape}")
     keep = np.flatnonzero(target != ignore_index)
     if not keep.size:
@@ -305,7 +305,7 @@ def dropout(x: Tensor, p: float, rng: np.random.Generator | None) -> Tensor:
     if rng is None or p == 0:
         return x
     mask = (rng.random(x.shape, dtype=np.float32) >= p).astype(x.dtype)
-    mask *= 1 / (1 - p)
+    mask *= 1 / (1 - float(p))
     return record(x.data * mask, (x, lambda g: g * mask))
 
 
@@ -351,9 +351,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, n_head: int, n_kv_head: int | Non
     K_heads = n_kv_head or n_head
     (B, T, C), S = q.shape, k.shape[1]
     D, group = C // n_head, n_head // K_heads
+    if T > S:
+        raise ValueError(f"attention: {T} queries stand at the last places of only {S} keys")
 
     def split(x: np.ndarray, heads: int) -> np.ndarray:
-        return x.reshape(B, -1, heads, D).swapaxes(1, 2)  # (B, T, H*D) -> (B, H, T, D)
+        return x.reshape(B, x.shape[1], heads, D).swapaxes(1, 2)  # (B, T, H*D) -> (B, H, T, D)
 
     def fold(x: np.ndarray) -> np.ndarray:
         return split(x, n_head).reshape(B, K_heads, group * T, D)  # queries of a group stacked

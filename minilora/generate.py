@@ -38,7 +38,8 @@ def generate(
     ids = np.atleast_2d(np.asarray(prompt_ids, dtype=np.int64))
     if ids.shape[1] == 0:
         raise ValueError("the prompt is empty: give at least one token to start from")
-    if temperature < 0 or (top_k is not None and top_k < 1) or not 0 < (top_p or 1) <= 1:
+    p = 1 if top_p is None else top_p
+    if temperature < 0 or (top_k is not None and top_k < 1) or not 0 < p <= 1:
         raise ValueError("temperature must be >= 0, top_k >= 1 and top_p in (0, 1]")
     if temperature > 0 and rng is None:
         raise ValueError("sampling needs rng=np.random.default_rng(seed), or temperature=0")

@@ -107,8 +107,8 @@ def add_adapter(model: Module, config: LoraConfig, name: str = "default", *, rng
         raise ValueError(f"an adapter cannot be named {name!r}: it is taken, empty or has a dot")
     there, targets = lora_layers(model), find_targets(model, config)
     layers = {path: there.get(path) or LoraLinear(base) for path, base in targets.items()}
-    _activate(model, None)  # so that what is copied next is the base's own
-    copies = parameters_to_copy(model, config, targets)
+    with disable_adapter(model):  # so that what is copied is the base's own
+        copies = parameters_to_copy(model, config, targets)
     for path, layer in layers.items():
         layer.add(name, path, config, rng)
         model.set_submodule(path, layer)
@@ -120,8 +120,9 @@ def set_adapter(model: Module, name: str) -> None:
     """Use, and train, this adapter and no other."""
     _require_unmerged(model)
     _require_adapter(model, name)
-    _activate(model, name)
+    _activate(model, None)  # so that what is frozen is the base's own
     model.requires_grad_(False)
+    _activate(model, name)
     for layer in lora_layers(model).values():
         if name in layer.lora_A:
             layer.lora_A[name].requires_grad = layer.lora_B[name].requires_grad = True
@@ -195,9 +196,8 @@ def get_delta_weight(model: Module, path: str, name: str | None = None) -> np.nd
 
 def count_parameters(model: Module) -> tuple[int, int]:
     """(how many numbers train, how many there are)"""
-    return sum(p.size for p in model.trainable_parameters()), sum(
-        p.size for p in model.parameters()
-    )
+    trainable, every = model.trainable_parameters(), model.parameters()
+    return sum(p.size for p in trainable), sum(p.size for p in every)
 
 
 def print_trainable_parameters(model: Module) -> None:

@@ -71,7 +71,7 @@ class LoraConfig:
         """r and s of the adapter at a path: ΔW = s A B."""
         r = _first_match(self.rank_pattern, path, self.r)
         alpha = _first_match(self.alpha_pattern, path, self.lora_alpha)
-        return r, alpha / (math.sqrt(r) if self.use_rslora else r)
+        return r, float(alpha / (math.sqrt(r) if self.use_rslora else r))
 
     def _check_rank(self, path: str, base: Linear) -> None:
         """Raise ValueError if the rank for this Linear exceeds what its matrix can have."""
@@ -142,8 +142,9 @@ def _explain_no_match(
     for path, module in modules.items():
         if isinstance(module, Embedding) and _matches(path, unmatched):
             tied = " and tied to the output head, so that an update would change both"
+            is_tied = path == "tok_embed" and "head" not in modules
             raise ValueError(
-                f"{path} is an embedding{tied if 'head' not in modules else ''}; LoRA here adapts "
+                f"{path} is an embedding{tied if is_tied else ''}; LoRA here adapts "
                 f"Linear layers: {names}. To train it, tune the whole model"
             )
     raise ValueError(f"target_modules={unmatched!r} matches no Linear; this model has: {names}")
@@ -184,7 +185,7 @@ def _modules_to_save(model: Module, config: LoraConfig, targets: dict[str, Linea
         paths = [path for path in modules if path and _matches(path, [name])]
         if not paths:
             raise ValueError(f"modules_to_save={name!r} is not in this model; see named_modules()")
-        if any(isinstance(modules[path], Embedding) for path in paths) and "head" not in modules:
+        if "tok_embed" in paths and "head" not in modules:
             raise ValueError(
                 f"modules_to_save={name!r} is an embedding to which the head is tied: "
                 "training a copy would change the head too; use tie_embeddings=False for that"

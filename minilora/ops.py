@@ -63,7 +63,7 @@ def neg(a: Tensor) -> Tensor:
 
 def power(a: Tensor, exponent: float) -> Tensor:
     """a ** exponent for a fixed number. Squares are multiplied out: NumPy's ** is slow."""
-    x = a.data
+    x, exponent = a.data, float(exponent)  # a NumPy float64 would turn float32 arrays into float64
     if exponent == 2:
         return record(x * x, (a, lambda g: g * (2 * x)))
     return record(x**exponent, (a, lambda g: g * (exponent * x ** (exponent - 1))))
@@ -72,14 +72,12 @@ def power(a: Tensor, exponent: float) -> Tensor:
 def matmul(a: Any, b: Any) -> Tensor:
     """a (..., n, k) @ b (..., k, m) -> (..., n, m); vectors as in NumPy."""
     a, b = _pair(a, b)
-    if a.ndim == 1 and b.ndim == 1:
-        return tensor_sum(a * b)
-    if a.ndim == 1:
-        out = matmul(reshape(a, (1, a.size)), b)  # (k,) -> (1, k)
-        return reshape(out, out.shape[:-2] + out.shape[-1:])
     if b.ndim == 1:
         out = matmul(a, reshape(b, (b.size, 1)))  # (k,) -> (k, 1)
         return reshape(out, out.shape[:-1])
+    if a.ndim == 1:
+        out = matmul(reshape(a, (1, a.size)), b)  # (k,) -> (1, k)
+        return reshape(out, out.shape[:-2] + out.shape[-1:])
     x, y = a.data, b.data
     return record(
         x @ y,
@@ -110,7 +108,7 @@ def tanh(a: Tensor) -> Tensor:
 
 def relu(a: Tensor) -> Tensor:
     positive = a.data > 0
-    return record(a.data * positive, (a, lambda g: g * positive))
+    return record(np.maximum(a.data, 0), (a, lambda g: g * positive))
 
 
 def tensor_sum(a: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -176,6 +174,6 @@ _BINARY = {"add": add, "sub": sub, "mul": mul, "truediv": div, "matmul": matmul}
 for _name, _op in _BINARY.items():
     setattr(Tensor, f"__{_name}__", _op)
     setattr(Tensor, f"__r{_name}__", lambda self, other, op=_op: op(other, self))
-Tensor.__pow__, Tensor.__neg__, Tensor.__getitem__ = power, neg, getitem  # type: ignore[assignment]
-Tensor.sum, Tensor.mean = tensor_sum, mean  # type: ignore[assignment]
-Tensor.reshape, Tensor.swapaxes = reshape, swapaxes  # type: ignore[assignment]
+Tensor.__pow__, Tensor.__neg__, Tensor.__getitem__ = power, neg, getitem
+Tensor.sum, Tensor.mean = tensor_sum, mean
+Tensor.reshape, Tensor.swapaxes = reshape, swapaxes

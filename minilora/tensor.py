@@ -25,11 +25,8 @@ import numpy as np
 Vjp = Callable[[np.ndarray], np.ndarray]
 
 _mode = threading.local()
-
-
-def _set_by_ops(self: Any, *args: Any, **kwargs: Any) -> Tensor:
-    """Stands where ops.py puts the operators, so that the engine need not know any of them."""
-    raise NotImplementedError("import minilora.ops first")
+# Stands where ops.py puts the operators, so that the engine need not know any of them.
+_set_by_ops: Callable[..., Tensor] = None  # type: ignore[assignment]
 
 
 class Node:
@@ -48,7 +45,7 @@ class Node:
 class Tensor:
     """An array, and, if it was computed from trainable ones, the node that leads back to them.
 
-    data: ndarray of float32 (float64 is kept when given as an ndarray: gradient checks use it).
+    data: ndarray of float32 (float64 is kept when NumPy made it: gradient checks use it).
     requires_grad: whether gradients flow to, or through, this tensor.
     grad: ndarray of data's shape after `backward()`; only leaves (inputs, parameters) get one.
     node: None for a leaf.
@@ -85,7 +82,7 @@ class Tensor:
         """Add d(self)/d(leaf) to `.grad` of every trainable leaf. `gradient` (self's shape) seeds
         the walk; without it self must have one element. Raises RuntimeError on a second call."""
         for leaf, g in _walk(self, gradient).values():
-            leaf.grad = g if leaf.grad is None else leaf.grad + g
+            leaf.grad = g if leaf.grad is None else np.asarray(leaf.grad + g)
 
 
 Edge = tuple[Node | Tensor, Vjp]  # to a computed value's node, or to a trainable leaf itself
@@ -94,16 +91,15 @@ Edge = tuple[Node | Tensor, Vjp]  # to a computed value's node, or to a trainabl
 def record(data: np.ndarray, *edges: tuple[Tensor | None, Vjp]) -> Tensor:
     """The result of an operation, remembering only the parents through which a gradient flows."""
     out = Tensor(data)
-    kept = [(p, vjp) for p, vjp in edges if p is not None and needs_grad(p)]
-    for parent, vjp in kept:
-        if parent.dtype != out.dtype:
+    for parent, vjp in edges:
+        if parent is not None and parent.dtype != out.dtype:
             raise TypeError(
                 f"{_op_name(vjp)}: operands mix {parent.dtype} and {out.dtype}; "
                 "convert one of them, for example with model.to(np.float32)"
             )
+    kept = tuple((p.node or p, vjp) for p, vjp in edges if p is not None and needs_grad(p))
     if kept:
-        out.requires_grad = True
-        out.node = Node(out.data, tuple((p.node or p, vjp) for p, vjp in kept))
+        out.requires_grad, out.node = True, Node(out.data, kept)
     return out
 
 
@@ -127,7 +123,7 @@ def grad(loss: Tensor, params: Sequence[Tensor]) -> list[np.ndarray]:
     """d(loss)/d(param) for each of `params`, leaving every `.grad` alone.
 
     Because it writes no shared state, shards of a batch can run in threads over shared weights.
-    A parameter that the loss does not depend on gets zeros.
+    A parameter that the loss does not depend on gets zeros (as does a computed value: ask leaves).
     """
     found = _walk(loss, None)
     return [found[id(p)][1] if id(p) in found else np.zeros_like(p.data) for p in params]
@@ -156,11 +152,10 @@ def _walk(root: Tensor, seed: np.ndarray | None) -> dict[int, tuple[Tensor, np.n
         node = order.pop()
         g = grads.pop(id(node))
         if isinstance(node, Tensor):
-            leaves[id(node)] = (node, g)
+            leaves[id(node)] = (node, np.asarray(g))  # 0-d sums are NumPy scalars
         else:
-            edges, node.edges = node.edges, None
-            _pass_back(g, edges or (), grads, summed)
-            del edges
+            _pass_back(g, node.edges or (), grads, summed)
+            node.edges = None
     return leaves
 
 

@@ -1,0 +1,46 @@
+"""LoRA understood: a NumPy autograd engine, a transformer, and full fine-tuning beside LoRA.
+
+    import minilora as ml
+
+README.md has a reader's path through the files.
+"""
+
+from minilora.data import decode, encode, load_corpus, load_text, load_words, to_alphabet
+from minilora.evaluate import exact_match, text_loss
+from minilora.functional import cross_entropy
+from minilora.generate import generate
+from minilora.gradcheck import gradcheck
+from minilora.hub import load_adapter, load_model, save_adapter, save_model
+from minilora.lora import (
+    LoraLinear,
+    active_adapter,
+    add_adapter,
+    count_parameters,
+    delete_adapter,
+    disable_adapter,
+    get_delta_weight,
+    merge_adapter,
+    merge_and_unload,
+    print_trainable_parameters,
+    set_adapter,
+    unmerge_adapter,
+)
+from minilora.lora_config import LoraConfig
+from minilora.nn import Embedding, LayerNorm, Linear, Module, ModuleList, Parameter, RMSNorm
+from minilora.optim import SGD, AdamW, clip_grad_norm, warmup_cosine
+from minilora.tensor import Tensor, grad, no_grad
+from minilora.train import TrainConfig, Training, train
+from minilora.transformer import Transformer, TransformerConfig
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SGD", "AdamW", "Embedding", "LayerNorm", "Linear", "LoraConfig", "LoraLinear", "Module",
+    "ModuleList", "Parameter", "RMSNorm", "Tensor", "TrainConfig", "Training", "Transformer",
+    "TransformerConfig", "active_adapter", "add_adapter", "clip_grad_norm", "count_parameters",
+    "cross_entropy", "decode", "delete_adapter", "disable_adapter", "encode", "exact_match",
+    "generate", "get_delta_weight", "grad", "gradcheck", "load_adapter", "load_corpus",
+    "load_model", "load_text", "load_words", "merge_adapter", "merge_and_unload", "no_grad",
+    "print_trainable_parameters", "save_adapter", "save_model", "set_adapter", "text_loss",
+    "to_alphabet", "train", "unmerge_adapter", "warmup_cosine",
+]  # fmt: skip

@@ -1,0 +1,333 @@
+"""What a person types: `python -m minilora` compares both methods, other commands do single things.
+
+Each command is one function that reads its arguments, calls the package and prints. Errors that a
+user can mend are one sentence, without a traceback. Results go to standard output, progress to
+standard error. Imports every floor below.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import minilora
+from minilora import doctor
+from minilora.compare import Settings, compare, disk_bytes
+from minilora.data import decode, encode, load_text, to_alphabet
+from minilora.files import write_atomically
+from minilora.generate import generate
+from minilora.hub import load_adapter, load_model, save_adapter, save_model
+from minilora.lora import add_adapter, count_parameters, lora_layers, print_trainable_parameters
+from minilora.lora_config import LoraConfig
+from minilora.plots import compare_figure, save_figure
+from minilora.recipes import BASE_MODELS, TASKS, Task, load_task, new_model, text_task
+from minilora.report import human_bytes, print_comparison
+from minilora.train import DivergedError, TrainConfig, train
+
+RESULTS = Path("minilora-results")
+_QUICK_STEPS = 40
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, 1 after an error, 130 after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):  # a console that lacks "→" shows "?" instead of failing
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    argv = list(sys.argv[1:] if argv is None else argv)
+    commands = ("compare", "pretrain", "finetune", "generate", "params", "doctor")
+    if not argv or (argv[0] not in commands and argv[0] not in ("-h", "--help", "--version")):
+        argv.insert(0, "compare")
+    args = _parser().parse_args(argv)
+    args.command_line = "minilora " + " ".join(argv)
+    try:
+        return int(args.run(args) or 0)
+    except KeyboardInterrupt as interrupt:
+        print(f"\n{interrupt or 'stopped'}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has left
+        return 0
+    except (ValueError, OSError, DivergedError) as error:
+        print(f"minilora: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="minilora",
+        description="Full fine-tuning and LoRA side by side, on a transformer small enough to "
+        "read. Without a command: compare.",
+    )
+    parser.add_argument("--version", action="version", version=f"minilora {minilora.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def command(name: str, run: Any, about: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=about, description=about)
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("compare", run_compare, "train one base model both ways and measure every cost")
+    sub.add_argument("--task", choices=[*TASKS, "all"], default="code", help="default: code")
+    sub.add_argument("--text", metavar="FILE", type=Path, help="a text of yours as the new task")
+    _add_lora_options(sub)
+    sub.add_argument("--full-lr", type=float, metavar="RATE", help="learning rate of full tuning")
+    sub.add_argument("--seeds", type=_count, default=1, metavar="N", help="repeat with N seeds")
+    sub.add_argument("--quick", action="store_true", help=f"{_QUICK_STEPS} steps, to see it work")
+    sub.add_argument("--json", action="store_true", help="print results.json instead of a table")
+    sub.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER", help=f"./{RESULTS}")
+
+    sub = command("finetune", run_finetune, "tune docs-tiny to a text of yours and save the result")
+    sub.add_argument("--text", metavar="FILE", type=Path, required=True)
+    sub.add_argument("--method", choices=["lora", "full"], default="lora", help="default: lora")
+    _add_lora_options(sub)
+    sub.add_argument("--out", type=Path, metavar="FOLDER", help=f"./{RESULTS}/NAME-METHOD")
+
+    sub = command("generate", run_generate, "let a model continue a prompt")
+    sub.add_argument("--model", default="docs-tiny", help="a bundled name or a folder")
+    sub.add_argument("--adapter", type=Path, metavar="FOLDER", help="a saved adapter to attach")
+    sub.add_argument("--prompt", default="The ", metavar="TEXT")
+    sub.add_argument("--tokens", type=_count, default=300, metavar="N", help="default: 300")
+    sub.add_argument("--temperature", type=float, default=0.7, help="0 is greedy; default: 0.7")
+    sub.add_argument("--top-k", type=_count, metavar="K")
+    sub.add_argument("--top-p", type=float, metavar="P")
+    sub.add_argument("--seed", type=int, default=0)
+
+    sub = command("params", run_params, "count what LoRA trains, for a model or for given shapes")
+    sub.add_argument("shapes", nargs="*", type=_shape, metavar="INxOUT", help="such as 4096x4096")
+    sub.add_argument("--times", type=_count, default=1, metavar="N", help="each shape N times")
+    sub.add_argument("--model", default="docs-tiny", help="a bundled name or a folder")
+    _add_rank_options(sub)
+
+    sub = command("pretrain", run_pretrain, "make the bundled base models again (some minutes)")
+    sub.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BASE_MODELS)}")
+    sub.add_argument("--steps", type=_count, metavar="N", help="fewer, to try it out")
+    sub.add_argument("--out", type=Path, default=RESULTS / "pretrained", metavar="FOLDER")
+
+    command("doctor", run_doctor, "what this machine has, and what is missing")
+    return parser
+
+
+def _add_lora_options(sub: argparse.ArgumentParser) -> None:
+    _add_rank_options(sub)
+    sub.add_argument("--lr", type=float, metavar="RATE", help="learning rate (of LoRA)")
+    sub.add_argument("--steps", type=_count, metavar="N")
+    sub.add_argument("--seed", type=int, default=0)
+
+
+def _add_rank_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--rank", type=int, metavar="R", help="LoRA's rank r")
+    sub.add_argument("--alpha", type=float, metavar="A", help="lora_alpha")
+    sub.add_argument(
+        "--targets", metavar="NAMES", help='such as q_proj,v_proj; default: "all-linear"'
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _shape(text: str) -> tuple[int, int]:
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isdigit() and int(side) for side in sides):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a shape such as 4096x4096")
+    return int(sides[0]), int(sides[1])
+
+
+def _lora_config(args: argparse.Namespace, start: LoraConfig) -> LoraConfig:
+    """`start` with what the user asked for. Changing only the rank keeps the scale alpha / r."""
+    changed: dict[str, Any] = {}
+    if args.rank is not None:
+        changed["r"] = args.rank
+        if not start.use_rslora:
+            changed["lora_alpha"] = start.lora_alpha * args.rank / start.r
+    if args.alpha is not None:
+        changed["lora_alpha"] = args.alpha
+    if args.targets is not None:
+        all_linear = args.targets == "all-linear"
+        changed["target_modules"] = args.targets if all_linear else args.targets.split(",")
+    return replace(start, **changed)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+    }
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: file.write_text(json.dumps(value), "utf-8"))
+
+
+def run_compare(args: argparse.Namespace) -> None:
+    tasks = _tasks(args)
+    entries = []
+    for task in tasks:
+        settings = Settings(
+            _lora_config(args, task.lora),
+            args.full_lr,
+            args.lr,
+            _QUICK_STEPS if args.quick and args.steps is None else args.steps,
+        )
+        seeds = list(range(args.seed, args.seed + args.seeds))
+        entries.append(compare(task, seeds, args.out, settings, quiet=args.json, say=_say))
+    results = {
+        "version": minilora.__version__,
+        "command": args.command_line,
+        "machine": _machine(),
+        "tasks": entries,
+    }
+    _write_json(args.out / "results.json", results)
+    for entry in entries:
+        save_figure(compare_figure(entry), args.out / f"{entry['task']}.png")
+    if args.json:
+        print(json.dumps(results))
+        return
+    console = Console()
+    for entry in entries:
+        print_comparison(entry, console)
+    if args.quick:
+        print(
+            f"These were {_QUICK_STEPS} steps, to see it work; leave out --quick for the real ones."
+        )
+    print(f"Written to {args.out}: results.json, the figures (.png), the tuned model, the adapter.")
+
+
+def _tasks(args: argparse.Namespace) -> list[Task]:
+    if args.text:
+        return [text_task(load_text(args.text))]
+    return [load_task(name) for name in (TASKS if args.task == "all" else [args.task])]
+
+
+def run_finetune(args: argparse.Namespace) -> None:
+    task = text_task(load_text(args.text))
+    out = args.out or RESULTS / f"{args.text.stem}-{args.method}"
+    model = load_model(task.base)
+    before = task.test(model)
+    if args.method == "lora":
+        rng = np.random.default_rng((args.seed, 0))
+        add_adapter(model, _lora_config(args, task.lora), rng=rng)
+    print_trainable_parameters(model)
+    config = TrainConfig(args.steps or task.steps, args.lr or task.lr[args.method], seed=args.seed)
+    checkpoint = out / "checkpoint.safetensors"
+    train(model, task.batch, config, name=args.method, checkpoint=checkpoint)
+    (save_adapter if args.method == "lora" else save_model)(model, out)
+    checkpoint.unlink()
+    print(f"{task.metric} on the text's last twentieth: {before:.3f} → {task.test(model):.3f}")
+    option = "--adapter" if args.method == "lora" else "--model"
+    print(f"Saved {human_bytes(disk_bytes(model))}. Try: minilora generate {option} {out}")
+
+
+def run_generate(args: argparse.Namespace) -> None:
+    model = load_model(args.model)
+    if args.adapter:
+        load_adapter(model, args.adapter)
+    prompt = to_alphabet(args.prompt)
+    print(prompt, end="", flush=True)
+    generate(
+        model,
+        encode(prompt)[None],
+        args.tokens,
+        temperature=args.temperature,
+        top_k=args.top_k,
+        top_p=args.top_p,
+        rng=np.random.default_rng(args.seed),
+        on_token=lambda new: print(decode(new), end="", flush=True),
+    )
+    print()
+
+
+def run_params(args: argparse.Namespace) -> None:
+    config = _lora_config(args, LoraConfig(target_modules="all-linear"))
+    if args.shapes:
+        rows = [(f"{n} x {m}", n, m, config.r, args.times) for n, m in args.shapes]
+        total = sum(n * m * args.times for n, m in args.shapes)
+        title = f"LoRA of rank {config.r}"
+    else:
+        model = load_model(args.model)
+        total = count_parameters(model)[1]
+        add_adapter(model, config, rng=np.random.default_rng(0))
+        rows = [
+            (path, *layer.base.weight.shape, layer.lora_A["default"].shape[1], 1)
+            for path, layer in lora_layers(model).items()
+        ]
+        title = f"LoRA of rank {config.r} on {args.model}"
+    table = Table(title=title, title_justify="left")
+    for name in ("matrix", "d_in x d_out", "full", "LoRA: r (d_in + d_out)", "share"):
+        table.add_column(name, justify="left" if name == "matrix" else "right")
+    for name, d_in, d_out, r, times in rows:
+        full, lora = d_in * d_out * times, r * (d_in + d_out) * times
+        shape = f"{d_in} x {d_out}" + (f" ({times} times)" if times > 1 else "")
+        table.add_row(name, shape, f"{full:,}", f"{lora:,}", f"{lora / full:.2%}")
+    trained = sum(r * (d_in + d_out) * times for _, d_in, d_out, r, times in rows)
+    table.add_section()
+    name = "all these" if args.shapes else "the whole model"
+    table.add_row(name, "", f"{total:,}", f"{trained:,}", f"{trained / total:.2%}")
+    Console().print(table)
+
+
+def run_pretrain(args: argparse.Namespace) -> None:
+    unknown = [name for name in args.names if name not in BASE_MODELS]
+    if unknown:
+        raise ValueError(f"there is no base model {unknown[0]!r}; use: {', '.join(BASE_MODELS)}")
+    for name in args.names or BASE_MODELS:
+        base, folder = BASE_MODELS[name], args.out / name
+        config = replace(base.training, steps=args.steps or base.training.steps)
+        batch, val, test = base.data()
+        model, checkpoint = new_model(base), folder / "checkpoint.safetensors"
+        history = train(
+            model, batch, config, name=name, evaluate=val, evaluate_every=250, checkpoint=checkpoint
+        )
+        save_model(model, folder, dtype=np.float16)
+        stored = load_model(folder)
+        losses = np.array(history.losses)
+        log = {
+            "command": args.command_line,
+            "version": minilora.__version__,
+            "machine": _machine(),
+            "metric": base.metric,
+            "val": val(stored),
+            "test": test(stored),
+            "seconds_per_step": history.seconds_per_step,
+            "val_by_step": history.evaluations,
+            "mean_loss_of_10_steps": [
+                round(float(part.mean()), 4)
+                for part in np.split(losses, range(10, len(losses), 10))
+            ],
+        }
+        _write_json(folder / "training.json", log)
+        checkpoint.unlink()
+        print(f"{name}: {base.metric} {log['val']:.3f} (val), {log['test']:.3f} (test) → {folder}")
+
+
+def run_doctor(args: argparse.Namespace) -> int:
+    report = doctor.examine()
+    table = Table(show_header=False)
+    for check in report:
+        mark = {True: "ok", False: "MISSING", None: "optional"}[check.ok]
+        table.add_row(check.name, mark, check.found)
+    Console().print(table)
+    for check in report:
+        if check.remedy:
+            print(f"{check.name}: {check.remedy}")
+    return int(any(check.ok is False for check in report))

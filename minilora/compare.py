@@ -1,0 +1,185 @@
+"""Full fine-tuning beside LoRA: same base model, same batches, same seed, then every cost measured.
+
+A third run trains the same architecture from random weights, to show what the base is worth.
+`compare` returns one entry of results.json: plain numbers, from which the table and the figure are
+made elsewhere. Imports floors 0 to 4.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minilora.data import decode, encode
+from minilora.generate import generate
+from minilora.hub import load_model, save_adapter, save_model
+from minilora.lora import active_adapter, add_adapter, count_parameters, disable_adapter
+from minilora.lora_config import LoraConfig
+from minilora.recipes import BASE_MODELS, EXACT, Task, new_model
+from minilora.train import TrainConfig, Training, run
+from minilora.transformer import Transformer
+
+METHODS = ("full", "lora", "scratch")
+EVALUATIONS = 12  # points of a learning curve
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user may change of a task's recipe; None leaves it as it is."""
+
+    lora: LoraConfig | None = None
+    lr_full: float | None = None
+    lr_lora: float | None = None
+    steps: int | None = None
+
+
+def compare(
+    task: Task,
+    seeds: list[int],
+    out: Path,
+    settings: Settings | None = None,
+    quiet: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Train the base model of `task` with each method and each seed, and measure.
+
+    Returns {"task", "about", "metric", "higher_is_better", "base", "runs", "samples"}. Checkpoints
+    of unfinished runs are kept in `out`, so that the same call goes on where it was interrupted.
+    The models of the first seed are saved in `out`: the tuned one whole, LoRA's as an adapter.
+    """
+    settings = settings or Settings()
+    base = load_model(task.base)
+    entry: dict[str, Any] = {
+        "task": task.name,
+        "about": task.about,
+        "metric": task.metric,
+        "higher_is_better": task.higher_is_better,
+        "base": {"new": task.test(base), "old": task.old(base)},
+        "runs": [],
+    }
+    for seed in seeds:
+        say(f"{task.about}, seed {seed}: full fine-tuning, LoRA and a model from random weights")
+        models = {method: _prepare(task, base, method, seed, settings) for method in METHODS}
+        trainings = {
+            method: _training(task, model, method, seed, settings, out)
+            for method, model in models.items()
+        }
+        peaks = {method: step_memory(t) for method, t in trainings.items()}
+        run(list(trainings.values()), quiet)
+        say("measuring on the test split, and saving")
+        entry["runs"] += [
+            _measure(task, t, method, seed) | {"peak_memory_bytes": peaks[method]}
+            for method, t in trainings.items()
+        ]
+        if seed == seeds[0]:
+            entry["samples"] = samples(task, {"base": base, **models}, seed)
+            save_model(models["full"], out / f"{task.name}-full")
+            save_adapter(models["lora"], out / f"{task.name}-lora")
+    for checkpoint in _checkpoints(out).glob(f"{task.name}-*"):
+        checkpoint.unlink()
+    return entry
+
+
+def _prepare(
+    task: Task, base: Transformer, method: str, seed: int, settings: Settings
+) -> Transformer:
+    if method == "scratch":
+        return new_model(BASE_MODELS[task.base], seed)
+    model = copy.deepcopy(base)
+    if method == "lora":
+        add_adapter(model, settings.lora or task.lora, rng=np.random.default_rng((seed, 0)))
+    return model
+
+
+def _training(
+    task: Task, model: Transformer, method: str, seed: int, settings: Settings, out: Path
+) -> Training:
+    chosen = {"lora": settings.lr_lora, "full": settings.lr_full}.get(method)
+    # From scratch: the rate at which the base model itself was trained.
+    lr = chosen or task.lr.get(method) or BASE_MODELS[task.base].training.lr
+    config = TrainConfig(steps=settings.steps or task.steps, lr=lr, seed=seed)
+    identity = zlib.crc32(repr((config, settings.lora or task.lora)).encode())
+    return Training(
+        model,
+        task.batch,
+        config,
+        name={"full": "full", "lora": "LoRA", "scratch": "from scratch"}[method],
+        evaluate=task.val,
+        evaluate_every=max(1, config.steps // EVALUATIONS),
+        checkpoint=_checkpoints(out) / f"{task.name}-{method}-{seed}-{identity:08x}.safetensors",
+    )
+
+
+def _checkpoints(out: Path) -> Path:
+    return out / "checkpoints"
+
+
+def step_memory(training: Training) -> int:
+    """Bytes at the highest point of a first training step, beyond the weights that were there
+    before: gradients, moments, activations. Taken on a copy, by Python's own accounting."""
+    twin = copy.deepcopy(training.model)
+    config = replace(training.config, steps=2)
+    tracemalloc.start()
+    try:
+        Training(twin, training.batch, config).step()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def _measure(task: Task, training: Training, method: str, seed: int) -> dict[str, Any]:
+    model, history = training.model, training.history
+    trainable, total = count_parameters(model)
+    detached = None
+    if active_adapter(model):
+        with disable_adapter(model):
+            detached = task.old(model)
+    return {
+        "method": method,
+        "seed": seed,
+        "lr": training.config.lr,
+        "steps": training.config.steps,
+        "trainable_params": trainable,
+        "total_params": total,
+        "optimizer_bytes": training.optimizer.state_bytes,
+        "disk_bytes": disk_bytes(model),
+        "seconds_per_step": history.seconds_per_step,
+        "new_after": task.test(model),
+        "old_after": task.old(model),
+        "old_detached": detached,
+        "losses": [round(loss, 4) for loss in history.losses],
+        "evaluations": history.evaluations,
+    }
+
+
+def disk_bytes(model: Transformer) -> int:
+    """Size of what has to be kept of a tuned model: its adapter, or else all of it, as files."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch, "saved")
+        (save_adapter if active_adapter(model) else save_model)(model, folder)
+        return sum(file.stat().st_size for file in folder.iterdir())
+
+
+def samples(task: Task, models: dict[str, Transformer], seed: int) -> dict[str, dict[str, str]]:
+    """What each model writes after the same prompts: {prompt: {method: text}}."""
+    return {
+        prompt: {method: _continue(task, model, prompt, seed) for method, model in models.items()}
+        for prompt in task.prompts
+    }
+
+
+def _continue(task: Task, model: Transformer, prompt: str, seed: int) -> str:
+    rng = np.random.default_rng(seed)
+    if task.metric == EXACT:  # the likeliest answer, up to its newline
+        answer = generate(model, encode(prompt)[None], 20, temperature=0)
+        return decode(answer[0, len(prompt) :]).partition("\n")[0]
+    text = generate(model, encode(prompt)[None], 160, temperature=0.7, rng=rng)
+    return decode(text[0, len(prompt) :])

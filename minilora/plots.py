@@ -1,0 +1,130 @@
+"""Figures, all in one style. Full fine-tuning and LoRA keep their two colours everywhere.
+
+A plot function takes the rows that an experiment returned and draws on Axes; it computes nothing
+that is not in the rows. The colours are Okabe and Ito's (2008), told apart by colour-blind readers
+and, being of different lightness and line style, in grey. Imports matplotlib only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from minilora.files import write_atomically
+
+LABELS = {"full": "full fine-tuning", "lora": "LoRA", "scratch": "from random weights"}
+COLORS = {"full": "#0072B2", "lora": "#E69F00", "scratch": "#999999"}
+_LINES = {"full": "-", "lora": "-", "scratch": ":"}
+_MARKERS = {"full": "o", "lora": "s", "scratch": ""}
+_STYLE: Any = {
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "figure.dpi": 100,
+    "font.size": 10.5,
+    "grid.alpha": 0.35,
+    "legend.frameon": False,
+    "lines.linewidth": 2,
+    "lines.markersize": 4.5,
+}
+_COSTS = {
+    "trainable_params": "trainable parameters",
+    "optimizer_bytes": "optimizer state",
+    "disk_bytes": "file to keep",
+    "peak_memory_bytes": "peak memory of a step",
+    "seconds_per_step": "time per step",
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The look of every figure of the project."""
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+def compare_figure(entry: dict[str, Any]) -> Figure:
+    """Two panels for one entry of results.json: what was learned, and what it cost."""
+    with style():
+        figure = Figure(figsize=(11, 4.4), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
+        plot_learning_curves(entry, left)
+        plot_costs(entry, right)
+    return figure
+
+
+def plot_learning_curves(entry: dict[str, Any], ax: Axes) -> Axes:
+    """Quality on the new task's validation split by step: mean of the seeds, and their range."""
+    for method, label in LABELS.items():
+        runs = [run["evaluations"] for run in entry["runs"] if run["method"] == method]
+        if not runs:
+            continue
+        steps = [step for step, _ in runs[0]]
+        values = [[run[i][1] for run in runs] for i in range(len(steps))]
+        middle = [mean(v) for v in values]
+        color = COLORS[method]
+        ax.plot(steps, middle, _LINES[method], color=color, marker=_MARKERS[method], label=label)
+        ax.fill_between(
+            steps, [min(v) for v in values], [max(v) for v in values], color=color, alpha=0.2, lw=0
+        )
+    seeds = len({run["seed"] for run in entry["runs"]})
+    ax.set_title(f"What is learned: {entry['about']}")
+    ax.set_xlabel(
+        f"training step (mean of {seeds} seeds, band: their range)"
+        if seeds > 1
+        else "training step"
+    )
+    if entry["higher_is_better"]:
+        ax.yaxis.set_major_formatter(PercentFormatter(1))
+        ax.set_ylabel("validation: answers exactly right")
+        ax.set_ylim(-0.03, 1.03)
+    else:
+        ax.set_ylabel("validation loss (nats per character)")
+    ax.set_xlim(left=0)
+    ax.legend()
+    return ax
+
+
+def plot_costs(entry: dict[str, Any], ax: Axes) -> Axes:
+    """What LoRA takes of each of full fine-tuning's costs, in per cent."""
+    average = {
+        method: {
+            key: mean(run[key] for run in entry["runs"] if run["method"] == method)
+            for key in _COSTS
+        }
+        for method in ("full", "lora")
+    }
+    shares = [100 * average["lora"][key] / average["full"][key] for key in _COSTS]
+    rows = range(len(_COSTS))
+    ax.barh(rows, [100.0] * len(_COSTS), 0.62, color=COLORS["full"], alpha=0.22)
+    ax.barh(rows, shares, 0.62, color=COLORS["lora"])
+    for row, share in zip(rows, shares, strict=True):
+        ax.text(share + 1.5, row, f"{share:.1f} %" if share < 10 else f"{share:.0f} %", va="center")
+    ax.set_yticks(rows, list(_COSTS.values()))
+    ax.invert_yaxis()
+    ax.grid(False)
+    ax.xaxis.grid(True)
+    ax.set_axisbelow(True)
+    ax.set_xlim(0, max(112, max(shares) + 14))
+    ax.set_xlabel("per cent of full fine-tuning's")
+    ax.set_title("What LoRA costs (full fine-tuning: 100 %)")
+    return ax
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG, whole or not at all, with nothing in it that changes from run to run."""
+    write_atomically(
+        path, lambda file: figure.savefig(file, dpi=150, metadata={"Software": None}, format="png")
+    )
