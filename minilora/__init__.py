@@ -5,7 +5,15 @@
 README.md has a reader's path through the files.
 """
 
-from minilora.data import decode, encode, load_corpus, load_text, load_words, to_alphabet
+from minilora.data import (
+    decode,
+    encode,
+    load_corpus,
+    load_text,
+    load_words,
+    random_windows,
+    to_alphabet,
+)
 from minilora.evaluate import exact_match, text_loss
 from minilora.functional import cross_entropy
 from minilora.generate import generate
@@ -41,6 +49,6 @@ __all__ = [
     "cross_entropy", "decode", "delete_adapter", "disable_adapter", "encode", "exact_match",
     "generate", "get_delta_weight", "grad", "gradcheck", "load_adapter", "load_corpus",
     "load_model", "load_text", "load_words", "merge_adapter", "merge_and_unload", "no_grad",
-    "print_trainable_parameters", "save_adapter", "save_model", "set_adapter", "text_loss",
-    "to_alphabet", "train", "unmerge_adapter", "warmup_cosine",
+    "print_trainable_parameters", "random_windows", "save_adapter", "save_model", "set_adapter",
+    "text_loss", "to_alphabet", "train", "unmerge_adapter", "warmup_cosine",
 ]  # fmt: skip

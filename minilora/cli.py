@@ -11,7 +11,9 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -49,11 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not argv or (argv[0] not in commands and argv[0] not in ("-h", "--help", "--version")):
         argv.insert(0, "compare")
     args = _parser().parse_args(argv)
-    args.command_line = "minilora " + " ".join(argv)
+    args.command_line = shlex.join(["minilora", *argv])
     try:
-        return int(args.run(args) or 0)
+        status = int(args.run(args) or 0)
+        sys.stdout.flush()  # a reader who has left is noticed here, not in the interpreter's exit
+        return status
     except KeyboardInterrupt as interrupt:
-        print(f"\n{interrupt or 'stopped'}", file=sys.stderr)
+        print(f"\n{str(interrupt) or 'stopped'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has left
@@ -101,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--temperature", type=float, default=0.7, help="0 is greedy; default: 0.7")
     sub.add_argument("--top-k", type=_count, metavar="K")
     sub.add_argument("--top-p", type=float, metavar="P")
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--seed", type=_seed, default=0)
 
     sub = command("params", run_params, "count what LoRA trains, for a model or for given shapes")
     sub.add_argument("shapes", nargs="*", type=_shape, metavar="INxOUT", help="such as 4096x4096")
@@ -122,7 +126,7 @@ def _add_lora_options(sub: argparse.ArgumentParser) -> None:
     _add_rank_options(sub)
     sub.add_argument("--lr", type=float, metavar="RATE", help="learning rate (of LoRA)")
     sub.add_argument("--steps", type=_count, metavar="N")
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--seed", type=_seed, default=0)
 
 
 def _add_rank_options(sub: argparse.ArgumentParser) -> None:
@@ -136,6 +140,12 @@ def _add_rank_options(sub: argparse.ArgumentParser) -> None:
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)
 
 
@@ -174,6 +184,18 @@ def _machine() -> dict[str, Any]:
     }
 
 
+def _make_folder(folder: Path) -> None:
+    """Raise ValueError if nothing can be written to `folder`: before the training, not after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"cannot write to {folder} ({error.strerror}); choose another folder with --out"
+        ) from None
+
+
 def _write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda file: file.write_text(json.dumps(value), "utf-8"))
@@ -181,6 +203,7 @@ def _write_json(path: Path, value: Any) -> None:
 
 def run_compare(args: argparse.Namespace) -> None:
     tasks = _tasks(args)
+    _make_folder(args.out)
     entries = []
     for task in tasks:
         settings = Settings(
@@ -207,9 +230,8 @@ def run_compare(args: argparse.Namespace) -> None:
     for entry in entries:
         print_comparison(entry, console)
     if args.quick:
-        print(
-            f"These were {_QUICK_STEPS} steps, to see it work; leave out --quick for the real ones."
-        )
+        steps = entries[0]["runs"][0]["steps"]
+        print(f"These were {steps} steps, to see it work; leave out --quick for the real ones.")
     print(f"Written to {args.out}: results.json, the figures (.png), the tuned model, the adapter.")
 
 
@@ -222,13 +244,15 @@ def _tasks(args: argparse.Namespace) -> list[Task]:
 def run_finetune(args: argparse.Namespace) -> None:
     task = text_task(load_text(args.text))
     out = args.out or RESULTS / f"{args.text.stem}-{args.method}"
+    _make_folder(out)
     model = load_model(task.base)
     before = task.test(model)
     if args.method == "lora":
         rng = np.random.default_rng((args.seed, 0))
         add_adapter(model, _lora_config(args, task.lora), rng=rng)
     print_trainable_parameters(model)
-    config = TrainConfig(args.steps or task.steps, args.lr or task.lr[args.method], seed=args.seed)
+    lr = task.lr[args.method] if args.lr is None else args.lr
+    config = TrainConfig(args.steps or task.steps, lr, seed=args.seed)
     checkpoint = out / "checkpoint.safetensors"
     train(model, task.batch, config, name=args.method, checkpoint=checkpoint)
     (save_adapter if args.method == "lora" else save_model)(model, out)
@@ -243,7 +267,7 @@ def run_generate(args: argparse.Namespace) -> None:
     if args.adapter:
         load_adapter(model, args.adapter)
     prompt = to_alphabet(args.prompt)
-    print(prompt, end="", flush=True)
+    before = iter([prompt])  # shown with the first token, so not if the options are wrong
     generate(
         model,
         encode(prompt)[None],
@@ -252,7 +276,7 @@ def run_generate(args: argparse.Namespace) -> None:
         top_k=args.top_k,
         top_p=args.top_p,
         rng=np.random.default_rng(args.seed),
-        on_token=lambda new: print(decode(new), end="", flush=True),
+        on_token=lambda new: print(next(before, "") + decode(new), end="", flush=True),
     )
     print()
 
@@ -262,7 +286,7 @@ def run_params(args: argparse.Namespace) -> None:
     if args.shapes:
         rows = [(f"{n} x {m}", n, m, config.r, args.times) for n, m in args.shapes]
         total = sum(n * m * args.times for n, m in args.shapes)
-        title = f"LoRA of rank {config.r}"
+        title = f"LoRA of rank {config.r}: r (d_in + d_out) numbers a matrix"
     else:
         model = load_model(args.model)
         total = count_parameters(model)[1]
@@ -271,9 +295,9 @@ def run_params(args: argparse.Namespace) -> None:
             (path, *layer.base.weight.shape, layer.lora_A["default"].shape[1], 1)
             for path, layer in lora_layers(model).items()
         ]
-        title = f"LoRA of rank {config.r} on {args.model}"
+        title = f"LoRA of rank {config.r} on {args.model}: r (d_in + d_out) numbers a matrix"
     table = Table(title=title, title_justify="left")
-    for name in ("matrix", "d_in x d_out", "full", "LoRA: r (d_in + d_out)", "share"):
+    for name in ("matrix", "d_in x d_out", "full", "LoRA", "share"):
         table.add_column(name, justify="left" if name == "matrix" else "right")
     for name, d_in, d_out, r, times in rows:
         full, lora = d_in * d_out * times, r * (d_in + d_out) * times
@@ -283,7 +307,7 @@ def run_params(args: argparse.Namespace) -> None:
     table.add_section()
     name = "all these" if args.shapes else "the whole model"
     table.add_row(name, "", f"{total:,}", f"{trained:,}", f"{trained / total:.2%}")
-    Console().print(table)
+    Console(markup=False).print(table)  # brackets in a folder's name are brackets
 
 
 def run_pretrain(args: argparse.Namespace) -> None:
@@ -293,8 +317,9 @@ def run_pretrain(args: argparse.Namespace) -> None:
     for name in args.names or BASE_MODELS:
         base, folder = BASE_MODELS[name], args.out / name
         config = replace(base.training, steps=args.steps or base.training.steps)
+        _make_folder(folder)
         batch, val, test = base.data()
-        model, checkpoint = new_model(base), folder / "checkpoint.safetensors"
+        model, checkpoint = new_model(base, config.seed), folder / "checkpoint.safetensors"
         history = train(
             model, batch, config, name=name, evaluate=val, evaluate_every=250, checkpoint=checkpoint
         )
@@ -308,7 +333,6 @@ def run_pretrain(args: argparse.Namespace) -> None:
             "metric": base.metric,
             "val": val(stored),
             "test": test(stored),
-            "seconds_per_step": history.seconds_per_step,
             "val_by_step": history.evaluations,
             "mean_loss_of_10_steps": [
                 round(float(part.mean()), 4)
@@ -326,7 +350,7 @@ def run_doctor(args: argparse.Namespace) -> int:
     for check in report:
         mark = {True: "ok", False: "MISSING", None: "optional"}[check.ok]
         table.add_row(check.name, mark, check.found)
-    Console().print(table)
+    Console(markup=False).print(table)  # brackets in a folder's name are brackets
     for check in report:
         if check.remedy:
             print(f"{check.name}: {check.remedy}")

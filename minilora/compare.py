@@ -13,6 +13,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def compare(
             entry["samples"] = samples(task, {"base": base, **models}, seed)
             save_model(models["full"], out / f"{task.name}-full")
             save_adapter(models["lora"], out / f"{task.name}-lora")
-    for checkpoint in _checkpoints(out).glob(f"{task.name}-*"):
+    for checkpoint in _checkpoints(out).glob(f"{escape(task.name)}-*"):
         checkpoint.unlink()
     return entry
 
@@ -102,9 +103,10 @@ def _prepare(
 def _training(
     task: Task, model: Transformer, method: str, seed: int, settings: Settings, out: Path
 ) -> Training:
-    chosen = {"lora": settings.lr_lora, "full": settings.lr_full}.get(method)
     # From scratch: the rate at which the base model itself was trained.
-    lr = chosen or task.lr.get(method) or BASE_MODELS[task.base].training.lr
+    lr = task.lr.get(method, BASE_MODELS[task.base].training.lr)
+    chosen = {"lora": settings.lr_lora, "full": settings.lr_full}.get(method)
+    lr = lr if chosen is None else chosen
     config = TrainConfig(steps=settings.steps or task.steps, lr=lr, seed=seed)
     identity = zlib.crc32(repr((config, settings.lora or task.lora)).encode())
     return Training(

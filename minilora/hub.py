@@ -8,7 +8,7 @@ We write ΔW = s A B with A (d_in, r) and B (r, d_out). The paper and PEFT write
 lora_A.weight (r, d_in) and lora_B.weight (d_out, r). The roles of A and B are the same, and so are
 the numbers, transposed: lora_A.weight = A.T and lora_B.weight = B.T, for (A B).T = B.T A.T.
 Sources: the safetensors format; lora/config.py and save_and_load.py of PEFT 0.21.
-Imports transformer.py, lora.py, lora_config.py, nn.py, hf_layouts.py, files.py.
+Imports transformer.py, lora.py, lora_config.py, nn.py, hf_layouts.py, peft_layouts.py, files.py.
 """
 
 from __future__ import annotations
@@ -26,23 +26,25 @@ from safetensors.numpy import save
 from minilora.files import write_atomically
 from minilora.hf_layouts import (
     Arrays,
-    Factors,
     Places,
-    adapters_from_hf,
-    adapters_to_hf,
     family,
     from_hf,
     hf_config,
     our_config,
-    our_options,
-    peft_options,
     places,
-    read_options,
     to_hf,
 )
 from minilora.lora import active_adapter, adapters, add_adapter, lora_layers
 from minilora.lora_config import LoraConfig
 from minilora.nn import Linear, Module, Parameter
+from minilora.peft_layouts import (
+    Factors,
+    adapters_from_hf,
+    adapters_to_hf,
+    our_options,
+    peft_options,
+    read_options,
+)
 from minilora.transformer import Transformer
 
 ASSETS = Path(__file__).parent / "assets"
@@ -67,10 +69,7 @@ def save_model(model: Transformer, folder: str | Path, *, dtype: Any = np.float3
         )
     if np.dtype(dtype) not in (np.float32, np.float16):
         raise ValueError(f"dtype must be np.float32 or np.float16, got {np.dtype(dtype)}")
-    where = places(model.config)
-    strange = [n for n, _ in model.named_parameters() if n.rpartition(".")[0] not in where]
-    if strange:
-        raise ValueError(f"a plain Transformer has no {', '.join(strange)}; remove what added them")
+    where = _places_in(model)
     config = hf_config(model.config, np.dtype(dtype).name)
     _write(Path(folder), _MODEL, config, to_hf(_values(model), where), dtype)
 
@@ -93,7 +92,7 @@ def load_model(name_or_folder: str | Path) -> Transformer:
     except ValueError as error:
         raise ValueError(f"cannot load {config_file}: {error}") from None
     model, where = Transformer(config, rng=np.random.default_rng(0)), places(config)
-    shapes = _shapes(model, where)
+    shapes = {key: array.shape for key, array in to_hf(_values(model), where).items()}
     found = _with_full_names(_read_weights(folder), shapes)
     if config.tie_embeddings and "lm_head.weight" in found:
         head, embedding = found.pop("lm_head.weight"), f"{where['tok_embed'].path}.weight"
@@ -118,7 +117,7 @@ def save_adapter(model: Transformer, folder: str | Path, name: str | None = None
     if name is None or name not in adapters(model):
         known = ", ".join(adapters(model)) or "none"
         raise ValueError(f"there is no adapter {name!r} to save; this model has: {known}")
-    config, where = adapters(model)[name].config, places(model.config)
+    config, where = adapters(model)[name].config, _places_in(model)
     layers = {
         path: Factors(layer.lora_A[name].data, layer.lora_B[name].data, layer.scaling[name])
         for path, layer in lora_layers(model).items()
@@ -159,8 +158,11 @@ def load_adapter(model: Transformer, folder: str | Path, name: str = "default") 
         peft = read_options(written)
     except ValueError as error:
         raise ValueError(f"cannot load the adapter in {folder}: {error}") from None
-    where, found = places(model.config), _without_wrappers(_read_safetensors(folder / _ADAPTER[1]))
-    shapes = _adapter_shapes(model, where, peft, found)
+    where, base = _places_in(model), _values(model)
+    found = _without_wrappers(_read_safetensors(folder / _ADAPTER[1]))
+    hf_base = to_hf(base, where)
+    _drop_frozen_weights(found, hf_base)
+    shapes = _adapter_shapes(model, where, peft, found, hf_base)
     c = model.config
     _require_fit(
         found,
@@ -169,21 +171,32 @@ def load_adapter(model: Transformer, folder: str | Path, name: str = "default") 
         f"width {c.n_embd}); load the model it was trained on",
     )
     plain = from_hf(found, where)
-    base = _values(model)
     changed = {n.rpartition(".")[0] for n, v in plain.items() if not np.array_equal(v, base[n])}
     factors = {}
     for path in _adapted(found):
         A, B = found[f"{path}.lora_A.weight"].T, found[f"{path}.lora_B.weight"].T
         factors[path] = Factors(A, B, peft.rank_and_scale(path)[1])
-    layers = adapters_from_hf(factors, where, changed)
+    layers = adapters_from_hf(factors, where, changed if peft.bias == "lora_only" else ())
     whole = tuple(n.removesuffix(".weight") for n in plain if n.endswith(".weight"))
     add_adapter(model, our_options(peft, layers, whole), name, rng=np.random.default_rng(0))
+    wrapped, names = lora_layers(model), _slot_names(model)
     for path, f in layers.items():
-        layer = lora_layers(model)[path]
-        layer.lora_A[name].data[...], layer.lora_B[name].data[...] = f.A, f.B
-    names = _slot_names(model)
+        wrapped[path].lora_A[name].data[...] = f.A
+        wrapped[path].lora_B[name].data[...] = f.B
     for slot in adapters(model)[name].copies:
         slot.copy.data[...] = plain[names[id(slot.owner), slot.attribute]]
+
+
+def _places_in(model: Transformer) -> Places:
+    """The Place of every module. Raises ValueError for one that a Transformer does not have."""
+    where = places(model.config)
+    strange = []
+    for name, _ in model.named_parameters():
+        owner = re.sub(r"\.(base|lora_A|lora_B)$", "", name.rpartition(".")[0])
+        strange += [name] if owner not in where else []
+    if strange:
+        raise ValueError(f"a plain Transformer has no {', '.join(strange)}; remove what added them")
+    return where
 
 
 def _slot_names(model: Module) -> dict[tuple[int, str], str]:
@@ -213,10 +226,6 @@ def _values(model: Module, name: str | None = None) -> Arrays:
     return values
 
 
-def _shapes(model: Module, where: Places) -> Shapes:
-    return {key: array.shape for key, array in to_hf(_values(model), where).items()}
-
-
 def _bias_trains(bias: str, path: str, adapted: Collection[str]) -> bool:
     return bias == "all" or (bias == "lora_only" and path in adapted)
 
@@ -236,34 +245,44 @@ def _without_wrappers(tensors: Arrays) -> Arrays:
     }
 
 
-def _adapter_shapes(model: Module, where: Places, peft: LoraConfig, found: Arrays) -> Shapes:
+def _drop_frozen_weights(found: Arrays, base: Arrays) -> None:
+    """With the A and B of a head PEFT writes its frozen W. Raises ValueError for another's W."""
+    for path in _adapted(found):
+        key = f"{path}.weight"
+        if key in found and not np.array_equal(found.pop(key), base.get(key, np.nan)):
+            raise ValueError(f"the adapter was trained beside another {key}; load that model first")
+
+
+def _adapter_shapes(
+    model: Module, where: Places, peft: LoraConfig, found: Arrays, base: Arrays
+) -> Shapes:
     """The keys and shapes that an adapter of these options, for these layers, must have.
 
     The layers are those in the file. Raises ValueError for modules that this model does not have.
     """
-    base = _shapes(model, where)
     linears = {p.removesuffix(".base") for p, m in model.named_modules() if isinstance(m, Linear)}
     transposed = {where[path].path: where[path].transposed for path in linears}
     adapted = _adapted(found)
     shapes: Shapes = {}
     for path in adapted:
         if path in transposed:
-            r, shape = peft.rank_and_scale(path)[0], base[f"{path}.weight"]
+            r, shape = peft.rank_and_scale(path)[0], base[f"{path}.weight"].shape
             d_in, d_out = reversed(shape) if transposed[path] else shape
             shapes[f"{path}.lora_A.weight"] = (r, d_in)
             shapes[f"{path}.lora_B.weight"] = (d_out, r)
     whole = {
         key.removesuffix(".weight") for key in found if key.endswith(".weight") and key in base
     }
+    paths = {key.rpartition(".")[0] for key in base}
     for word in peft.modules_to_save:  # PEFT saves every module whose path ends in this word
-        inside = {path for path in (k.rpartition(".")[0] for k in base) if _is_in(path, word)}
+        inside = {word} & paths or {path for path in paths if _is_in(path, word)}
         if not inside:
             raise ValueError(f"modules_to_save={word!r} of the adapter is not in this model")
         whole |= inside
-    for key, shape in base.items():
+    for key, array in base.items():
         path, _, kind = key.rpartition(".")
         if path in whole or (kind == "bias" and _bias_trains(peft.bias, path, adapted)):
-            shapes[key] = shape
+            shapes[key] = array.shape
     if not adapted:
         raise ValueError("the adapter holds no lora_A and lora_B: it was not saved as LoRA")
     return shapes

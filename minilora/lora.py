@@ -120,8 +120,7 @@ def set_adapter(model: Module, name: str) -> None:
     """Use, and train, this adapter and no other."""
     _require_unmerged(model)
     _require_adapter(model, name)
-    _activate(model, None)  # so that what is frozen is the base's own
-    model.requires_grad_(False)
+    model.requires_grad_(False)  # before copies take the place of the base's own
     _activate(model, name)
     for layer in lora_layers(model).values():
         if name in layer.lora_A:

@@ -51,8 +51,8 @@ class SGD:
         return sum(v.nbytes for v in self.velocity)
 
     def step(self) -> None:
-        for i, p in enumerate(self.params):
-            g = _gradient(p)
+        gradients = [_gradient(p) for p in self.params]
+        for i, (p, g) in enumerate(zip(self.params, gradients, strict=True)):
             if self.momentum:
                 self.velocity[i] *= self.momentum
                 self.velocity[i] += g

@@ -7,6 +7,7 @@ and, being of different lightness and line style, in grey. Imports matplotlib on
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,7 +81,8 @@ def plot_learning_curves(entry: dict[str, Any], ax: Axes) -> Axes:
             steps, [min(v) for v in values], [max(v) for v in values], color=color, alpha=0.2, lw=0
         )
     seeds = len({run["seed"] for run in entry["runs"]})
-    ax.set_title(f"What is learned: {entry['about']}")
+    # A user's file may have a long name, or one with dollar signs, which is not a formula.
+    ax.set_title(textwrap.fill(f"What is learned: {entry['about']}", 52), parse_math=False)
     ax.set_xlabel(
         f"training step (mean of {seeds} seeds, band: their range)"
         if seeds > 1
@@ -117,14 +119,14 @@ def plot_costs(entry: dict[str, Any], ax: Axes) -> Axes:
     ax.grid(False)
     ax.xaxis.grid(True)
     ax.set_axisbelow(True)
-    ax.set_xlim(0, max(112, max(shares) + 14))
+    ax.set_xlim(0, max(112, 1.2 * max(shares)))  # with room for the longest bar's label
     ax.set_xlabel("per cent of full fine-tuning's")
-    ax.set_title("What LoRA costs (full fine-tuning: 100 %)")
+    ax.set_title("What LoRA costs (full: 100 %)")
     return ax
 
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG, whole or not at all, with nothing in it that changes from run to run."""
-    write_atomically(
-        path, lambda file: figure.savefig(file, dpi=150, metadata={"Software": None}, format="png")
-    )
+    options: Any = {"dpi": 150, "metadata": {"Software": None}, "format": "png"}
+    with style():  # some ticks are made only now
+        write_atomically(path, lambda file: figure.savefig(file, **options))

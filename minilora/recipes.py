@@ -74,7 +74,7 @@ BASE_MODELS = {
         BaseModel(
             "words-tiny",
             TransformerConfig(vocab_size=96, block_size=28, n_layer=4, n_head=4, n_embd=64),
-            _PRETRAINING,
+            replace(_PRETRAINING, seed=1),  # with seed 0 reverse is harder to learn: see README
             EXACT,
             lambda: _string_data(PRETRAIN_TASKS, 64),
         ),
@@ -143,6 +143,6 @@ def text_task(corpus: Corpus) -> Task:
     )  # fmt: skip
 
 
-def new_model(base: BaseModel, seed: int = 0) -> Transformer:
-    """The model of a recipe with its first, random weights."""
+def new_model(base: BaseModel, seed: int) -> Transformer:
+    """The model of a recipe with random weights."""
     return Transformer(base.model, rng=np.random.default_rng(seed))

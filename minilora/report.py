@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from statistics import mean
 from typing import Any
 
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -42,7 +44,7 @@ def compare_table(entry: dict[str, Any]) -> Table:
     note = "1 seed" if seeds == 1 else f"mean of {seeds} seeds, lowest to highest"
     better = "higher" if entry["higher_is_better"] else "lower"
     table = Table(
-        title=f"{entry['about']}: {first['steps']} steps, {note}",
+        title=escape(f"{entry['about']}: {first['steps']} steps, {note}"),
         caption=f"Quality on the test split in {entry['metric']}: {better} is better.",
         title_justify="left",
         caption_justify="left",
@@ -87,14 +89,17 @@ def _detached(runs: list[dict[str, Any]], base: float, quality: Callable[[float]
 
 
 def improvement(entry: dict[str, Any]) -> tuple[float, float]:
-    """LoRA's share of full fine-tuning's improvement on the new task, and how far it is short of
-    it, in the task's unit; means over seeds."""
+    """LoRA's share of full fine-tuning's improvement on the new task (NaN if it has not improved),
+    and how far it is short of it, in the task's unit; means over seeds."""
     after = {
         method: mean(run["new_after"] for run in entry["runs"] if run["method"] == method)
         for method in ("full", "lora")
     }
     start = entry["base"]["new"]
-    return (after["lora"] - start) / (after["full"] - start), abs(after["full"] - after["lora"])
+    gained = after["full"] - start
+    improved = gained > 0 if entry["higher_is_better"] else gained < 0
+    share = (after["lora"] - start) / gained if improved else math.nan
+    return share, abs(after["full"] - after["lora"])
 
 
 def summary(entry: dict[str, Any]) -> str:
@@ -103,9 +108,12 @@ def summary(entry: dict[str, Any]) -> str:
     full = next(run for run in entry["runs"] if run["method"] == "full")
     share, short = improvement(entry)
     unit = f"{100 * short:.1f} points" if entry["higher_is_better"] else f"{short:.2f} nats"
+    part = lora["trainable_params"] / full["total_params"]
+    trained = f"LoRA trained {part:.1%} of the parameters"
+    if math.isnan(share):
+        return f"{trained}; so far full fine-tuning has not improved on the base model."
     return (
-        f"LoRA trained {lora['trainable_params'] / full['total_params']:.1%} of the parameters and "
-        f"reached {share:.0%} of full fine-tuning's improvement, {unit} from it; "
+        f"{trained} and reached {share:.0%} of full fine-tuning's improvement, {unit} from it; "
         "the base model is untouched."
     )
 

@@ -265,7 +265,7 @@ def _stop(trainings: Sequence[Training]) -> str:
     where = ", ".join(f"{t.name} at step {t.steps_done} of {t.config.steps}" for t in trainings)
     if all(t.checkpoint for t in trainings):
         return f"stopped: {where}. All is saved; the same command goes on from here"
-    return f"stopped: {where}. Nothing was saved, as no checkpoint file was given"
+    return f"stopped: {where}. There is no checkpoint file to go on from"
 
 
 @contextmanager

@@ -75,6 +75,7 @@ class Case:
 
 def lora_linear(x, b, A, B):
     W = leaf((3, 4), 9, dtype=x.dtype, train=False)
+    W.data.flags.writeable = False
     return F.lora_linear(x, W, b, A, B, 2.5)
 
 

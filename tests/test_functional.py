@@ -557,6 +557,18 @@ def test_numpy_scalars_as_options_let_no_float64_in(f):
         assert f(x, w).dtype == np.float32
 
 
+def test_what_several_vjps_share_is_computed_once():
+    calls = []
+
+    @F._once
+    def double(g):
+        calls.append(g)
+        return 2 * g
+
+    assert double(3) == double(3) == 6
+    assert calls == [3]
+
+
 def test_cached_constants_cannot_be_changed_by_accident():
     with pytest.raises(ValueError, match="read-only"):
         F._ones(3, np.dtype(np.float32))[0] = 2

@@ -22,7 +22,7 @@ FLOORS = {
     1: "nn",
     2: "transformer generate optim data string_tasks lora_config files",
     3: "lora methods",
-    4: "train evaluate analysis hub hf_layouts recipes",
+    4: "train evaluate analysis hub hf_layouts peft_layouts recipes",
     5: "compare study plots cards check progress report doctor",
     6: "cli __main__",
 }

@@ -597,6 +597,13 @@ def test_dropout_acts_only_with_a_generator_and_only_on_the_adapters_input(rows)
     np.testing.assert_allclose(first.data, expected, rtol=1e-10)
 
 
+@pytest.mark.parametrize("name", [*ATTENTION, "gate_proj", "up_proj", "down_proj", "head"])
+def test_the_generator_reaches_the_adapter_of_every_linear(name):
+    model = adapted("llama", target_modules=[name], lora_dropout=0.5)
+    dropped = model(IDS, np.random.default_rng(0)).data
+    assert np.abs(dropped - model(IDS).data).max() > 1e-4
+
+
 @FAMILIES
 def test_dropout_changes_a_trained_model_and_not_one_at_the_start(family):
     model = make(family)
@@ -640,6 +647,21 @@ def test_several_adapters_are_independent_and_switched_bit_for_bit(family):
         np.testing.assert_array_equal(model(IDS).data, logits[name])
         with L.disable_adapter(model):
             np.testing.assert_array_equal(model(IDS).data, logits["base"])
+
+
+@FAMILIES
+@pytest.mark.parametrize("options", [dict(bias="all"), dict(modules_to_save=["norm"])], ids=str)
+def test_an_adapter_that_is_set_again_trains_what_it_trained_before(family, options):
+    model = adapted(family, **options)
+    first = {plain_name(name) for name in trainable_names(model)}
+    add(model, "other", target_modules=["o_proj"])
+    assert trainable_names(model) == {
+        f"{path}.lora_{X}.other" for path in paths("o_proj") for X in "AB"
+    }
+    L.set_adapter(model, "default")
+    assert {plain_name(name) for name in trainable_names(model)} == first
+    with L.disable_adapter(model):
+        assert not [name for name in trainable_names(model) if ".lora_" not in name]
 
 
 @FAMILIES

@@ -183,6 +183,14 @@ def test_load_state_dict_does_not_broadcast(tree):
         tree.load_state_dict(state)
 
 
+def test_load_state_dict_does_not_take_pytorchs_transposed_weight(rng):
+    layer = Linear(2, 3, rng=rng)
+    state = layer.state_dict()
+    state["weight"] = state["weight"].T
+    with pytest.raises(ValueError, match=re.escape("weight is (3, 2) where the model has (2, 3)")):
+        layer.load_state_dict(state)
+
+
 def test_load_state_dict_names_everything_that_is_wrong_and_changes_nothing(tree):
     state = {k: v + 1 for k, v in tree.state_dict().items()}
     del state["own"], state["items.0.scale"]

@@ -247,7 +247,7 @@ def test_no_parameters_are_an_error_that_asks_what_is_frozen(make):
 def test_frozen_parameters_are_counted_in_the_error(make):
     params = parameters()
     params[1].requires_grad = params[3].requires_grad = False
-    with pytest.raises(ValueError, match=r"2 of the optimizer's 6 .* trainable_parameters\(\)"):
+    with pytest.raises(ValueError, match=r"2 of the optimizer's 6 .*trainable_parameters\(\)"):
         make(params, 0.1)
 
 

@@ -213,6 +213,22 @@ def test_memory_falls_while_the_walk_goes_on():
     assert seen == [None]
 
 
+def test_an_interior_gradient_dies_once_passed_on():
+    x, alive, seen = leaf((2, 3)), [], []
+
+    def watched(y):
+        def dy(g):
+            alive.append(weakref.ref(g))
+            return g * 1
+
+        return record(y.data * 1, (y, dy))
+
+    with no_garbage_collector():
+        early = probe(x, lambda: seen.append(alive[0]()))
+        (watched(early * 2) * 3).sum().backward()
+    assert seen == [None]
+
+
 def test_a_graph_of_5000_operations_in_a_row_works():
     x = leaf(())
     y = x
@@ -397,6 +413,12 @@ def test_the_seed_is_not_changed_when_others_are_added_to_it():
     g = np.ones(3)
     (x + x + x + x).backward(g)
     assert g.tolist() == [1] * 3 and x.grad.tolist() == [4] * 3
+
+
+def test_the_first_gradient_to_arrive_is_adopted_not_copied():
+    x, y, g = leaf(3), leaf(3), np.ones(3)
+    (x + y).backward(g)
+    assert x.grad is g and y.grad is g
 
 
 def test_adding_to_grad_changes_no_other_parameters_grad():

@@ -294,8 +294,9 @@ def test_rope_makes_attention_depend_only_on_distances():
     assert np.abs(score(5, 2) - score(5, 1)).max() > 0.05
 
 
-def test_a_model_with_rope_gives_the_same_logits_from_any_starting_position():
-    model, ids = make(LLAMA), some_ids(LLAMA, T=4)
+@pytest.mark.parametrize("rope_theta", [10000.0, 50.0])
+def test_a_model_with_rope_gives_the_same_logits_from_any_starting_position(rope_theta):
+    model, ids = make(changed(LLAMA, rope_theta=rope_theta)), some_ids(LLAMA, T=4)
 
     def logits(start: int) -> np.ndarray:
         x = model.tok_embed(ids)
