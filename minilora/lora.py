@@ -154,7 +154,7 @@ def disable_adapter(model: Module) -> Iterator[None]:
     try:
         yield
     finally:
-        _activate(model, name)
+        _activate(model, name if name in adapters(model) else None)
 
 
 def merge_adapter(model: Module) -> None:
