@@ -25,7 +25,7 @@ from rich.table import Table
 
 import minilora
 from minilora import doctor
-from minilora.compare import Settings, compare, disk_bytes
+from minilora.compare import Settings, compare, disk_bytes, forget
 from minilora.data import decode, encode, load_text, to_alphabet
 from minilora.files import write_atomically
 from minilora.generate import generate
@@ -221,8 +221,9 @@ def run_compare(args: argparse.Namespace) -> None:
         "tasks": entries,
     }
     _write_json(args.out / "results.json", results)
-    for entry in entries:
+    for task, entry in zip(tasks, entries, strict=True):
         save_figure(compare_figure(entry), args.out / f"{entry['task']}.png")
+        forget(task, args.out)
     if args.json:
         print(json.dumps(results))
         return

@@ -12,6 +12,7 @@ import tempfile
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path
@@ -53,8 +54,9 @@ def compare(
     """Train the base model of `task` with each method and each seed, and measure.
 
     Returns {"task", "about", "metric", "higher_is_better", "base", "runs", "samples"}. Checkpoints
-    of unfinished runs are kept in `out`, so that the same call goes on where it was interrupted.
-    The models of the first seed are saved in `out`: the tuned one whole, LoRA's as an adapter.
+    are kept in `out` until `forget`, so that the same call goes on where it was interrupted and
+    repeats no finished run. The models of the first seed are saved in `out`: the tuned one whole,
+    LoRA's as an adapter.
     """
     settings = settings or Settings()
     base = load_model(task.base)
@@ -84,9 +86,15 @@ def compare(
             entry["samples"] = samples(task, {"base": base, **models}, seed)
             save_model(models["full"], out / f"{task.name}-full")
             save_adapter(models["lora"], out / f"{task.name}-lora")
+    return entry
+
+
+def forget(task: Task, out: Path) -> None:
+    """Remove the checkpoints of a task, once its results are safe: the next call starts anew."""
     for checkpoint in _checkpoints(out).glob(f"{escape(task.name)}-*"):
         checkpoint.unlink()
-    return entry
+    with suppress(OSError):  # other tasks' may be there
+        _checkpoints(out).rmdir()
 
 
 def _prepare(

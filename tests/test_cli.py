@@ -25,6 +25,7 @@ import pytest
 import minilora as ml
 from minilora import cli, doctor
 from minilora.evaluate import text_loss
+from minilora.lora import lora_layers
 from minilora.recipes import BASE_MODELS, load_task, text_task
 
 PROSE = "It was the best of times, it was the worst of times, it was the age of wisdom. " * 40
@@ -148,7 +149,6 @@ def test_each_seed_runs_each_method_for_the_asked_steps(finished):
 
 def test_figure_models_and_results_are_written_to_out(finished):
     assert sorted(path.name for path in finished.out.iterdir()) == [
-        "checkpoints",
         "code-full",
         "code-lora",
         "code.png",
@@ -493,12 +493,18 @@ def test_finetuned_model_is_saved_and_generates(method, files, option, text, her
 
 
 def test_finetune_trains_with_the_asked_adapter_seed_and_folder(text, here, capsys):
-    argv = ["finetune", "--text", text, "--steps", "1", "--rank", "2", "--targets", "v_proj"]
+    argv = ["finetune", "--text", text, "--steps", "1", "--rank", "2", "--targets", "o_proj"]
     for seed, folder in (("0", "a"), ("0", "b"), ("1", "c")):
         assert cli.main([*argv, "--seed", seed, "--out", folder]) == 0
     assert "trainable params: 1,024 ||" in capsys.readouterr().out  # 2 layers, 2 (128 + 128)
     a, b, c = ((here / x / "adapter_model.safetensors").read_bytes() for x in "abc")
     assert a == b != c
+    first = {}  # B starts at zero, so that the first step does not change A
+    for folder in "ac":
+        model = ml.load_model("docs-tiny")
+        ml.load_adapter(model, folder)
+        first[folder] = lora_layers(model)["layers.0.attn.o_proj"].lora_A["default"].data
+    assert not np.array_equal(first["a"], first["c"])
 
 
 # params

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import minilora as ml
-from minilora.compare import METHODS, Settings, compare, samples, step_memory
+from minilora.compare import METHODS, Settings, compare, forget, step_memory
 from minilora.evaluate import exact_match, text_loss
 from minilora.hub import ASSETS
 from minilora.lora import lora_layers
@@ -239,21 +239,28 @@ def test_every_method_writes_after_every_prompt(done):
     assert len({tuple(texts.values()) for texts in written.values()}) == len(written)
 
 
-def test_samples_are_what_the_saved_models_write(done):
-    base = ml.load_model(done.task.base)
-    tuned = ml.load_model(done.out / f"{done.task.name}-full")
+def saved_models(done):
     adapted = ml.load_model(done.task.base)
     ml.load_adapter(adapted, done.out / f"{done.task.name}-lora")
-    written = samples(done.task, {"base": base, "full": tuned, "lora": adapted}, done.seeds[0])
-    for prompt, texts in done.entry["samples"].items():
-        assert written[prompt].items() <= texts.items()
+    return {
+        "base": ml.load_model(done.task.base),
+        "full": ml.load_model(done.out / f"{done.task.name}-full"),
+        "lora": adapted,
+    }
 
 
-def test_answers_are_greedy_and_end_at_their_newline(reverse):
-    base = ml.load_model("words-tiny")
-    for prompt, texts in reverse.entry["samples"].items():
-        ids = ml.generate(base, ml.encode(prompt)[None], 20, temperature=0)
-        assert texts["base"] == ml.decode(ids[0])[len(prompt) :].split("\n")[0]
+def test_text_samples_are_what_the_saved_models_write_at_temperature_07(code):
+    for method, model in saved_models(code).items():
+        rng = np.random.default_rng(code.seeds[0])
+        ids = ml.generate(model, ml.encode("def ")[None], 160, temperature=0.7, rng=rng)
+        assert code.entry["samples"]["def "][method] == ml.decode(ids[0, 4:])
+
+
+def test_answers_are_the_saved_models_greedy_ones_up_to_their_newline(reverse):
+    for method, model in saved_models(reverse).items():
+        for prompt, texts in reverse.entry["samples"].items():
+            ids = ml.generate(model, ml.encode(prompt)[None], 20, temperature=0)
+            assert texts[method] == ml.decode(ids[0])[len(prompt) :].split("\n")[0]
 
 
 def test_same_seed_gives_the_same_runs_again_alone_or_among_others(code, tmp_path):
@@ -281,31 +288,52 @@ def test_interrupted_comparison_goes_on_to_the_same_end(code, tmp_path):
     assert drawn - 20 == 6 + 3 * (code.steps - 5)  # what was done is not done again
     assert repeatable(entry["runs"]) == repeatable(code.entry["runs"][:3])
     assert entry["samples"] == code.entry["samples"] and entry["base"] == code.entry["base"]
-    assert list(checkpoints.iterdir()) == []
+    drawn = 20
+    again = compare(task, [0], tmp_path, settings, quiet=True)  # it was finished, not forgotten
+    assert drawn - 20 == 6
+    assert again["runs"] == entry["runs"]
+    forget(task, tmp_path)
+    assert not checkpoints.exists()
 
 
-def test_no_checkpoint_is_left_after_a_comparison(done):
-    assert list((done.out / "checkpoints").iterdir()) == []
-
-
-def test_checkpoints_go_whatever_the_name_of_the_text(reverse, tmp_path):
-    task = replace(reverse.task, name="[a] *.txt", prompts=())
-    compare(task, [0], tmp_path, Settings(steps=1), quiet=True)
-    assert list((tmp_path / "checkpoints").iterdir()) == []
+def test_checkpoints_go_whatever_the_name_of_the_text_and_no_others(reverse, tmp_path):
+    named = replace(reverse.task, name="[a] *.txt", prompts=())
+    for task in (named, replace(named, name="a .txt")):
+        compare(task, [0], tmp_path, Settings(steps=1), quiet=True)
+    forget(named, tmp_path)
+    left = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+    assert len(left) == 3 and all(name.startswith("a .txt-") for name in left)
     assert (tmp_path / "[a] *.txt-lora" / "adapter_model.safetensors").is_file()
 
 
 def test_other_settings_do_not_meet_the_checkpoints_of_an_interrupted_comparison(reverse, tmp_path):
+    drawn = 0
+
     def batch_with_ctrl_c(rng):
-        signal.raise_signal(signal.SIGINT)
+        nonlocal drawn
+        drawn += 1
+        if drawn == 8:  # in the first of the five steps
+            signal.raise_signal(signal.SIGINT)
         return reverse.task.batch(rng)
 
-    with pytest.raises(KeyboardInterrupt):
-        compare(
-            replace(reverse.task, batch=batch_with_ctrl_c), [0], tmp_path, Settings(steps=5), True
-        )
-    entry = compare(reverse.task, [0], tmp_path, Settings(steps=2), quiet=True)
+    task = replace(reverse.task, batch=batch_with_ctrl_c, prompts=())
+    with pytest.raises(TrainingInterrupted):
+        compare(task, [0], tmp_path, Settings(steps=5), quiet=True)
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 3
+    entry = compare(task, [0], tmp_path, Settings(steps=2), quiet=True)
     assert {run["steps"] for run in entry["runs"]} == {2}
+
+
+def test_seed_draws_the_adapters_first_numbers(reverse, tmp_path):
+    path = "layers.0.attn.o_proj"  # B is zero, so that the first step does not change A
+    for seed in (1, 2):
+        task, out = replace(reverse.task, prompts=()), tmp_path / str(seed)
+        compare(task, [seed], out, Settings(steps=1), quiet=True)
+        saved, fresh = ml.load_model("words-tiny"), ml.load_model("words-tiny")
+        ml.load_adapter(saved, out / "reverse-lora")
+        ml.add_adapter(fresh, task.lora, rng=np.random.default_rng((seed, 0)))
+        A, expected = (lora_layers(model)[path].lora_A["default"] for model in (saved, fresh))
+        np.testing.assert_array_equal(A.data, expected.data)
 
 
 def test_settings_replace_the_recipe(reverse, tmp_path):

@@ -239,9 +239,10 @@ def test_figure_that_cannot_be_drawn_leaves_the_old_file(tmp_path, monkeypatch):
 def test_no_global_setting_is_changed_and_no_window_is_opened(tmp_path):
     from matplotlib import pyplot
 
-    before = dict(matplotlib.rcParams)
-    save_figure(compare_figure(entry()), tmp_path / "a.png")
-    assert dict(matplotlib.rcParams) == before
+    with matplotlib.rc_context({"font.size": 7, "legend.frameon": True}):
+        before = dict(matplotlib.rcParams)
+        save_figure(compare_figure(entry()), tmp_path / "a.png")
+        assert dict(matplotlib.rcParams) == before
     assert pyplot.get_fignums() == []
 
 
@@ -252,10 +253,10 @@ def test_style_is_the_same_whatever_the_users_settings(tmp_path):
 
 
 def test_style_is_undone_after_an_error():
-    before = matplotlib.rcParams["font.size"]
-    with pytest.raises(ZeroDivisionError), style():
-        matplotlib.rcParams["font.size"] = before / 0
-    assert matplotlib.rcParams["font.size"] == before
+    with matplotlib.rc_context({"font.size": 7}):
+        with pytest.raises(ZeroDivisionError), style():
+            matplotlib.rcParams["font.size"] /= 0
+        assert matplotlib.rcParams["font.size"] == 7
 
 
 def test_panels_can_be_drawn_on_axes_of_ones_own():

@@ -1,4 +1,4 @@
-"""What README promises: its table is what was measured, its files exist, its Python example runs."""
+"""What README promises: its table is what was measured, its files exist, its example runs."""
 
 import json
 import re

@@ -9,7 +9,14 @@ import math
 import pytest
 from rich.console import Console
 
-from minilora.report import compare_table, human_bytes, improvement, print_comparison, summary
+from minilora.report import (
+    compare_table,
+    human_bytes,
+    improvement,
+    print_comparison,
+    sample_panels,
+    summary,
+)
 
 ADAPTED = {"trainable_params": 18_432, "total_params": 435_712, "old_detached": 1.343}
 
@@ -269,5 +276,6 @@ def test_name_of_a_text_that_looks_like_markup_is_printed_as_it_is(name):
 
 
 def test_methods_have_their_colours_on_a_terminal():
-    text = printed(text_entry(), force_terminal=True, color_system="standard")
-    assert "\x1b[34m" in text and "\x1b[33m" in text  # full blue, LoRA yellow, as in the figure
+    for part in (compare_table(text_entry()), sample_panels(text_entry())):
+        text = printed(part, force_terminal=True, color_system="standard")
+        assert "\x1b[34m" in text and "\x1b[33m" in text  # full blue, LoRA yellow, as in figures

@@ -645,7 +645,7 @@ def test_ctrl_c_finishes_the_step_and_saves_and_the_run_goes_on(method, tmp_path
 
 
 def test_ctrl_c_without_a_checkpoint_says_that_nothing_is_saved(handler):
-    with pytest.raises(TrainingInterrupted, match=r"training at step 3 of 10\. There is no checkpoint file"):
+    with pytest.raises(TrainingInterrupted, match=r"step 3 of 10\. There is no checkpoint file"):
         train(make(), interrupting(2), CONFIG)
     assert signal.getsignal(signal.SIGINT) is handler
 

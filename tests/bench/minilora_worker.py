@@ -1,7 +1,5 @@
 """The benchmark's steps in minilora."""
 
-import sys
-
 import numpy as np
 from shapes import ADAMW, ALPHA, TARGETS, Shape, base_weights, batch, lora_weights
 
@@ -35,14 +33,3 @@ def make_step(s: Shape, mode: str, r: int):
         return loss.item()
 
     return step
-
-
-if __name__ == "__main__":
-    import time
-    from shapes import parse_shape
-    for mode in ("full","qv","all"):
-        step=make_step(parse_shape(sys.argv[1]),mode,8)
-        ts=[]
-        for _ in range(int(sys.argv[2])):
-            t=time.process_time(); l=step(); ts.append(time.process_time()-t)
-        print(mode,l,np.median(ts)*1e3)

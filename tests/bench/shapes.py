@@ -37,7 +37,7 @@ SHAPES = {
     "L": Shape(C=256, layers=6, heads=8, T=256, B=8, V=512),
 }
 TARGETS = {"qv": ("q_proj", "v_proj"), "all": "all-linear"}
-LINEARS = ("attn.q_proj", "attn.k_proj", "attn.v_proj", "attn.o_proj", "mlp.up_proj", "mlp.down_proj")
+LINEARS = (*(f"attn.{p}_proj" for p in "qkvo"), "mlp.up_proj", "mlp.down_proj")
 
 
 def parse_shape(text: str) -> Shape:

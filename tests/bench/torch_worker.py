@@ -6,9 +6,10 @@ scaled_dot_product_attention and the fused AdamW.
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from shapes import ADAMW, LINEARS, SCALE, Shape, base_weights, batch, lora_weights
+from shapes import ADAMW, SCALE, Shape, base_weights, batch, lora_weights
 from torch import nn
 
 
@@ -144,8 +145,8 @@ def gradients(s: Shape, mode: str, r: int, variant: str) -> dict:
         g = p.grad.numpy()
         g = g.T if g.ndim == 2 and "embed" not in name else g
         if ".qkv." in name:
-            for letter, part in zip("qkv", torch.from_numpy(g.copy()).chunk(3, dim=-1), strict=True):
-                found[name.replace("qkv", f"{letter}_proj")] = part.numpy()
+            for letter, part in zip("qkv", np.split(g, 3, axis=-1), strict=True):
+                found[name.replace("qkv", f"{letter}_proj")] = part
         elif name.endswith((".A", ".B")):
             found[f"{name[:-2]}.lora_{name[-1]}.default"] = g
         else:
@@ -171,16 +172,3 @@ def make_generate(s: Shape, variant: str):
         return ids
 
     return generate
-
-
-assert len(LINEARS) == 6
-if __name__ == "__main__":
-    import sys,time,numpy as np
-    from shapes import parse_shape
-    torch.set_num_threads(1)
-    for mode,v in (("full","eager"),("full","sdpa"),("qv","eager"),("all","eager")):
-        step=make_step(parse_shape(sys.argv[1]),mode,8,v)
-        ts=[]
-        for _ in range(int(sys.argv[2])):
-            t=time.process_time(); l=step(); ts.append(time.process_time()-t)
-        print(mode,v,l,np.median(ts)*1e3)
