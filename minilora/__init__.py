@@ -34,6 +34,7 @@ from minilora.lora import (
     unmerge_adapter,
 )
 from minilora.lora_config import LoraConfig
+from minilora.memory import keep_freed_memory
 from minilora.nn import Embedding, LayerNorm, Linear, Module, ModuleList, Parameter, RMSNorm
 from minilora.optim import SGD, AdamW, clip_grad_norm, warmup_cosine
 from minilora.tensor import Tensor, grad, no_grad
@@ -41,6 +42,8 @@ from minilora.train import TrainConfig, Training, train
 from minilora.transformer import Transformer, TransformerConfig
 
 __version__ = "0.1.0"
+
+keep_freed_memory()
 
 __all__ = [
     "SGD", "AdamW", "Embedding", "LayerNorm", "Linear", "LoraConfig", "LoraLinear", "Module",

@@ -1,7 +1,7 @@
-"""The benchmark's steps in minilora."""
+"""The benchmark's jobs in minilora."""
 
 import numpy as np
-from shapes import ADAMW, ALPHA, TARGETS, Shape, base_weights, batch, lora_weights
+from shapes import ADAMW, SCALE, TARGETS, Shape, base_weights, batch, lora_weights
 
 import minilora as ml
 
@@ -11,7 +11,7 @@ def make_model(s: Shape, mode: str, r: int) -> ml.Transformer:
     model = ml.Transformer(config, rng=np.random.default_rng(0))
     model.load_state_dict(base_weights(s))
     if mode in TARGETS:
-        wanted = ml.LoraConfig(r=r, lora_alpha=ALPHA * r / 8, target_modules=TARGETS[mode])
+        wanted = ml.LoraConfig(r=r, lora_alpha=SCALE * r, target_modules=TARGETS[mode])
         ml.add_adapter(model, wanted, rng=np.random.default_rng(0))
         for path, (A, B) in lora_weights(s, mode, r).items():
             layer = model.get_submodule(path)
@@ -20,7 +20,7 @@ def make_model(s: Shape, mode: str, r: int) -> ml.Transformer:
     return model
 
 
-def make_step(s: Shape, mode: str, r: int):
+def make_step(s: Shape, mode: str, r: int, threads: int):
     model = make_model(s, mode, r)
     ids, targets = batch(s)
     optimizer = ml.AdamW(model.trainable_parameters(), **ADAMW)
@@ -33,3 +33,19 @@ def make_step(s: Shape, mode: str, r: int):
         return loss.item()
 
     return step
+
+
+def gradients(s: Shape, mode: str, r: int) -> dict[str, np.ndarray]:
+    """loss, and d(loss)/d(parameter) by name, before any update."""
+    model = make_model(s, mode, r)
+    ids, targets = batch(s)
+    loss = ml.cross_entropy(model(ids), targets)
+    loss.backward()
+    found = {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
+    return {"loss": loss.data, **found}
+
+
+def make_generate(s: Shape):
+    model = make_model(s, "full", 0)
+    start = np.zeros((1, 1), dtype=np.int64)
+    return lambda: ml.generate(model, start, s.T - 1, temperature=0)

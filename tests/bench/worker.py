@@ -1,0 +1,67 @@
+"""One engine in one process: reads "k" from standard input, does its job k times, answers in JSON.
+
+    python worker.py ENGINE JOB SHAPE [RANK]
+
+ENGINE: minilora, torch-eager, torch-sdpa, autograd. JOB: full, qv, all (training steps), generate
+(one greedy continuation to the end of the context), check (loss and gradients, to a file named on
+standard input).
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+
+import numpy as np
+from shapes import parse_shape
+
+
+def make_job(engine: str, job: str, shape: str, rank: int, threads: int):
+    s = parse_shape(shape)
+    if engine == "minilora":
+        import minilora_worker
+
+        if job == "generate":
+            return minilora_worker.make_generate(s)
+        return minilora_worker.make_step(s, job, rank, threads)
+    if engine == "autograd":
+        import autograd_worker
+
+        return autograd_worker.make_step(s)
+    import torch
+    import torch_worker
+
+    torch.set_num_threads(threads)
+    variant = engine.removeprefix("torch-")
+    if job == "generate":
+        generate = torch_worker.make_generate(s, variant)
+        return lambda: generate(s.T - 1)
+    return torch_worker.make_step(s, job, rank, variant)
+
+
+def peak_mib() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def main() -> None:
+    engine, job, shape = sys.argv[1:4]
+    rank = int(sys.argv[4]) if len(sys.argv) > 4 else 8
+    run = make_job(engine, job, shape, rank, int(os.environ.get("BENCH_THREADS", "1")))
+    for _ in range(3):
+        run()
+    print("ready", flush=True)
+    for line in sys.stdin:
+        wall, cpu = [], []
+        for _ in range(int(line)):
+            began, cpu_began = time.perf_counter(), time.process_time()
+            run()
+            cpu.append(time.process_time() - cpu_began)
+            wall.append(time.perf_counter() - began)
+        answer = {"wall": float(np.median(wall)), "cpu": float(np.median(cpu)), "mib": peak_mib()}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
