@@ -116,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("pretrain", run_pretrain, "make the bundled base models again (some minutes)")
     sub.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BASE_MODELS)}")
     sub.add_argument("--steps", type=_count, metavar="N", help="fewer, to try it out")
+    sub.add_argument("--seed", type=_seed, metavar="S", help="another than that of the bundled one")
     sub.add_argument("--out", type=Path, default=RESULTS / "pretrained", metavar="FOLDER")
 
     command("doctor", run_doctor, "what this machine has, and what is missing")
@@ -124,14 +125,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_lora_options(sub: argparse.ArgumentParser) -> None:
     _add_rank_options(sub)
-    sub.add_argument("--lr", type=float, metavar="RATE", help="learning rate (of LoRA)")
-    sub.add_argument("--steps", type=_count, metavar="N")
-    sub.add_argument("--seed", type=_seed, default=0)
+    sub.add_argument("--lr", type=float, metavar="RATE", help="learning rate (in compare: LoRA's)")
+    sub.add_argument("--steps", type=_count, metavar="N", help="default: 300 (string tasks: 600)")
+    sub.add_argument("--seed", type=_seed, default=0, metavar="S", help="default: 0")
 
 
 def _add_rank_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--rank", type=int, metavar="R", help="LoRA's rank r")
-    sub.add_argument("--alpha", type=float, metavar="A", help="lora_alpha")
+    sub.add_argument("--rank", type=int, metavar="R", help="rank; default: 4 (reverse: 2)")
+    sub.add_argument("--alpha", type=float, metavar="A", help="default: 2 R (string tasks: 4)")
     sub.add_argument(
         "--targets", metavar="NAMES", help='such as q_proj,v_proj; default: "all-linear"'
     )
@@ -157,7 +158,8 @@ def _shape(text: str) -> tuple[int, int]:
 
 
 def _lora_config(args: argparse.Namespace, start: LoraConfig) -> LoraConfig:
-    """`start` with what the user asked for. Changing only the rank keeps the scale alpha / r."""
+    """`start` with what the user asked for. Changing only the rank keeps alpha / r, or with rsLoRA
+    (the string tasks) alpha."""
     changed: dict[str, Any] = {}
     if args.rank is not None:
         changed["r"] = args.rank
@@ -167,7 +169,9 @@ def _lora_config(args: argparse.Namespace, start: LoraConfig) -> LoraConfig:
         changed["lora_alpha"] = args.alpha
     if args.targets is not None:
         all_linear = args.targets == "all-linear"
-        changed["target_modules"] = args.targets if all_linear else args.targets.split(",")
+        changed["target_modules"] = (
+            args.targets if all_linear else [name.strip() for name in args.targets.split(",")]
+        )
     return replace(start, **changed)
 
 
@@ -268,6 +272,8 @@ def run_generate(args: argparse.Namespace) -> None:
     if args.adapter:
         load_adapter(model, args.adapter)
     prompt = to_alphabet(args.prompt)
+    if not prompt:
+        raise ValueError("the prompt has no character that the model knows (printable ASCII)")
     before = iter([prompt])  # shown with the first token, so not if the options are wrong
     generate(
         model,
@@ -283,11 +289,11 @@ def run_generate(args: argparse.Namespace) -> None:
 
 
 def run_params(args: argparse.Namespace) -> None:
-    config = _lora_config(args, LoraConfig(target_modules="all-linear"))
+    config = _lora_config(args, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
     if args.shapes:
         rows = [(f"{n} x {m}", n, m, config.r, args.times) for n, m in args.shapes]
         total = sum(n * m * args.times for n, m in args.shapes)
-        title = f"LoRA of rank {config.r}: r (d_in + d_out) numbers a matrix"
+        title = f"LoRA of rank {config.r}: r (d_in + d_out) numbers per matrix"
     else:
         model = load_model(args.model)
         total = count_parameters(model)[1]
@@ -296,7 +302,7 @@ def run_params(args: argparse.Namespace) -> None:
             (path, *layer.base.weight.shape, layer.lora_A["default"].shape[1], 1)
             for path, layer in lora_layers(model).items()
         ]
-        title = f"LoRA of rank {config.r} on {args.model}: r (d_in + d_out) numbers a matrix"
+        title = f"LoRA of rank {config.r} on {args.model}: r (d_in + d_out) numbers per matrix"
     table = Table(title=title, title_justify="left")
     for name in ("matrix", "d_in x d_out", "full", "LoRA", "share"):
         table.add_column(name, justify="left" if name == "matrix" else "right")
@@ -318,6 +324,7 @@ def run_pretrain(args: argparse.Namespace) -> None:
     for name in args.names or BASE_MODELS:
         base, folder = BASE_MODELS[name], args.out / name
         config = replace(base.training, steps=args.steps or base.training.steps)
+        config = config if args.seed is None else replace(config, seed=args.seed)
         _make_folder(folder)
         batch, val, test = base.data()
         model, checkpoint = new_model(base, config.seed), folder / "checkpoint.safetensors"

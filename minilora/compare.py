@@ -29,7 +29,7 @@ from minilora.recipes import BASE_MODELS, EXACT, Task, new_model
 from minilora.train import TrainConfig, Training, run
 from minilora.transformer import Transformer
 
-METHODS = ("full", "lora", "scratch")
+METHODS = {"full": "full fine-tuning", "lora": "LoRA", "scratch": "from scratch"}
 EVALUATIONS = 12  # points of a learning curve
 
 
@@ -69,7 +69,7 @@ def compare(
         "runs": [],
     }
     for seed in seeds:
-        say(f"{task.about}, seed {seed}: full fine-tuning, LoRA and a model from random weights")
+        say(f"{task.name}, seed {seed}: full fine-tuning, LoRA, and from scratch")
         models = {method: _prepare(task, base, method, seed, settings) for method in METHODS}
         trainings = {
             method: _training(task, model, method, seed, settings, out)
@@ -121,7 +121,7 @@ def _training(
         model,
         task.batch,
         config,
-        name={"full": "full", "lora": "LoRA", "scratch": "from scratch"}[method],
+        name=METHODS[method],
         evaluate=task.val,
         evaluate_every=max(1, config.steps // EVALUATIONS),
         checkpoint=_checkpoints(out) / f"{task.name}-{method}-{seed}-{identity:08x}.safetensors",
@@ -133,14 +133,15 @@ def _checkpoints(out: Path) -> Path:
 
 
 def step_memory(training: Training) -> int:
-    """Bytes at the highest point of a first training step, beyond the weights that were there
-    before: gradients, moments, activations. Taken on a copy, by Python's own accounting."""
-    twin = copy.deepcopy(training.model)
+    """Bytes at the highest point of a training step, beyond the model's own weights: activations,
+    gradients, and AdamW's moments and working arrays. Taken on a copy, with tracemalloc."""
     config = replace(training.config, steps=2)
     tracemalloc.start()
     try:
+        twin = copy.deepcopy(training.model)
+        weights = tracemalloc.get_traced_memory()[0]
         Training(twin, training.batch, config).step()
-        return tracemalloc.get_traced_memory()[1]
+        return tracemalloc.get_traced_memory()[1] - weights
     finally:
         tracemalloc.stop()
 

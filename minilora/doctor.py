@@ -27,7 +27,6 @@ OPTIONAL = {
     "torch": "parity",
     "transformers": "parity",
     "peft": "parity",
-    "jupyter": "lessons",
 }
 
 

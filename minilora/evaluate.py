@@ -13,7 +13,7 @@ from minilora.data import IGNORE_INDEX, spaced_windows
 from minilora.tensor import no_grad
 from minilora.transformer import Transformer
 
-_ROWS = 64  # rows a forward pass: enough to be quick, few enough to need little memory
+_ROWS = 64  # rows per forward pass: enough to be quick, few enough to need little memory
 
 
 @no_grad()

@@ -4,9 +4,9 @@ Optional depth. Everything here can be composed from ops.py (the tests do so and
 op instead of ten saves Python overhead, passes over memory and kept activations. Each docstring
 derives the gradient it implements; G stands for the gradient of the op's output.
 
-Conventions: B batch, T time (S when keys outnumber queries), C channels, H heads, D head size,
-V vocabulary, r rank. Constants are Python floats, because a NumPy float64 scalar would turn
-float32 arrays into float64. Imports tensor.py.
+Conventions: B batch, T time (S where keys outnumber queries), C channels, H heads (J of keys and
+values), D head size, V vocabulary, N rows, r rank. Constants are Python floats, because a NumPy
+float64 scalar would turn float32 arrays into float64. Imports tensor.py.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def lora_linear(
     """y = x (W + s A B) + b with a frozen W: LoRA's layer (Hu et al. 2021, eq. 3) as one op.
 
     A (d_in, r), B (r, d_out). With H = s G Bᵀ (N, r):  dA = xᵀ H,  dB = s (x A)ᵀ G,
-    dx = G (W + s A B)ᵀ. Adding A B to W first costs d_in·d_out once, where x A B beside x W
-    costs a pass over N·d_out; the gradients of A and B stay thin, and dW is never formed.
+    dx = G (W + s A B)ᵀ. Adding A B to W first writes d_in·d_out numbers once, where x A B
+    beside x W writes N·d_out; the gradients of A and B stay thin, and dW is never formed.
     """
     shape, x2 = x.shape, _rows(x.data)
     a, b = A.data, B.data
@@ -342,22 +342,22 @@ def _angles(
 def attention(q: Tensor, k: Tensor, v: Tensor, n_head: int, n_kv_head: int | None = None) -> Tensor:
     """Causal self-attention of all heads (Vaswani et al. 2017).
 
-    q (B, T, H*D), k and v (B, S, K*D) with S >= T; the queries stand at the last T of the S places.
-    Grouped heads (Ainslie et al. 2023): each of the K key/value heads serves H/K query heads.
+    q (B, T, H*D), k and v (B, S, J*D) with S >= T; the queries stand at the last T of the S places.
+    Grouped heads (Ainslie et al. 2023): each of the J key/value heads serves H/J query heads.
 
     P = softmax(Q Kᵀ / √D), masked above the diagonal; O = P V. With row sums l of the unnormalised
     E = exp(scores): O = (E V) / l, so the division touches (T, D) entries, not (T, S). Backward:
     dV = Pᵀ G;  dP = G Vᵀ;  dS = P (dP - Σ G O), as Σ_s P dP = Σ_d G O;  dQ = dS K;  dK = dSᵀ Q.
     """
-    K_heads = n_kv_head or n_head
+    J = n_kv_head or n_head
     (B, T, C), S = q.shape, k.shape[1]
-    D, group = C // n_head, n_head // K_heads
+    D, group = C // n_head, n_head // J
     if T > S:
         raise ValueError(f"attention: {T} queries stand at the last places of only {S} keys")
 
     def split(x: np.ndarray, group: int) -> np.ndarray:
-        x = x.reshape(B, x.shape[1], K_heads, group, D)  # (B, T, H*D) -> (B, T, K, H/K, D)
-        return x.transpose(0, 2, 3, 1, 4)  # -> (B, K, H/K, T, D), without copying
+        x = x.reshape(B, x.shape[1], J, group, D)  # (B, T, H*D) -> (B, T, J, H/J, D)
+        return x.transpose(0, 2, 3, 1, 4)  # -> (B, J, H/J, T, D), without copying
 
     def per_query(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         out = np.empty((B, T, C), x.dtype)
@@ -365,7 +365,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, n_head: int, n_kv_head: int | Non
         return out
 
     def per_key(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        out = np.empty((B, S, K_heads * D), x.dtype)
+        out = np.empty((B, S, J * D), x.dtype)
         if group == 1:
             np.matmul(x, y, out=split(out, 1))
         else:  # each key has served a group of queries
@@ -374,7 +374,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, n_head: int, n_kv_head: int | Non
 
     Q = split(q.data, group) * (1 / math.sqrt(D))
     K, V = split(k.data, 1), split(v.data, 1)
-    E = Q @ K.swapaxes(-1, -2)  # (B, K, H/K, T, S)
+    E = Q @ K.swapaxes(-1, -2)  # (B, J, H/J, T, S)
     in_range = _exp_in_range(E)
     if T > 1:
         E += _causal_mask(T, S, E.dtype)

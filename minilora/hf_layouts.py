@@ -103,7 +103,7 @@ def to_hf(arrays: Mapping[str, np.ndarray], where: Places) -> Arrays:
 
 
 def from_hf(tensors: Mapping[str, np.ndarray], where: Places) -> Arrays:
-    """The inverse of to_hf; tensors of which we have no counterpart are left out."""
+    """The inverse of to_hf; tensors for which we have no counterpart are left out."""
     found: Arrays = {}
     for module, place in where.items():
         for kind in ("weight", "bias"):
@@ -192,7 +192,7 @@ def our_config(data: Mapping[str, Any]) -> TransformerConfig:
     """
     kind = data.get("model_type")
     if not isinstance(kind, str) or kind not in _FIXED:
-        raise ValueError(f"model_type={kind!r} is none that minilora can load: {', '.join(_FIXED)}")
+        raise ValueError(f"model_type={kind!r} cannot be loaded; supported: {', '.join(_FIXED)}")
     for key, allowed in _FIXED[kind].items():
         if key in data and data[key] not in allowed:
             raise ValueError(f"{key}={data[key]!r} is not supported, only {allowed[0]!r}")

@@ -115,8 +115,9 @@ def save_adapter(model: Transformer, folder: str | Path, name: str | None = None
     """
     name = name or active_adapter(model)
     if name is None or name not in adapters(model):
-        known = ", ".join(adapters(model)) or "none"
-        raise ValueError(f"there is no adapter {name!r} to save; this model has: {known}")
+        known = ", ".join(adapters(model)) or "none (see add_adapter)"
+        what = "active adapter" if name is None else f"adapter {name!r}"
+        raise ValueError(f"there is no {what} to save; adapters of this model: {known}")
     config, where = adapters(model)[name].config, _places_in(model)
     layers = {
         path: Factors(layer.lora_A[name].data, layer.lora_B[name].data, layer.scaling[name])

@@ -1,10 +1,10 @@
-"""LoRA (Hu et al. 2021): y = x (W + s A B) + b, with W frozen and only A and B trained.
+"""LoRA, low-rank adaptation (Hu et al. 2021): y = x (W + s A B) + b with W frozen, A and B trained.
 
 A (d_in, r) starts random and B (r, d_out) at zero, so the adapted model starts exactly at the base
 model; s = lora_alpha / r. r (d_in + d_out) numbers train instead of d_in · d_out. After training
 ΔW = s A B is merged into W, or kept beside it and swapped for another. LoRA wraps: `attn.q_proj`
-becomes a LoraLinear that holds the frozen Linear. The functions' names are PEFT's.
-Imports nn.py, functional.py, lora_config.py.
+becomes a LoraLinear that holds the frozen Linear. Names are PEFT's. The paper multiplies columns,
+W x + s B A x: its A and B are ours transposed. Imports nn.py, functional.py, lora_config.py.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class LoraLinear(Module):
             return F.linear(x, W, b)
         A, B, s = self.lora_A[name], self.lora_B[name], self.scaling[name]
         drops = rng is not None and self.dropout[name] > 0
-        if drops or x.size < W.size:  # for few rows, going through r beats forming W + s A B
+        if drops or x.size < W.size:  # fewer rows than d_out: two thin products beat forming A B
             return F.linear(x, W, b) + (F.dropout(x, self.dropout[name], rng) @ A) @ B * s
         return F.lora_linear(x, W, b, A, B, s)  # the same as one fused op
 
@@ -223,7 +223,7 @@ def _is_merged(model: Module) -> bool:
 def _require_unmerged(model: Module) -> None:
     if _is_merged(model):
         raise ValueError(
-            f"adapter {active_adapter(model)!r} is merged into the weights; "
+            f"adapter {active_adapter(model)!r} is already merged into the weights; "
             "call unmerge_adapter(model) first"
         )
 

@@ -101,7 +101,7 @@ def find_targets(model: Module, config: LoraConfig) -> dict[str, Linear]:
     else:
         unmatched = _unmatched(wanted, list(linears))
         if unmatched or not wanted:
-            _explain_no_match(unmatched, modules, linears)
+            _explain_no_match(wanted, unmatched, modules, linears)
         targets = {path: m for path, m in linears.items() if _matches(path, wanted)}
     targets = {p: m for p, m in targets.items() if not _matches(p, config.exclude_modules)}
     if config.layers_to_transform is not None:
@@ -136,7 +136,7 @@ def _layer_number(path: str) -> int | None:
 
 
 def _explain_no_match(
-    unmatched: list[str], modules: dict[str, Module], linears: dict[str, Linear]
+    wanted: Patterns, unmatched: list[str], modules: dict[str, Module], linears: dict[str, Linear]
 ) -> None:
     names = ", ".join(dict.fromkeys(path.rpartition(".")[2] for path in linears))
     for path, module in modules.items():
@@ -147,6 +147,11 @@ def _explain_no_match(
                 f"{path} is an embedding{tied if is_tied else ''}; LoRA here adapts "
                 f"Linear layers: {names}. To train it, tune the whole model"
             )
+    if isinstance(wanted, str):
+        raise ValueError(
+            f"target_modules={wanted!r}, a string, is a regular expression for a whole path and "
+            f"matches no Linear; for a name use a list: [{wanted!r}]. This model has: {names}"
+        )
     raise ValueError(f"target_modules={unmatched!r} matches no Linear; this model has: {names}")
 
 

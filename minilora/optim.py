@@ -134,8 +134,9 @@ class AdamW:
 
 
 def warmup_cosine(step: int, steps: int, warmup: int = 20, final: float = 0.1) -> float:
-    """The factor of the learning rate at a step: up in `warmup` steps, then half a cosine down to
-    `final` at the last."""
+    """The factor of the learning rate at a step: min(1, (step + 1) / warmup), times half a cosine
+    over all steps from 1 down to `final`. Where steps is not much more than warmup, the product
+    stays well below 1."""
     cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
     return min(1.0, (step + 1) / max(warmup, 1)) * (cosine * (1 - final) + final)
 

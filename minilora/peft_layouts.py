@@ -51,7 +51,7 @@ def adapters_from_hf(
 
 
 def _fuse_qkv(parts: Mapping[Any, Factors]) -> Factors:
-    """One adapter of c_attn (d, 3d) out of those of q (0), k (1) and v (2), any of which may lack.
+    """One adapter of c_attn (d, 3d) from those of q (0), k (1) and v (2); some may be missing.
 
     [x Aq, x Ak, x Av] times a block-diagonal B gives each third its own ΔW: the ranks add up.
     Adapters that share their A (as those have that were split) need no blocks, and keep their rank.

@@ -2,7 +2,7 @@
 
 A plot function takes the rows that an experiment returned and draws on Axes; it computes nothing
 that is not in the rows. The colours are Okabe and Ito's (2008), told apart by colour-blind readers
-and, being of different lightness and line style, in grey. Imports matplotlib only.
+and, being of different lightness and line style, in grey. Imports compare.py, files.py.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from minilora.compare import METHODS
 from minilora.files import write_atomically
 
-LABELS = {"full": "full fine-tuning", "lora": "LoRA", "scratch": "from random weights"}
 COLORS = {"full": "#0072B2", "lora": "#E69F00", "scratch": "#999999"}
 _LINES = {"full": "-", "lora": "-", "scratch": ":"}
 _MARKERS = {"full": "o", "lora": "s", "scratch": ""}
@@ -68,7 +68,7 @@ def compare_figure(entry: dict[str, Any]) -> Figure:
 
 def plot_learning_curves(entry: dict[str, Any], ax: Axes) -> Axes:
     """Quality on the new task's validation split by step: mean of the seeds, and their range."""
-    for method, label in LABELS.items():
+    for method, label in METHODS.items():
         runs = [run["evaluations"] for run in entry["runs"] if run["method"] == method]
         if not runs:
             continue

@@ -23,7 +23,7 @@ from minilora.string_tasks import PRETRAIN_TASKS, STRING_TASKS, string_batch, st
 from minilora.train import Batch, Evaluate, TrainConfig
 from minilora.transformer import Transformer, TransformerConfig
 
-NATS, EXACT = "nats per character", "exact match"
+NATS, EXACT = "nats per character", "share of answers exactly right"
 
 
 @dataclass(frozen=True)

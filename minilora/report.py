@@ -1,4 +1,7 @@
-"""The comparison as a table in the terminal. Imports rich only; the numbers are results.json's."""
+"""The comparison as a table in the terminal; the numbers are those of results.json.
+
+Imports compare.py.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-_NAMES = {"base": "base model", "full": "full", "lora": "LoRA", "scratch": "from scratch"}
+from minilora.compare import METHODS
+
+_NAMES = {"base": "base model"} | METHODS
 _STYLES = {"base": "", "full": "blue", "lora": "yellow", "scratch": "dim"}
 
 
@@ -45,11 +50,11 @@ def compare_table(entry: dict[str, Any]) -> Table:
     better = "higher" if entry["higher_is_better"] else "lower"
     table = Table(
         title=escape(f"{entry['about']}: {first['steps']} steps, {note}"),
-        caption=f"Quality on the test split in {entry['metric']}: {better} is better.",
+        caption=f"Quality on the test split: {entry['metric']}, {better} is better.",
         title_justify="left",
         caption_justify="left",
     )
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for method in methods:
         table.add_column(_NAMES[method], style=_STYLES[method], justify="right")
 
@@ -108,12 +113,13 @@ def summary(entry: dict[str, Any]) -> str:
     full = next(run for run in entry["runs"] if run["method"] == "full")
     share, short = improvement(entry)
     unit = f"{100 * short:.1f} points" if entry["higher_is_better"] else f"{short:.2f} nats"
+    side = "ahead of it" if share > 1 else "short of it"
     part = lora["trainable_params"] / full["total_params"]
     trained = f"LoRA trained {part:.1%} of the parameters"
     if math.isnan(share):
         return f"{trained}; so far full fine-tuning has not improved on the base model."
     return (
-        f"{trained} and reached {share:.0%} of full fine-tuning's improvement, {unit} from it; "
+        f"{trained} and reached {share:.0%} of full fine-tuning's improvement, {unit} {side}; "
         "the base model is untouched."
     )
 

@@ -5,9 +5,10 @@ for each parent, a function that turns "gradient of the result" into "gradient o
 vector-Jacobian product, vjp). `backward` walks the recorded graph from the loss to the leaves and
 calls those functions. Nothing here knows any particular operation: those are in ops.py.
 
-One rule carries the whole course: `record` keeps a vjp only if its parent needs a gradient. For a
+One rule carries the whole package: `record` keeps a vjp only if its parent needs a gradient. For a
 frozen weight W the function that would compute dL/dW, and the input x that it alone would keep
-alive, are dropped on the spot. LoRA's savings in time and memory fall out of that line.
+alive, are dropped on the spot. That is where LoRA saves time; its smaller optimizer state and
+gradients come from training fewer numbers.
 
 The idea of a gradient as one function per argument is HIPS autograd's (Maclaurin et al. 2015).
 Imports nothing of the package.

@@ -51,8 +51,8 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. lr is the highest rate, reached after `warmup` steps and then falling along a
-    cosine to a tenth; clip is the highest joint length of the gradient."""
+    """How to train. Each step's rate is lr times warmup_cosine's factor, which rises for `warmup`
+    steps and falls to a tenth; clip is the highest joint length of the gradient."""
 
     steps: int
     lr: float
@@ -135,13 +135,13 @@ class Training:
         ids, targets = self.batch(np.random.default_rng((c.seed, i)))
         logits = self.model(ids, np.random.default_rng((c.seed, i, 1)))  # draws dropout, if any
         loss = F.cross_entropy(logits, targets)
-        self.optimizer.zero_grad()
         loss.backward()
         norm = clip_grad_norm(self.params, c.clip)
         if not (math.isfinite(loss.item()) and math.isfinite(norm)):
             raise DivergedError(self._describe_divergence(loss.item()))
         self.optimizer.lr = c.lr * warmup_cosine(i, c.steps, c.warmup)
         self.optimizer.step()
+        self.optimizer.zero_grad()  # not kept alive through the next forward pass
         self.history.losses.append(loss.item())
         self.history.seconds.append(time.perf_counter() - began)
         if self.done or (self.evaluate_every and self.steps_done % self.evaluate_every == 0):
@@ -213,7 +213,7 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any],
         return state, json.loads(about["run"]), History(**history)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{path} is not a whole checkpoint ({error}); delete it to start again"
+            f"{path} is incomplete or damaged ({error}); delete it to start again"
         ) from None
 
 
@@ -240,7 +240,7 @@ def run(trainings: Sequence[Training], quiet: bool = False) -> None:
     """
     bars = [
         tqdm(
-            total=t.config.steps, initial=t.steps_done, desc=f"{t.name:<12}", position=i,
+            total=t.config.steps, initial=t.steps_done, desc=f"{t.name:<16}", position=i,
             disable=quiet or None, unit="step", dynamic_ncols=True,
         )
         for i, t in enumerate(trainings)

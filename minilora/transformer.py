@@ -27,7 +27,7 @@ class TransformerConfig:
     """Sizes and switches. What changed from GPT-2 (the defaults) to Llama: norm="rmsnorm",
     activation="swiglu", positions="rope", bias=False, and fewer key/value heads (n_kv_head).
 
-    mlp_hidden defaults to 4 C. dropout acts on the embedding and on what each half block adds.
+    mlp_hidden defaults to 4 C. dropout acts on the embedding and on what attention and MLP add.
     Raises ValueError for sizes that do not fit together.
     """
 
@@ -78,13 +78,13 @@ class TransformerConfig:
 
 class KVCache:
     """Keys and values of the positions one layer has already seen, so that they are not computed
-    again for every new token: (B, block_size, K*D) each, filled from the left."""
+    again for every new token: (B, block_size, J*D) each, filled from the left."""
 
     def __init__(self) -> None:
         self.length = 0
 
     def extend(self, k: Tensor, v: Tensor, room: int) -> tuple[Tensor, Tensor]:
-        """Append k, v (B, T, K*D) and return all keys and values so far (B, S, K*D)."""
+        """Append k, v (B, T, J*D) and return all keys and values so far (B, S, J*D)."""
         if self.length == 0:
             B, _, width = k.shape
             self.k, self.v = (np.empty((B, room, width), k.dtype) for _ in range(2))
@@ -166,8 +166,8 @@ class Transformer(Module):
     ) -> Tensor:
         """ids int (B, T) -> logits (B, T, V).
 
-        rng: draws dropout; None switches it off. cache: one KVCache a layer; ids then continue what
-        it holds. Raises ValueError when the sequence is longer than block_size.
+        rng: draws dropout; None switches it off. cache: one KVCache per layer; ids then continue
+        what it holds. Raises ValueError when the sequence is longer than block_size.
         """
         ids, c = np.asarray(ids), self.config
         if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):

@@ -292,7 +292,7 @@ def test_text_that_cannot_be_used_is_explained(command, content, message, here, 
         (["--full-lr", "-1"], "lr must be a positive number, got -1"),
         (["generate", "--temperature", "-1"], "temperature must be >= 0"),
         (["generate", "--top-p", "0"], "top_p in (0, 1]"),
-        (["generate", "--prompt", ""], "the prompt is empty"),
+        (["generate", "--prompt", ""], "the prompt has no character"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(argv, message, capsys):
@@ -532,9 +532,9 @@ def test_params_of_several_shapes_several_times(capsys):
     ("argv", "r", "layers", "per_layer", "total", "trained", "share"),
     [
         # 4 matrices 128 x 128, up 128 x 512, down 512 x 128: r (4 * 256 + 2 * 640) a layer
-        ([], 8, 2, 6, "417,280", "36,864", "8.83%"),
-        (["--rank", "4"], 4, 2, 6, "417,280", "18,432", "4.42%"),
-        (["--targets", "q_proj,v_proj"], 8, 2, 2, "417,280", "8,192", "1.96%"),
+        ([], 4, 2, 6, "417,280", "18,432", "4.42%"),
+        (["--rank", "8"], 8, 2, 6, "417,280", "36,864", "8.83%"),
+        (["--targets", "q_proj, v_proj"], 4, 2, 2, "417,280", "4,096", "0.98%"),
         # 64 wide, 4 layers: r (4 * 128 + 2 * 320) a layer
         (["--model", "words-tiny", "--rank", "2"], 2, 4, 6, "208,000", "9,216", "4.43%"),
     ],

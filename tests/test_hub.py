@@ -1126,12 +1126,14 @@ def test_adapter_is_loaded_in_the_precision_of_the_model(tmp_path):
     assert logits(model).dtype == np.float64
 
 
-@pytest.mark.parametrize("name", ["nobody", None])
-def test_adapter_that_is_not_there_cannot_be_saved(name, tmp_path):
-    with pytest.raises(ValueError, match=f"no adapter {name!r} to save; this model has: none"):
+@pytest.mark.parametrize(
+    ("name", "what"), [("nobody", "adapter 'nobody'"), (None, "active adapter")]
+)
+def test_adapter_that_is_not_there_cannot_be_saved(name, what, tmp_path):
+    with pytest.raises(ValueError, match=f"no {what} to save; adapters of this model: none"):
         save_adapter(make_model(), tmp_path / "folder", name)
     model = adapt(make_model(), "french")
-    with pytest.raises(ValueError, match="'nobody' to save; this model has: french"):
+    with pytest.raises(ValueError, match="'nobody' to save; adapters of this model: french"):
         save_adapter(model, tmp_path / "folder", "nobody")
     assert not (tmp_path / "folder").exists()
 

@@ -860,7 +860,7 @@ NAMES = "q_proj, k_proj, v_proj, o_proj, up_proj, down_proj"
 BAD_ADAPTERS = [
     (dict(target_modules=["query"]), rf"\['query'\] matches no Linear; this model has: {NAMES}"),
     (dict(target_modules=["q_proj", "query"]), r"\['query'\] matches no Linear"),
-    (dict(target_modules="q_proj"), r"\['q_proj'\] matches no Linear"),  # a regex: whole paths
+    (dict(target_modules="q_proj"), r"a regular expression .* use a list: \['q_proj'\]"),
     (dict(target_modules=[]), rf"\[\] matches no Linear; this model has: {NAMES}"),
     (dict(target_modules=["tok_embed"]), "tok_embed is an embedding and tied to the output head"),
     (dict(target_modules=["q_proj", "tok_embed"]), "tok_embed is an embedding and tied"),
@@ -921,7 +921,7 @@ def test_the_rank_may_be_all_that_a_matrix_can_have():
 def test_a_merged_adapter_is_neither_merged_again_nor_changed_nor_deleted():
     model, _ = two_adapters()
     L.merge_adapter(model)
-    merged = "adapter 'two' is merged into the weights; call unmerge_adapter"
+    merged = "adapter 'two' is already merged into the weights; call unmerge_adapter"
     for act in (
         lambda: L.merge_adapter(model),
         lambda: L.delete_adapter(model, "two"),

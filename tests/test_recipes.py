@@ -59,7 +59,7 @@ def test_docs_tiny_is_the_language_model_of_the_experiments():
 def test_words_tiny_is_the_string_model_of_the_experiments():
     base = BASE_MODELS["words-tiny"]
     assert base.model == TransformerConfig(96, 28, n_layer=4, n_head=4, n_embd=64)
-    assert base.metric == "exact match"
+    assert base.metric == "share of answers exactly right"
     total = count_parameters(new_model(base, 0))
     assert total[0] == total[1] and 207_000 <= total[1] <= 208_500
 
@@ -98,7 +98,7 @@ def test_the_tasks_are_trained_as_the_headline_says(name, base, steps, rows, lor
     assert task.lora == replace(lora, target_modules="all-linear")
     r, s = task.lora.rank_and_scale("layers.0.attn.q_proj")
     assert (r, s) == (lora.r, pytest.approx(scale))
-    assert task.metric == (metric or "exact match")
+    assert task.metric == (metric or "share of answers exactly right")
     assert task.higher_is_better == (metric is None)
     assert len(task.batch(np.random.default_rng(0))[0]) == rows
 

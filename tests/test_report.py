@@ -9,6 +9,7 @@ import math
 import pytest
 from rich.console import Console
 
+from minilora.compare import METHODS
 from minilora.report import (
     compare_table,
     human_bytes,
@@ -74,7 +75,7 @@ def word_entry(full, lora, base=0.0, **changes):
     runs += [run("lora", seed, new_after=v, **ADAPTED) for seed, v in enumerate(lora)]
     return text_entry(
         runs,
-        metric="exact match",
+        metric="share of answers exactly right",
         higher_is_better=True,
         base={"new": base, "old": 1.0},
         samples={"<abc>": {"base": "abc", "full": "cba", "lora": "cba"}},
@@ -143,7 +144,7 @@ def test_table_of_one_seed_has_the_numbers_of_the_entry(label, expected):
 def test_table_says_what_was_done_and_which_way_is_better():
     text = printed(compare_table(text_entry()))
     assert "English → Python: 300 steps, 1 seed" in text
-    assert "nats per character: lower is better" in text
+    assert "nats per character, lower is better" in text
     assert "full" in text and "LoRA" in text and "from scratch" in text
 
 
@@ -151,7 +152,7 @@ def test_exact_match_is_in_per_cent_and_higher_is_better():
     text = printed(compare_table(word_entry([0.995], [0.989])))
     assert cells(text, "new task") == ["0.0% → 99.5%", "0.0% → 98.9%"]
     assert cells(text, "old task")[0] == "100.0% → 180.0%"  # of 1.8, as it stands in the entry
-    assert "exact match: higher is better" in text
+    assert "share of answers exactly right, higher is better" in " ".join(text.split())
 
 
 def three_seeds():
@@ -240,9 +241,9 @@ def test_no_share_is_claimed_of_an_improvement_that_is_not_there(entry):
 def test_summary_is_one_sentence_in_the_tasks_own_unit():
     assert summary(text_entry()) == (
         "LoRA trained 4.4% of the parameters and reached 92% of full fine-tuning's improvement, "
-        "0.11 nats from it; the base model is untouched."
+        "0.11 nats short of it; the base model is untouched."
     )
-    assert "reached 95% of full fine-tuning's improvement, 5.0 points from it" in summary(
+    assert "reached 95% of full fine-tuning's improvement, 5.0 points short of it" in summary(
         word_entry([1.0], [0.95])
     )
 
@@ -250,7 +251,7 @@ def test_summary_is_one_sentence_in_the_tasks_own_unit():
 def test_everything_is_printed_in_order_table_summary_samples():
     text = one_line(printed(text_entry()))
     assert text.index("trainable parameters") < text.index("LoRA trained 4.4%")
-    panels = [f"─ {name} ─" for name in ("base model", "full", "LoRA", "from scratch")]
+    panels = [f"─ {name} ─" for name in ("base model", *METHODS.values())]
     places = [text.index(panel) for panel in panels]
     assert places == sorted(places) and places[0] > text.index("LoRA trained 4.4%")
     assert text.index("def f(x):") in range(places[1], places[2])

@@ -207,7 +207,7 @@ def test_lora_trains_the_adapter_and_leaves_the_base_byte_for_byte():
     for name, p in model.named_parameters():
         same = p.data.tobytes() == before[name].tobytes()
         assert same == (not p.requires_grad), name
-        assert (p.grad is None) == (not p.requires_grad), name
+        assert p.grad is None, name
     trainable, total = count_parameters(model)
     assert training.optimizer.state_bytes == 2 * 4 * trainable < 2 * 4 * total / 5
 
@@ -442,9 +442,7 @@ def test_a_damaged_checkpoint_is_an_error_that_says_to_delete_it(damage, tmp_pat
     damage(path)
     model = make()
     before = model.state_dict()
-    with pytest.raises(
-        ValueError, match=r"not a whole checkpoint .*; delete it to start"
-    ) as caught:
+    with pytest.raises(ValueError, match=r"incomplete or damaged .*; delete it to start") as caught:
         Training(model, batch, CONFIG, checkpoint=path)
     assert str(path) in str(caught.value) and caught.value.__suppress_context__
     assert_same_weights(before, model.state_dict())

@@ -55,13 +55,3 @@ def interleave(workers: dict[str, Worker], rounds: int, times: int) -> dict[str,
 def ratio(found, name: str, to: str, key: str = "cpu") -> float:
     pairs = zip(found[name], found[to], strict=True)
     return median(a[key] / b[key] for a, b in pairs)
-
-
-if __name__ == "__main__":
-    for shape in sys.argv[1].split("/"):
-        times = {"S": 10, "M": 3, "L": 1}[shape[0]]
-        w = {f"ml {m}": Worker("minilora", m, shape) for m in ("full", "qv", "all")}
-        w["eager"] = Worker("torch-eager", "full", shape)
-        w["sdpa"] = Worker("torch-sdpa", "full", shape)
-        f = interleave(w, int(sys.argv[2]), times)
-        print(shape, "full/eager %.3f full/sdpa %.3f qv/full %.3f all/full %.3f" % (ratio(f,"ml full","eager"),ratio(f,"ml full","sdpa"),ratio(f,"ml qv","ml full"),ratio(f,"ml all","ml full")), {k: (round(median(x["cpu"] for x in v)*1e3,2), round(v[-1]["mib"])) for k,v in f.items()},flush=True)
