@@ -117,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BASE_MODELS)}")
     sub.add_argument("--steps", type=_count, metavar="N", help="fewer, to try it out")
     sub.add_argument("--seed", type=_seed, metavar="S", help="another than that of the bundled one")
+    _add_threads_option(sub)
     sub.add_argument("--out", type=Path, default=RESULTS / "pretrained", metavar="FOLDER")
 
     command("doctor", run_doctor, "what this machine has, and what is missing")
@@ -128,6 +129,12 @@ def _add_lora_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--lr", type=float, metavar="RATE", help="learning rate (in compare: LoRA's)")
     sub.add_argument("--steps", type=_count, metavar="N", help="default: 300 (string tasks: 600)")
     sub.add_argument("--seed", type=_seed, default=0, metavar="S", help="default: 0")
+    _add_threads_option(sub)
+
+
+def _add_threads_option(sub: argparse.ArgumentParser) -> None:
+    about = "threads that share a batch; the results do not depend on it"
+    sub.add_argument("--threads", type=_count, metavar="N", help=about)
 
 
 def _add_rank_options(sub: argparse.ArgumentParser) -> None:
@@ -217,7 +224,7 @@ def run_compare(args: argparse.Namespace) -> None:
             _QUICK_STEPS if args.quick and args.steps is None else args.steps,
         )
         seeds = list(range(args.seed, args.seed + args.seeds))
-        entries.append(compare(task, seeds, args.out, settings, quiet=args.json, say=_say))
+        entries.append(compare(task, seeds, args.out, settings, args.threads, args.json, _say))
     results = {
         "version": minilora.__version__,
         "command": args.command_line,
@@ -259,7 +266,7 @@ def run_finetune(args: argparse.Namespace) -> None:
     lr = task.lr[args.method] if args.lr is None else args.lr
     config = TrainConfig(args.steps or task.steps, lr, seed=args.seed)
     checkpoint = out / "checkpoint.safetensors"
-    train(model, task.batch, config, name=args.method, checkpoint=checkpoint)
+    train(model, task.batch, config, args.threads, name=args.method, checkpoint=checkpoint)
     (save_adapter if args.method == "lora" else save_model)(model, out)
     checkpoint.unlink()
     print(f"{task.metric} on the text's last twentieth: {before:.3f} → {task.test(model):.3f}")
@@ -329,7 +336,14 @@ def run_pretrain(args: argparse.Namespace) -> None:
         batch, val, test = base.data()
         model, checkpoint = new_model(base, config.seed), folder / "checkpoint.safetensors"
         history = train(
-            model, batch, config, name=name, evaluate=val, evaluate_every=250, checkpoint=checkpoint
+            model,
+            batch,
+            config,
+            args.threads,
+            name=name,
+            evaluate=val,
+            evaluate_every=250,
+            checkpoint=checkpoint,
         )
         save_model(model, folder, dtype=np.float16)
         stored = load_model(folder)

@@ -48,6 +48,7 @@ def compare(
     seeds: list[int],
     out: Path,
     settings: Settings | None = None,
+    threads: int | None = None,
     quiet: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
@@ -76,7 +77,7 @@ def compare(
             for method, model in models.items()
         }
         peaks = {method: step_memory(t) for method, t in trainings.items()}
-        run(list(trainings.values()), quiet)
+        run(list(trainings.values()), threads, quiet)
         say("measuring on the test split, and saving")
         entry["runs"] += [
             _measure(task, t, method, seed) | {"peak_memory_bytes": peaks[method]}

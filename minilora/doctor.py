@@ -1,6 +1,6 @@
 """What this machine has, what is missing, and the command that puts it right.
 
-Imports data.py, hub.py, recipes.py.
+Imports data.py, hub.py, parallel.py, recipes.py.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_info
 
 from minilora.data import TextError, load_corpus
 from minilora.hub import load_model
+from minilora.parallel import usable_cores
 from minilora.recipes import BASE_MODELS
 
 REQUIRED = ("numpy", "matplotlib", "platformdirs", "rich", "safetensors", "threadpoolctl", "tqdm")
@@ -46,7 +47,7 @@ def examine() -> list[Check]:
         Check("Python", sys.version_info >= (3, 11), platform.python_version()),
         *(_package(name, None) for name in REQUIRED),
         *(_blas()),
-        Check("cores", True, f"{_usable_cores()} of {os.cpu_count()} usable"),
+        Check("cores", True, f"{usable_cores()} of {os.cpu_count()} usable"),
         _folder("cache folder", Path(platformdirs.user_cache_dir("minilora")), False),
         _folder("current folder", Path.cwd(), True),
         _corpus(),
@@ -73,11 +74,6 @@ def _blas() -> list[Check]:
         Check("BLAS", True, f"{lib['internal_api']} {lib['version']}, {lib['num_threads']} threads")
         for lib in libraries
     ]
-
-
-def _usable_cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _folder(name: str, folder: Path, needed: bool) -> Check:

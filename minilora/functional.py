@@ -12,7 +12,7 @@ float64 scalar would turn float32 arrays into float64. Imports tensor.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -339,6 +339,9 @@ def _angles(
     return np.cos(angle).astype(dtype), np.sin(angle).astype(dtype)  # (T, 1, D/2)
 
 
+_QUERIES = 64  # queries at a time: their scores stay in the cache, and they see no later keys
+
+
 def attention(q: Tensor, k: Tensor, v: Tensor, n_head: int, n_kv_head: int | None = None) -> Tensor:
     """Causal self-attention of all heads (Vaswani et al. 2017).
 
@@ -348,6 +351,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, n_head: int, n_kv_head: int | Non
     P = softmax(Q Kᵀ / √D), masked above the diagonal; O = P V. With row sums l of the unnormalised
     E = exp(scores): O = (E V) / l, so the division touches (T, D) entries, not (T, S). Backward:
     dV = Pᵀ G;  dP = G Vᵀ;  dS = P (dP - Σ G O), as Σ_s P dP = Σ_d G O;  dQ = dS K;  dK = dSᵀ Q.
+    All of it block by block of queries, each with the keys up to its last query: for T = 256 that
+    is 5/8 of the scores.
     """
     J = n_kv_head or n_head
     (B, T, C), S = q.shape, k.shape[1]
@@ -359,52 +364,63 @@ def attention(q: Tensor, k: Tensor, v: Tensor, n_head: int, n_kv_head: int | Non
         x = x.reshape(B, x.shape[1], J, group, D)  # (B, T, H*D) -> (B, T, J, H/J, D)
         return x.transpose(0, 2, 3, 1, 4)  # -> (B, J, H/J, T, D), without copying
 
-    def per_query(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        out = np.empty((B, T, C), x.dtype)
-        np.matmul(x, y, out=split(out, group))
-        return out
-
-    def per_key(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        out = np.empty((B, S, J * D), x.dtype)
-        if group == 1:
-            np.matmul(x, y, out=split(out, 1))
-        else:  # each key has served a group of queries
-            np.sum(x @ y, axis=2, keepdims=True, out=split(out, 1))
-        return out
-
     Q = split(q.data, group) * (1 / math.sqrt(D))
     K, V = split(k.data, 1), split(v.data, 1)
-    E = Q @ K.swapaxes(-1, -2)  # (B, J, H/J, T, S)
-    in_range = _exp_in_range(E)
-    if T > 1:
-        E += _causal_mask(T, S, E.dtype)
-    if not in_range:
-        E -= E.max(axis=-1, keepdims=True)
-    np.exp(E, out=E)
-    inv_l = 1 / (E @ _ones(S, E.dtype))[..., None]
-    out = per_query(E, V)
+    out = np.empty((B, T, C), Q.dtype)
     O = split(out, group)
-    O *= inv_l
+    blocks: list[tuple[slice, slice, np.ndarray, np.ndarray]] = []
+    for start in reversed(range(0, T, _QUERIES)):  # the last first, which sees all keys
+        t = slice(start, min(start + _QUERIES, T))
+        s = slice(0, S - T + t.stop)
+        E = Q[..., t, :] @ K[..., s, :].swapaxes(-1, -2)  # (B, J, H/J, t, s)
+        in_range = _exp_in_range(E)
+        if T > 1:
+            E[..., s.stop - (t.stop - start) :] += _causal_mask(t.stop - start, E.dtype)
+        if not in_range:
+            E -= E.max(axis=-1, keepdims=True)
+        np.exp(E, out=E)
+        inv_l = 1 / (E @ _ones(s.stop, E.dtype))[..., None]
+        np.matmul(E, V[..., s, :], out=O[..., t, :])
+        O[..., t, :] *= inv_l
+        blocks.append((t, s, E, inv_l))
 
     @_once
-    def shared(g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        G = split(g, group) * inv_l
-        dS = G @ V.swapaxes(-1, -2)
-        dS -= np.vecdot(G, O)[..., None]
-        dS *= E
-        return G, dS
+    def shared(g: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        found = []
+        for t, s, E, inv_l in blocks:
+            G = split(g, group)[..., t, :] * inv_l
+            dS = G @ V[..., s, :].swapaxes(-1, -2)
+            dS -= np.vecdot(G, O[..., t, :])[..., None]
+            dS *= E
+            found.append((G, dS))
+        return found
 
     def dq(g: np.ndarray) -> np.ndarray:
-        out = per_query(shared(g)[1], K)
+        out = np.empty((B, T, C), g.dtype)
+        for (t, s, _, _), (_, dS) in zip(blocks, shared(g), strict=True):
+            np.matmul(dS, K[..., s, :], out=split(out, group)[..., t, :])
         out *= 1 / math.sqrt(D)
         return out
 
-    return record(
-        out,
-        (q, dq),
-        (k, lambda g: per_key(shared(g)[1].swapaxes(-1, -2), Q)),
-        (v, lambda g: per_key(E.swapaxes(-1, -2), shared(g)[0])),
-    )
+    def per_key(products: Iterable[np.ndarray]) -> np.ndarray:
+        out = np.zeros((B, S, J * D), Q.dtype)
+        for i, x in enumerate(products):  # (B, J, H/J, s, D), the first with s = S
+            x = x.sum(axis=2, keepdims=True) if group > 1 else x
+            if i == 0:
+                split(out, 1)[...] = x
+            else:
+                split(out, 1)[..., : x.shape[-2], :] += x
+        return out
+
+    def dk(g: np.ndarray) -> np.ndarray:
+        pairs = zip(blocks, shared(g), strict=True)
+        return per_key(dS.swapaxes(-1, -2) @ Q[..., t, :] for (t, _, _, _), (_, dS) in pairs)
+
+    def dv(g: np.ndarray) -> np.ndarray:
+        pairs = zip(blocks, shared(g), strict=True)
+        return per_key(E.swapaxes(-1, -2) @ G for (_, _, E, _), (G, _) in pairs)
+
+    return record(out, (q, dq), (k, dk), (v, dv))
 
 
 def _exp_in_range(x: np.ndarray) -> bool:
@@ -417,6 +433,6 @@ def _exp_in_range(x: np.ndarray) -> bool:
 
 
 @lru_cache(maxsize=16)
-def _causal_mask(T: int, S: int, dtype: np.dtype[Any]) -> np.ndarray:
-    """0 where a query may look, -inf in its future.   (T, S)"""
-    return np.triu(np.full((T, S), -np.inf, dtype), k=S - T + 1)
+def _causal_mask(T: int, dtype: np.dtype[Any]) -> np.ndarray:
+    """0 where a query may look, -inf in its future.   (T, T)"""
+    return np.triu(np.full((T, T), -np.inf, dtype), k=1)

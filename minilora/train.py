@@ -6,7 +6,7 @@ that two methods are timed under the same conditions and seen to learn side by s
 
 Everything random in step i comes from a generator seeded with (seed, i). So both methods see the
 same batches, and a run that was killed goes on from its checkpoint exactly as if it had not been.
-Imports optim.py, functional.py, transformer.py, lora.py, files.py.
+Imports optim.py, parallel.py, transformer.py, lora.py, files.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -30,11 +31,11 @@ from safetensors.numpy import save
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from minilora import functional as F
 from minilora.files import write_atomically
 from minilora.lora import adapters
 from minilora.nn import Rng
 from minilora.optim import AdamW, clip_grad_norm, warmup_cosine
+from minilora.parallel import SHARDS, loss_and_gradients, usable_cores
 from minilora.transformer import Transformer
 
 Batch = Callable[[Rng], tuple[np.ndarray, np.ndarray]]
@@ -125,30 +126,38 @@ class Training:
         return self.steps_done == self.config.steps
 
     @np.errstate(over="ignore", invalid="ignore")  # it ends in DivergedError
-    def step(self) -> float:
-        """One step; returns the loss before it. Raises DivergedError instead of making an update
-        that is not finite, so the parameters stay as they were."""
+    def step(self, pool: Executor | None = None) -> float:
+        """One step, its shards in the threads of `pool` if there is one; returns the loss before
+        it. Raises DivergedError instead of making an update that is not finite, so the parameters
+        stay as they were."""
         c, i = self.config, self.steps_done
         if i == 0 and not self.history.evaluations:
             self._evaluate()
         began = time.perf_counter()
         ids, targets = self.batch(np.random.default_rng((c.seed, i)))
-        logits = self.model(ids, np.random.default_rng((c.seed, i, 1)))  # draws dropout, if any
-        loss = F.cross_entropy(logits, targets)
-        loss.backward()
+        loss, gradients = loss_and_gradients(
+            self.model,
+            self.params,
+            ids,
+            targets,
+            lambda shard: np.random.default_rng((c.seed, i, 1 + shard)),  # draws dropout, if any
+            pool,
+        )
+        for p, g in zip(self.params, gradients, strict=True):
+            p.grad = g
         norm = clip_grad_norm(self.params, c.clip)
-        if not (math.isfinite(loss.item()) and math.isfinite(norm)):
-            raise DivergedError(self._describe_divergence(loss.item()))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise DivergedError(self._describe_divergence(loss))
         self.optimizer.lr = c.lr * warmup_cosine(i, c.steps, c.warmup)
         self.optimizer.step()
         self.optimizer.zero_grad()  # not kept alive through the next forward pass
-        self.history.losses.append(loss.item())
+        self.history.losses.append(loss)
         self.history.seconds.append(time.perf_counter() - began)
         if self.done or (self.evaluate_every and self.steps_done % self.evaluate_every == 0):
             self._evaluate()
         if self.done or self.steps_done % self.save_every == 0:
             self.save()
-        return loss.item()
+        return loss
 
     def _evaluate(self) -> None:
         if self.evaluate:
@@ -222,22 +231,32 @@ def _saved_step(training: Training) -> int:
     return len(_read_checkpoint(training.checkpoint)[2].losses)
 
 
-def train(model: Transformer, batch: Batch, config: TrainConfig, **options: Any) -> History:
+def train(
+    model: Transformer,
+    batch: Batch,
+    config: TrainConfig,
+    threads: int | None = None,
+    **options: Any,
+) -> History:
     """Train the trainable parameters of `model`, with a progress bar; `options` are Training's.
 
+    threads: how many compute a batch together (default: two, where there are two cores).
     Raises DivergedError if the loss stops being finite, TrainingInterrupted on Ctrl-C.
     """
     training = Training(model, batch, config, **options)
-    run([training])
+    run([training], threads)
     return training.history
 
 
-def run(trainings: Sequence[Training], quiet: bool = False) -> None:
+def run(trainings: Sequence[Training], threads: int | None = None, quiet: bool = False) -> None:
     """Step all trainings in turn to their end, a progress bar for each.
 
-    One BLAS thread: at this size more of them wait rather than work. On Ctrl-C the step under way
-    is finished, everything is saved, and TrainingInterrupted says how to go on.
+    threads: see parallel.py; the results do not depend on it. On Ctrl-C the step under way is
+    finished, everything is saved, and TrainingInterrupted says how to go on.
     """
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    workers = min(usable_cores() if threads is None else threads, SHARDS)
     bars = [
         tqdm(
             total=t.config.steps, initial=t.steps_done, desc=f"{t.name:<16}", position=i,
@@ -246,11 +265,15 @@ def run(trainings: Sequence[Training], quiet: bool = False) -> None:
         for i, t in enumerate(trainings)
     ]  # fmt: skip
     try:
-        with threadpool_limits(1), _ctrl_c_sets_a_flag() as interrupted:
+        with (
+            threadpool_limits(1),  # of BLAS's own
+            ThreadPoolExecutor(workers) if workers > 1 else nullcontext() as pool,
+            _ctrl_c_sets_a_flag() as interrupted,
+        ):
             while not all(t.done for t in trainings):
                 for training, bar in zip(trainings, bars, strict=True):
                     if not training.done:
-                        bar.set_postfix(loss=f"{training.step():.3f}", refresh=False)
+                        bar.set_postfix(loss=f"{training.step(pool):.3f}", refresh=False)
                         bar.update()
                 if interrupted.is_set():
                     raise TrainingInterrupted(_stop(trainings))

@@ -22,7 +22,7 @@ FLOORS = {
     1: "nn",
     2: "transformer generate optim data string_tasks lora_config files",
     3: "lora",
-    4: "train evaluate hub hf_layouts peft_layouts recipes",
+    4: "parallel train evaluate hub hf_layouts peft_layouts recipes",
     5: "compare plots report doctor",
     6: "cli __main__",
 }
