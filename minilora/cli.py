@@ -32,9 +32,10 @@ from minilora.generate import generate
 from minilora.hub import load_adapter, load_model, save_adapter, save_model
 from minilora.lora import add_adapter, count_parameters, lora_layers, print_trainable_parameters
 from minilora.lora_config import LoraConfig
-from minilora.plots import compare_figure, save_figure
+from minilora.plots import compare_figure, profile_figure, save_figure
+from minilora.profiler import profile_methods
 from minilora.recipes import BASE_MODELS, TASKS, Task, load_task, new_model, text_task
-from minilora.report import human_bytes, print_comparison
+from minilora.report import human_bytes, print_comparison, print_profile
 from minilora.train import DivergedError, TrainConfig, train
 
 RESULTS = Path("minilora-results")
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     argv = list(sys.argv[1:] if argv is None else argv)
-    commands = ("compare", "pretrain", "finetune", "generate", "params", "doctor")
+    commands = ("compare", "pretrain", "finetune", "generate", "params", "profile", "doctor")
     if not argv or (argv[0] not in commands and argv[0] not in ("-h", "--help", "--version")):
         argv.insert(0, "compare")
     args = _parser().parse_args(argv)
@@ -112,6 +113,16 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--times", type=_count, default=1, metavar="N", help="each shape N times")
     sub.add_argument("--model", default="docs-tiny", help="a bundled name or a folder")
     _add_rank_options(sub)
+
+    sub = command("profile", run_profile, "time each op of a training step, both methods")
+    sub.add_argument("--model", default="docs-tiny", help="a bundled name or a folder")
+    sub.add_argument("--batch", type=_count, default=12, metavar="N", help="texts; default: 12")
+    about = "symbols of each, drawn at random: time does not depend on them; default: up to 64"
+    sub.add_argument("--length", type=_count, metavar="T", help=about)
+    _add_rank_options(sub)
+    sub.add_argument("--steps", type=_count, default=30, metavar="N", help="default: 30, after 5")
+    sub.add_argument("--json", action="store_true", help="print the numbers instead of a table")
+    sub.add_argument("--out", type=Path, metavar="FOLDER", help="write profile.png there")
 
     sub = command("pretrain", run_pretrain, "make the bundled base models again (some minutes)")
     sub.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BASE_MODELS)}")
@@ -293,6 +304,22 @@ def run_generate(args: argparse.Namespace) -> None:
         on_token=lambda new: print(next(before, "") + decode(new), end="", flush=True),
     )
     print()
+
+
+def run_profile(args: argparse.Namespace) -> None:
+    if args.out:
+        _make_folder(args.out)
+    config = _lora_config(args, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
+    sizes = (args.batch, args.length, args.steps)
+    result = profile_methods(load_model(args.model), config, *sizes, quiet=args.json)
+    about = {"model": args.model, "command": args.command_line, "machine": _machine()}
+    result = about | result
+    if args.out:
+        save_figure(profile_figure(result), args.out / "profile.png")
+    if args.json:
+        print(json.dumps(result))
+    else:
+        print_profile(result, Console())
 
 
 def run_params(args: argparse.Namespace) -> None:

@@ -30,7 +30,9 @@ def _ones(n: int, dtype: np.dtype[Any]) -> np.ndarray:
 
 
 def _rows(x: np.ndarray) -> np.ndarray:
-    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # (..., C) -> (N, C)
+    if x.size:
+        return x.reshape(-1, x.shape[-1])  # (..., C) -> (N, C)
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def _once(compute: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], Any]:

@@ -1,17 +1,20 @@
 """Text from a model: one token at a time, each fed back as input.
 
-Only the new token goes through the model; what earlier positions offer to attention is read from
-the KV cache. Imports transformer.py, functional.py.
+The prompt goes through the model at once, after that only the new token; what earlier positions
+offer to attention is read from the KV cache. Imports tensor.py, functional.py, transformer.py,
+decode.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from minilora import functional as F
+from minilora.decode import Decoder, is_plain
 from minilora.tensor import Tensor, no_grad
 from minilora.transformer import KVCache, Transformer
 
@@ -35,8 +38,8 @@ def generate(
     (Holtzman et al. 2020). `on_token` is called with each new column (B,). When block_size is
     reached, the model goes on with the later half of what it sees.
     """
-    ids = np.atleast_2d(np.asarray(prompt_ids, dtype=np.int64))
-    if ids.shape[1] == 0:
+    prompt = np.atleast_2d(np.asarray(prompt_ids, dtype=np.int64))
+    if prompt.shape[1] == 0:
         raise ValueError("the prompt is empty: give at least one token to start from")
     p = 1 if top_p is None else top_p
     if temperature < 0 or (top_k is not None and top_k < 1) or not 0 < p <= 1:
@@ -44,21 +47,28 @@ def generate(
     if temperature > 0 and rng is None:
         raise ValueError("sampling needs rng=np.random.default_rng(seed), or temperature=0")
     block, cache = model.config.block_size, None
-    for _ in range(max_new_tokens):
-        if cache is None or cache[0].length == block:
-            window = ids[:, -block:] if cache is None else ids[:, -max(1, block // 2) :]
+    decode = Decoder(model) if is_plain(model) else partial(_decode, model)
+    B, T = prompt.shape
+    ids = np.concatenate([prompt, np.zeros((B, max_new_tokens), np.int64)], axis=1)
+    for end in range(T, T + max_new_tokens):
+        if cache is None or cache[0].length == block:  # read many tokens at once
+            start = max(0, end - block) if cache is None else end - max(1, block // 2)
             cache = [KVCache() for _ in model.layers]
+            logits = model(ids[:, start:end], cache=cache).data[:, -1]  # (B, T, V) -> (B, V)
         else:
-            window = ids[:, -1:]
-        logits = model(window, cache=cache).data[:, -1]  # (B, T, V) -> (B, V)
+            logits = decode(ids[:, end - 1], cache)
         if temperature == 0:
             new = logits.argmax(axis=1)
         else:
             new = _sample(logits / temperature, top_k, top_p, rng)
-        ids = np.concatenate([ids, new[:, None]], axis=1)
+        ids[:, end] = new
         if on_token:
             on_token(new)
     return ids
+
+
+def _decode(model: Transformer, ids: np.ndarray, cache: list[KVCache]) -> np.ndarray:
+    return model(ids[:, None], cache=cache).data[:, -1]  # (B, 1, V) -> (B, V)
 
 
 def _sample(logits: np.ndarray, top_k: int | None, top_p: float | None, rng: Any) -> np.ndarray:

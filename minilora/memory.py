@@ -20,9 +20,11 @@ def keep_freed_memory() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
+    # Arrays up to this size come from the heap, which is reused; glibc before 2.35 refuses 1 GiB.
+    if not any(mallopt(_M_MMAP_THRESHOLD, size) == 1 for size in (1 << 30, 32 << 20)):
+        return False
     settings = {
-        _M_MMAP_THRESHOLD: 1 << 30,  # take all arrays below 1 GiB from the heap, which is reused
-        _M_TRIM_THRESHOLD: (1 << 31) - 1,  # and never shrink the heap
+        _M_TRIM_THRESHOLD: (1 << 31) - 1,  # never shrink the heap
         _M_TOP_PAD: 16 << 20,  # grow it by 16 MiB at a time
         _M_ARENA_MAX: 1,  # one heap for all threads: with two, 818 MiB instead of 481 for C = 256
     }

@@ -67,10 +67,6 @@ class Module:
         for p in self.parameters():
             p.requires_grad = flag
 
-    def zero_grad(self) -> None:
-        for p in self.parameters():
-            p.grad = None
-
     def to(self, dtype: Any) -> Module:
         """Convert all parameters in place, for example to(np.float64) for gradient checks."""
         for p in self.parameters():

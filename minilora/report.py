@@ -1,4 +1,5 @@
-"""The comparison as a table in the terminal; the numbers are those of results.json.
+"""The comparison, and the profile of a step, as tables in the terminal; nothing is computed here
+but sums and ratios of the numbers that compare.py and profiler.py return.
 
 Imports compare.py.
 """
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from statistics import mean
 from typing import Any
 
+from rich import box
 from rich.console import Console, Group
 from rich.markup import escape
 from rich.panel import Panel
@@ -150,3 +152,121 @@ def print_comparison(entry: dict[str, Any], console: Console) -> None:
     console.print(compare_table(entry))
     console.print(summary(entry), style="bold")
     console.print(sample_panels(entry))
+
+
+_LINEAR = ("linear", "lora_linear", "matmul")  # matmul: x A B beside x W, where rows are few
+_UPDATE = ("AdamW.step", "clip_grad_norm")
+
+
+def print_profile(result: dict[str, Any], console: Console) -> None:
+    """Both methods in one table, or on a narrow console one below the other; then in words."""
+    tables = [profile_table(result, ["full", "lora"])]
+    room = console.options.update(max_width=1000)  # measuring stops at the console's width
+    if console.measure(tables[0], options=room).maximum > console.width:
+        tables = [profile_table(result, [method]) for method in ("full", "lora")]
+    for table in tables:
+        console.print(table)
+    for sentence in profile_summary(result):
+        console.print(sentence, style="bold")
+
+
+def profile_table(result: dict[str, Any], methods: list[str]) -> Table:
+    """A row per op, the costliest first; for each method, what it costs in one step."""
+    r = result["lora"]["r"]
+    names = " and ".join(METHODS[m] + (f" (rank {r})" if m == "lora" else "") for m in methods)
+    size = f"{result['batch']} x {result['length']} tokens, mean of {result['steps']} steps"
+    table = Table(
+        title=escape(f"{result['model']}, {names}: {size}"),
+        caption="Per step. MiB: results and gradients. GFLOP/s: of the matrix products. "
+        "The time of AdamW.step and clip_grad_norm stands under fwd. Between ops: the batch, "
+        "the walk through the graph, adding up gradients, and the stopwatches.",
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+    )
+    table.add_column("op", no_wrap=True)
+    for method in methods:
+        short = {"full": "full", "lora": "LoRA"}[method]
+        for name in ("calls", "fwd ms", "bwd ms", "MiB", "GFLOP/s", "share"):
+            style = _STYLES[method]
+            table.add_column(f"{short}\n{name}", style=style, justify="right", no_wrap=True)
+    rows = [row for row in result["rows"] if any(row[m] for m in methods)]
+    rows.sort(key=lambda row: sum(row[m]["share"] for m in methods if row[m]), reverse=True)
+    for row in rows:
+        table.add_row(row["op"], *(cell for m in methods for cell in _cost_cells(row[m])))
+    table.add_section()
+    between, whole = [], []
+    for m in methods:
+        seconds, outside = (result["methods"][m][k] for k in ("seconds", "seconds_between_ops"))
+        between += ["", "", "", "", "", f"{outside / seconds:.1%}"]
+        used = [row[m] for row in rows if row[m]]
+        total = {key: sum(costs[key] for costs in used) for key in used[0]} | {"share": 1.0}
+        whole += _cost_cells(total, seconds)
+    table.add_row("between ops", *between)
+    table.add_row("whole step", *whole)
+    return table
+
+
+def _cost_cells(costs: dict[str, float] | None, seconds: float | None = None) -> list[str]:
+    """One op's costs. `seconds` are those by which its operations are divided, if not its own."""
+    if costs is None:
+        return ["–"] * 6
+    seconds = seconds or costs["forward_seconds"] + costs["backward_seconds"]
+    flops = costs["forward_flops"] + costs["backward_flops"]
+    return [
+        f"{costs['calls']:.0f}",
+        _short(1e3 * costs["forward_seconds"]),
+        _short(1e3 * costs["backward_seconds"]) if costs["backward_seconds"] else "–",
+        f"{costs['bytes'] / 2**20:.1f}" if costs["bytes"] else "–",
+        f"{flops / seconds / 1e9:.1f}" if flops else "–",
+        f"{costs['share']:.1%}" if costs["share"] < 1 else "100%",
+    ]
+
+
+def _short(number: float) -> str:
+    return f"{number:.2f}" if number < 100 else f"{number:.0f}"
+
+
+def profile_summary(result: dict[str, Any]) -> list[str]:
+    """Where LoRA's step is shorter than full fine-tuning's and where it is not, in two sentences.
+
+    "Shorter" is at least 15 % less of a part, and 1 % of the step; below that it may be chance.
+    """
+
+    def total(method: str, ops: tuple[str, ...], *keys: str) -> float:
+        rows = [row[method] for row in result["rows"] if row["op"] in ops and row[method]]
+        return sum(costs[key] for costs in rows for key in keys)
+
+    def both(ops: tuple[str, ...], *keys: str) -> tuple[float, float]:
+        return total("full", ops, *keys), total("lora", ops, *keys)
+
+    forward, backward = "forward_seconds", "backward_seconds"
+    flops = both(_LINEAR, "backward_flops")
+    no_dW = f", {flops[1] / flops[0]:.0%} of the floating-point operations: no dW of frozen weights"
+    parts = [
+        ("backward of the linear layers", both(_LINEAR, backward), " of the time" + no_dW),
+        (" and ".join(_UPDATE), both(_UPDATE, forward), ""),
+        ("forward of the linear layers", both(_LINEAR, forward), ": x W as in full, then A and B"),
+    ]
+    named = {*_LINEAR, *_UPDATE}
+    parts += [
+        (row["op"], both((row["op"],), forward, backward), "")
+        for row in result["rows"]
+        if row["op"] not in named
+    ]
+    step = [result["methods"][m]["seconds"] for m in ("full", "lora")]
+    saves, same = [], []
+    for name, (full, lora), note in parts:
+        if lora < 0.85 * full and full - lora >= 0.01 * step[0]:
+            saves.append(f"{name} ({lora / full:.0%}{note})")
+        elif full >= 0.02 * step[0]:
+            same.append(f"{name} ({lora / full:.0%}{note})")
+        elif lora >= 0.02 * step[0]:
+            same.append(f"{name} ({1e3 * lora:.2f} ms instead of {1e3 * full:.2f})")
+    return [
+        f"LoRA's step takes {step[1] / step[0]:.0%} of full fine-tuning's ({1e3 * step[1]:.1f} of "
+        f"{1e3 * step[0]:.1f} ms). It saves in: {'; '.join(saves) or 'nothing'}.",
+        f"It does not save in: {'; '.join(same) or 'nothing'}.",
+    ]

@@ -60,8 +60,8 @@ class Tensor:
     sum = mean = reshape = swapaxes = _set_by_ops
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
-        keep = isinstance(data, np.ndarray | np.floating) and data.dtype in (np.float32, np.float64)
-        self.data: np.ndarray = np.asarray(data, dtype=None if keep else np.float32)
+        keep = isinstance(data, (np.ndarray, np.floating)) and data.dtype.char in "fd"
+        self.data: np.ndarray = np.asarray(data, None if keep else np.float32)
         self.grad: np.ndarray | None = None
         self.requires_grad = requires_grad
         self.node: Node | None = None
@@ -91,16 +91,17 @@ Edge = tuple[Node | Tensor, Vjp]  # to a computed value's node, or to a trainabl
 
 def record(data: np.ndarray, *edges: tuple[Tensor | None, Vjp]) -> Tensor:
     """The result of an operation, remembering only the parents through which a gradient flows."""
-    out = Tensor(data)
+    out, kept, recording = Tensor(data), [], getattr(_mode, "recording", True)
     for parent, vjp in edges:
-        if parent is not None and parent.dtype != out.dtype:
+        if parent is not None and parent.data.dtype != out.data.dtype:
             raise TypeError(
                 f"{_op_name(vjp)}: operands mix {parent.dtype} and {out.dtype}; "
                 "convert one of them, for example with model.to(np.float32)"
             )
-    kept = tuple((p.node or p, vjp) for p, vjp in edges if p is not None and needs_grad(p))
+        if recording and parent is not None and parent.requires_grad:
+            kept.append((parent.node or parent, vjp))
     if kept:
-        out.requires_grad, out.node = True, Node(out.data, kept)
+        out.requires_grad, out.node = True, Node(out.data, tuple(kept))
     return out
 
 

@@ -86,8 +86,10 @@ def asked(monkeypatch, finished):
     calls = []
     entry = json.loads(finished.stdout)["tasks"][0]
 
-    def compare(task, seeds, out, settings, quiet, say):
-        calls.append(SimpleNamespace(task=task, seeds=seeds, out=out, settings=settings))
+    def compare(task, seeds, out, settings, threads, quiet, say):
+        calls.append(
+            SimpleNamespace(task=task, seeds=seeds, out=out, settings=settings, threads=threads)
+        )
         return entry | {"task": task.name}
 
     monkeypatch.setattr(cli, "compare", compare)
@@ -163,7 +165,7 @@ def test_bare_invocation_is_the_code_comparison_with_its_own_recipe(asked, here,
     recipe = load_task("code")
     assert (call.task.name, call.task.steps, call.task.lr) == ("code", recipe.steps, recipe.lr)
     assert call.settings == cli.Settings(recipe.lora, None, None, None)
-    assert call.seeds == [0] and call.out == Path("minilora-results")
+    assert call.seeds == [0] and call.out == Path("minilora-results") and call.threads is None
     table = capsys.readouterr().out
     assert "learning rate" in table and "LoRA trained 4.4% of the parameters" in table
     assert "Written to minilora-results: results.json" in table
@@ -217,6 +219,24 @@ def test_rates_and_steps_reach_the_training(asked, argv, expected):
     assert cli.main(argv) == 0
     settings = asked[0].settings
     assert (settings.lr_full, settings.lr_lora, settings.steps) == expected
+
+
+def test_threads_reach_the_comparison(asked):
+    assert cli.main(["--threads", "1"]) == 0
+    assert asked[0].threads == 1
+
+
+@pytest.mark.parametrize("command", ["finetune", "pretrain"])
+def test_threads_reach_the_training_of_one_model(command, text, monkeypatch):
+    def train(model, batch, config, threads, **options):
+        raise ValueError(f"{threads} threads")
+
+    monkeypatch.setattr(cli, "train", train)
+    argv = [command, *(["--text", text] if command == "finetune" else [])]
+    for asked_for, got in ((["--threads", "3"], "3 threads"), ([], "None threads")):
+        with redirect_stderr(io.StringIO()) as stderr:
+            assert cli.main([*argv, *asked_for]) == 1
+        assert stderr.getvalue().strip() == f"minilora: {got}"
 
 
 def test_options_change_what_is_really_trained(here, text, capsys):
@@ -349,6 +369,7 @@ def test_unwritable_out_is_found_before_the_training(
         (["--steps", "0"], "'0' is not a whole number of at least 1"),
         (["--steps", "few"], "'few' is not a whole number"),
         (["--seeds", "-1"], "'-1' is not a whole number"),
+        (["--threads", "0"], "'0' is not a whole number of at least 1"),
         (["--seed", "-1"], "'-1' is not a whole number of at least 0"),
         (["generate", "--seed", "x"], "'x' is not a whole number of at least 0"),
         (["--task", "no-such"], "invalid choice: 'no-such'"),
@@ -385,7 +406,7 @@ def test_help_names_every_command_and_the_default(capsys):
 def test_help_of_compare_names_every_option_of_the_issue(capsys):
     exit_of(["compare", "--help"])
     text = capsys.readouterr().out
-    options = "task rank alpha targets lr steps seed seeds text quick json out".split()
+    options = "task rank alpha targets lr steps seed seeds threads text quick json out".split()
     assert all(re.search(rf"--{option}\b", text) for option in options)
 
 
@@ -505,6 +526,14 @@ def test_finetune_trains_with_the_asked_adapter_seed_and_folder(text, here, caps
         ml.load_adapter(model, folder)
         first[folder] = lora_layers(model)["layers.0.attn.o_proj"].lora_A["default"].data
     assert not np.array_equal(first["a"], first["c"])
+
+
+def test_finetuned_adapter_is_the_same_whatever_the_threads(text, here):
+    for threads in ("1", "2"):
+        argv = ["finetune", "--text", text, "--steps", "3", "--threads", threads]
+        assert cli.main([*argv, "--out", threads]) == 0
+    one, two = ((here / x / "adapter_model.safetensors").read_bytes() for x in "12")
+    assert one == two
 
 
 # params
@@ -637,10 +666,10 @@ import signal, sys
 from minilora import cli
 from minilora.train import Training
 step = Training.step
-def step_with_ctrl_c(self):
+def step_with_ctrl_c(self, pool=None):
     if self.steps_done == 4:
         signal.raise_signal(signal.SIGINT)
-    return step(self)
+    return step(self, pool)
 Training.step = step_with_ctrl_c
 sys.exit(cli.main())
 """
@@ -666,9 +695,9 @@ def test_after_ctrl_c_the_same_command_goes_on_to_the_same_end(text, here):
 def test_checkpoint_of_other_options_is_not_taken_for_ones_own(text, here, capsys, monkeypatch):
     step = ml.Training.step
 
-    def step_with_ctrl_c(self):
+    def step_with_ctrl_c(self, pool=None):
         signal.raise_signal(signal.SIGINT)
-        return step(self)
+        return step(self, pool)
 
     argv = ["finetune", "--text", text, "--steps", "3", "--out", "a"]
     with monkeypatch.context() as patch:

@@ -4,12 +4,18 @@ What generation should see is written here without a cache (`reference`): everyt
 fits block_size; from then on, each time the window is full, its later half and what follows.
 """
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
+from minilora.decode import Decoder, is_plain
 from minilora.generate import generate
+from minilora.lora import add_adapter, disable_adapter, merge_adapter
+from minilora.lora_config import LoraConfig
+from minilora.nn import Module
 from minilora.tensor import Tensor
-from minilora.transformer import Transformer, TransformerConfig
+from minilora.transformer import KVCache, Transformer, TransformerConfig
 
 SIZES = dict(vocab_size=13, block_size=8, n_layer=2, n_head=4, n_embd=16)
 LLAMA = dict(
@@ -319,3 +325,54 @@ def test_sampling_never_draws_a_token_of_probability_zero():
     model = Says(np.array([0.0, -np.inf, 1.0, -np.inf, -200.0]))
     drawn = generate(model, np.zeros((50_000, 1), int), 1, rng=np.random.default_rng(0))
     assert set(drawn[:, 1]) == {0, 2}
+
+
+def decoded_and_recomputed(model, ids):
+    """Logits after each token but the first: token by token by Decoder, and by the Transformer."""
+    cache = [KVCache() for _ in model.layers]
+    model(ids[:, :1], cache=cache)
+    decoder = Decoder(model)
+    steps = [decoder(ids[:, t], cache) for t in range(1, ids.shape[1])]
+    return np.stack(steps, axis=1), model(ids).data[:, 1:]
+
+
+@pytest.mark.parametrize("adapted", ["plain", "adapted", "merged", "disabled"])
+@pytest.mark.parametrize("switches", [{}, LLAMA, dict(norm="rmsnorm", bias=False)], ids=str)
+def test_decoder_equals_the_transformer(switches, adapted):
+    rng = np.random.default_rng(1)
+    config = TransformerConfig(13, 16, n_layer=2, n_head=4, n_embd=32, **switches)
+    model = Transformer(config, rng=rng)
+    for p in model.parameters():
+        p.data += rng.standard_normal(p.shape, dtype=np.float32) * np.float32(0.1)
+    if adapted != "plain":
+        random_B = LoraConfig(r=3, target_modules="all-linear", init_lora_weights=False)
+        add_adapter(model, random_B, rng=rng)
+    if adapted == "merged":
+        merge_adapter(model)
+    with disable_adapter(model) if adapted == "disabled" else nullcontext():
+        assert is_plain(model)
+        decoded, recomputed = decoded_and_recomputed(model, rng.integers(13, size=(3, 16)))
+    np.testing.assert_allclose(decoded, recomputed, rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_with_parts_of_its_own_is_not_decoded_as_a_plain_one():
+    model = make()
+    assert is_plain(model)
+    model.layers[0].mlp.__class__ = type("Gated", (type(model.layers[0].mlp),), {})
+    assert not is_plain(model)
+    assert not is_plain(Says(np.zeros(3)))
+    changed = make()
+    changed.layers[1].attn.o_proj.extra = type("Extra", (Module,), {})()
+    assert not is_plain(changed)
+
+
+def test_a_subclass_is_asked_for_every_token():
+    class Shifted(Transformer):
+        def __call__(self, ids, rng=None, cache=None):
+            return super().__call__(ids, rng, cache) * -1
+
+    model = make()
+    model.__class__ = Shifted
+    new = generate(model, PROMPT, 3, temperature=0)
+    for t in range(PROMPT.shape[1], new.shape[1]):
+        assert new[0, t] == (-Transformer.__call__(model, new[:, :t]).data[0, -1]).argmax()

@@ -20,10 +20,10 @@ PACKAGE = Path(minilora.__file__).parent
 FLOORS = {
     0: "memory tensor ops functional gradcheck",
     1: "nn",
-    2: "transformer generate optim data string_tasks lora_config files",
+    2: "transformer optim data string_tasks lora_config files",
     3: "lora",
-    4: "parallel train evaluate hub hf_layouts peft_layouts recipes",
-    5: "compare plots report doctor",
+    4: "decode generate parallel train evaluate hub hf_layouts peft_layouts recipes",
+    5: "compare plots report doctor profiler",
     6: "cli __main__",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}

@@ -85,7 +85,7 @@ def sgd(model: Transformer, steps: int = 3, lr: float = 0.5) -> list[float]:
         losses.append(loss.item())
         for p in model.trainable_parameters():
             p.data -= np.float32(lr) * p.grad
-        model.zero_grad()
+            p.grad = None
     return losses
 
 

@@ -17,6 +17,7 @@ import textwrap
 import threading
 import tracemalloc
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,6 +64,11 @@ def batch(rng, text="prose", rows=4):
     return random_windows(load_corpus(text).train, rows, 16, rng)
 
 
+def large_batch(rng):
+    """512 symbols, which are computed in two shards."""
+    return batch(rng, rows=32)
+
+
 def code_batch(rng):
     return batch(rng, "code")
 
@@ -95,6 +101,121 @@ def test_training_is_the_loop_one_would_write_by_hand(method):
         losses.append(loss.item())
     assert history.losses == losses
     assert_same_weights(twin.state_dict(), model.state_dict())
+
+
+@METHODS
+def test_a_large_batch_is_trained_on_in_halves_as_one_would_write_by_hand(method):
+    """Bit for bit; each half has dropout of its own, and counts by its share of the targets."""
+    c = TrainConfig(6, 0.02, warmup=4, weight_decay=0.1, seed=5)
+    lora = LoraConfig(r=2, lora_dropout=0.2)
+
+    def draw(rng):
+        ids, targets = large_batch(rng)
+        targets = targets.copy()  # it shares memory with ids
+        targets[:3] = -100
+        return ids, targets
+
+    model = make(method, lora=lora, dropout=0.1)
+    history = train(model, draw, c)
+
+    twin = make(method, lora=lora, dropout=0.1)
+    params = twin.trainable_parameters()
+    optimizer = AdamW(params, c.lr, c.betas, weight_decay=c.weight_decay)
+    losses = []
+    for i in range(c.steps):
+        ids, targets = draw(np.random.default_rng((c.seed, i)))
+        optimizer.zero_grad()
+        loss = 0.0
+        for half, (rows, share) in enumerate([(slice(16), 13 / 29), (slice(16, 32), 16 / 29)]):
+            logits = twin(ids[rows], np.random.default_rng((c.seed, i, 1 + half)))
+            part = F.cross_entropy(logits, targets[rows]) * share
+            part.backward()
+            loss += part.item()
+        clip_grad_norm(params, c.clip)
+        optimizer.lr = c.lr * warmup_cosine(i, c.steps, c.warmup)
+        optimizer.step()
+        losses.append(loss)
+    assert history.losses == losses
+    assert_same_weights(twin.state_dict(), model.state_dict())
+
+
+class WhereItRuns(Transformer):
+    """Notes the thread of every forward pass in `where`."""
+
+    def __call__(self, *args):
+        self.where.append(threading.get_ident())
+        return super().__call__(*args)
+
+
+def trained_in(threads, method, checkpoint=None, steps=None):
+    """A Training on large batches with dropout, after its end or some steps, and its threads."""
+    lora = LoraConfig(r=2, lora_alpha=8, target_modules="all-linear", lora_dropout=0.2)
+    model = make(method, lora=lora, dropout=0.1)
+    model.__class__, model.where = WhereItRuns, []
+    training = Training(model, large_batch, CONFIG, checkpoint=checkpoint, save_every=3)
+    if steps is None:
+        run([training], threads)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            while training.steps_done < steps:
+                training.step(pool)
+    return training
+
+
+@METHODS
+def test_losses_and_weights_do_not_depend_on_the_threads_to_the_last_bit(method):
+    one, two, many = (trained_in(threads, method) for threads in (1, 2, 7))
+    assert set(one.model.where) == {threading.get_ident()}
+    for other in (two, many):
+        assert threading.get_ident() not in other.model.where
+        assert other.history.losses == one.history.losses
+        assert_same_weights(one.model.state_dict(), other.model.state_dict())
+
+
+@METHODS
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_a_checkpoint_is_gone_on_from_with_another_number_of_threads(
+    method, before, after, tmp_path
+):
+    whole = trained_in(before, method)
+    trained_in(before, method, tmp_path / "c", steps=5)
+    resumed = trained_in(after, method, tmp_path / "c")
+    assert len(resumed.model.where) == 2 * (CONFIG.steps - 3)  # on from step 3, in two shards
+    assert resumed.history.losses == whole.history.losses
+    assert_same_weights(whole.model.state_dict(), resumed.model.state_dict())
+
+
+@pytest.mark.parametrize("threads", [0, -2])
+def test_less_than_one_thread_is_refused(threads):
+    with pytest.raises(ValueError, match=f"threads must be at least 1, got {threads}"):
+        train(make(), batch, CONFIG, threads)
+    with pytest.raises(ValueError, match=f"threads must be at least 1, got {threads}"):
+        run([], threads)
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "workers"),
+    [(1, None, []), (2, None, [2]), (64, None, [2]), (64, 1, []), (1, 2, [2]), (1, 3, [2])],
+)
+def test_threads_are_as_many_as_usable_cores_and_at_most_two(cores, threads, workers, monkeypatch):
+    started = []
+
+    def pool(workers):
+        started.append(workers)
+        return ThreadPoolExecutor(workers)
+
+    monkeypatch.setattr(train_module, "usable_cores", lambda: cores)
+    monkeypatch.setattr(train_module, "ThreadPoolExecutor", pool)
+    train(make(), batch, CONFIG, threads)
+    assert started == workers
+
+
+def test_the_threads_end_with_the_training():
+    before = threading.active_count()
+    train(make(), large_batch, CONFIG, 2)
+    with pytest.raises(DivergedError):
+        train(make(), large_batch, replace(CONFIG, lr=1e20), 2)
+    assert threading.active_count() == before
 
 
 def test_the_learning_rate_rises_to_lr_and_falls_to_a_tenth():
@@ -239,6 +360,29 @@ def test_activations_die_after_their_step_without_the_garbage_collector():
     assert len(alive) == 3 * 15
     smallest = 4 * 4 * 16 * 16  # bytes of one activation (B, T, C)
     assert in_use[14] - in_use[4] < smallest, f"it grew by {in_use[14] - in_use[4]} bytes"
+
+
+def test_activations_in_threads_die_after_their_step_too():
+    class Watched(Transformer):
+        def __call__(self, *args):
+            out = super().__call__(*args)
+            alive.extend(map(weakref.ref, (out, out.data, out.node.edges[0][1])))
+            return out
+
+    alive = []
+    model = make(dropout=0.1)
+    model.__class__ = Watched
+    training = Training(model, large_batch, CONFIG)
+    gc.collect()
+    gc.disable()
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            for step in range(1, 6):
+                training.step(pool)
+                assert len(alive) == 3 * 2 * step
+                assert not any(ref() is not None for ref in alive)
+    finally:
+        gc.enable()
 
 
 def bytes_in_arrays():
@@ -516,6 +660,17 @@ def test_a_rate_that_is_too_high_diverges_without_harm_and_without_warnings(meth
     assert_same_weights(training.model.state_dict(), again.model.state_dict())
 
 
+@METHODS
+@pytest.mark.parametrize("lr", [1e20, 1e30])
+def test_divergence_in_threads_is_that_of_one_thread_and_without_warnings(method, lr):
+    messages = set()
+    for threads in (1, 2):
+        with pytest.raises(DivergedError) as caught:
+            train(make(method), large_batch, replace(CONFIG, lr=lr, warmup=1), threads)
+        messages.add(str(caught.value))
+    assert len(messages) == 1
+
+
 def test_the_last_good_checkpoint_may_be_older_than_the_failed_step(tmp_path):
     training = checkpointed(tmp_path / "c", steps_before_stop=5)
     training.optimizer.flat[:] = np.nan
@@ -568,14 +723,14 @@ def test_several_trainings_step_in_turn_and_all_reach_their_end():
 
 @pytest.mark.parametrize("quiet", [False, True])
 def test_nothing_is_printed_where_there_is_no_terminal(quiet, capfd):
-    run([Training(make(), batch, CONFIG)], quiet)
+    run([Training(make(), batch, CONFIG)], quiet=quiet)
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("quiet", [False, True])
 def test_on_a_terminal_a_bar_shows_name_and_loss_unless_quiet(quiet, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    run([Training(make(), batch, CONFIG, name="full")], quiet)
+    run([Training(make(), batch, CONFIG, name="full")], quiet=quiet)
     out, err = capsys.readouterr()
     assert out == ""
     if quiet:
@@ -724,10 +879,10 @@ SCRIPT = textwrap.dedent("""
     tokens = np.random.default_rng(0).integers(20, size=2000)
 
     class Announced(Training):
-        def step(self):
+        def step(self, pool=None):
             print(self.steps_done, flush=True)
             sys.stdin.readline()
-            return super().step()
+            return super().step(pool)
 
     def batch(rng):
         rows = tokens[rng.integers(1900, size=(4, 1)) + np.arange(17)]

@@ -1,9 +1,13 @@
 """The benchmark's jobs in minilora."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from shapes import ADAMW, SCALE, TARGETS, Shape, base_weights, batch, lora_weights
+from threadpoolctl import threadpool_limits
 
 import minilora as ml
+from minilora.parallel import loss_and_gradients
 
 
 def make_model(s: Shape, mode: str, r: int) -> ml.Transformer:
@@ -21,18 +25,33 @@ def make_model(s: Shape, mode: str, r: int) -> ml.Transformer:
 
 
 def make_step(s: Shape, mode: str, r: int, threads: int):
+    """One thread: the loop a user writes. More: as in ml.train, shards of the batch in threads."""
     model = make_model(s, mode, r)
     ids, targets = batch(s)
-    optimizer = ml.AdamW(model.trainable_parameters(), **ADAMW)
+    params = model.trainable_parameters()
+    optimizer = ml.AdamW(params, **ADAMW)
 
     def step() -> float:
         loss = ml.cross_entropy(model(ids), targets)
-        optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        optimizer.zero_grad()
         return loss.item()
 
-    return step
+    if threads == 1:
+        return step
+    threadpool_limits(1)
+    pool = ThreadPoolExecutor(threads)
+
+    def parallel_step() -> float:
+        loss, gradients = loss_and_gradients(model, params, ids, targets, pool=pool)
+        for p, g in zip(params, gradients, strict=True):
+            p.grad = g
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss
+
+    return parallel_step
 
 
 def gradients(s: Shape, mode: str, r: int) -> dict[str, np.ndarray]:

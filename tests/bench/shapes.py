@@ -4,12 +4,11 @@ A step is forward, backward, AdamW and reading the loss. Weights are named and l
 minilora; B of LoRA is not zero, so that all gradients can be compared.
 """
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-R, ALPHA = 8, 16.0
+R, SCALE = 8, 2.0
 ADAMW = dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
 
 
@@ -89,7 +88,3 @@ def batch(s: Shape) -> tuple[np.ndarray, np.ndarray]:
     """ids and targets, int64 (B, T) each."""
     ids = np.random.default_rng(2).integers(0, s.V, (s.B, s.T + 1))
     return np.ascontiguousarray(ids[:, :-1]), np.ascontiguousarray(ids[:, 1:])
-
-
-SCALE = ALPHA / R
-SQRT_2_PI = math.sqrt(2 / math.pi)

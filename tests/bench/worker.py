@@ -12,6 +12,7 @@ import os
 import resource
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 from shapes import parse_shape
@@ -41,8 +42,11 @@ def make_job(engine: str, job: str, shape: str, rank: int, threads: int):
 
 
 def peak_mib() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss would count the process from which this one was forked
+        (line,) = [x for x in status.read_text().splitlines() if x.startswith("VmHWM")]
+        return int(line.split()[1]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS: in bytes
 
 
 def main() -> None:
