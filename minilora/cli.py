@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     about = "symbols of each, drawn at random: time does not depend on them; default: up to 64"
     sub.add_argument("--length", type=_count, metavar="T", help=about)
     _add_rank_options(sub)
-    sub.add_argument("--steps", type=_count, default=30, metavar="N", help="default: 30, after 5")
+    sub.add_argument("--steps", type=_count, default=30, metavar="N", help="30, after 5 of warm-up")
     sub.add_argument("--json", action="store_true", help="print the numbers instead of a table")
     sub.add_argument("--out", type=Path, metavar="FOLDER", help="write profile.png there")
 

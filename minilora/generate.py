@@ -2,7 +2,7 @@
 
 The prompt goes through the model at once, after that only the new token; what earlier positions
 offer to attention is read from the KV cache. Imports tensor.py, functional.py, transformer.py,
-decode.py.
+decoder.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minilora import functional as F
-from minilora.decode import Decoder, is_plain
+from minilora.decoder import Decoder, is_plain
 from minilora.tensor import Tensor, no_grad
 from minilora.transformer import KVCache, Transformer
 

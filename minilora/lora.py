@@ -54,7 +54,7 @@ class LoraLinear(Module):
             return F.linear(x, W, b)
         A, B, s = self.lora_A[name], self.lora_B[name], self.scaling[name]
         drops = rng is not None and self.dropout[name] > 0
-        if drops or x.size < W.size:  # fewer rows than d_out: two thin products beat forming A B
+        if drops or 16 * x.size < W.size:  # few rows for d_out: do not form the whole of A B
             return F.linear(x, W, b) + (F.dropout(x, self.dropout[name], rng) @ A) @ B * s
         return F.lora_linear(x, W, b, A, B, s)  # the same as one fused op
 

@@ -7,6 +7,7 @@ comparison saved is loaded again and must be, number for number, the model that 
 import hashlib
 import json
 import signal
+import sys
 import tracemalloc
 import zlib
 from collections import Counter
@@ -268,11 +269,20 @@ def test_same_seed_gives_the_same_runs_again_alone_or_among_others(code, tmp_pat
     assert repeatable(again["runs"]) == repeatable(code.entry["runs"][3:])
 
 
-def test_same_runs_whatever_the_threads(code, tmp_path):
+def test_same_runs_whatever_the_threads(code, tmp_path, monkeypatch):
+    asked = []
+
+    def run(trainings, threads, quiet):
+        asked.append(threads)
+        train.run(trainings, threads, quiet)
+
+    train = sys.modules["minilora.train"]  # minilora.train is the function
+    monkeypatch.setattr("minilora.compare.run", run)
     for threads in (1, 2):
         folder = tmp_path / str(threads)
         entry = compare(code.task, [0], folder, Settings(steps=code.steps), threads, quiet=True)
         assert repeatable(entry["runs"]) == repeatable(code.entry["runs"][:3])
+    assert asked == [1, 2]
 
 
 def test_interrupted_comparison_goes_on_to_the_same_end(code, tmp_path):

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from minilora.decode import Decoder, is_plain
+from minilora.decoder import Decoder, is_plain
 from minilora.generate import generate
 from minilora.lora import add_adapter, disable_adapter, merge_adapter
 from minilora.lora_config import LoraConfig

@@ -22,7 +22,7 @@ FLOORS = {
     1: "nn",
     2: "transformer optim data string_tasks lora_config files",
     3: "lora",
-    4: "decode generate parallel train evaluate hub hf_layouts peft_layouts recipes",
+    4: "decoder generate parallel train evaluate hub hf_layouts peft_layouts recipes",
     5: "compare plots report doctor profiler",
     6: "cli __main__",
 }
@@ -134,6 +134,15 @@ def test_importing_minilora_loads_no_upper_floor_and_no_heavy_library():
     assert "minilora" in loaded
     upper = {f"minilora.{name}" for name, floor in FLOOR.items() if floor > ROOT_FLOOR}
     assert not loaded & (upper | {"matplotlib", "rich", "joblib", "torch"})
+
+
+def test_no_public_name_is_hidden_by_a_module_of_that_name():
+    code = (
+        "import minilora as ml; print([n for n in ml.__all__ if type(getattr(ml, n)) is type(ml)])"
+    )
+    command = [sys.executable, "-c", code]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    assert answer.stdout.strip() == "[]"
 
 
 def test_the_path_a_student_reads_has_at_most_1000_lines():
