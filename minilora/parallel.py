@@ -52,9 +52,7 @@ def loss_and_gradients(
     rows = np.array_split(np.arange(len(ids)), SHARDS if ids.size >= _WORTH_SPLITTING else 1)
     counted = [int((targets[part] != IGNORE_INDEX).sum()) for part in rows]
 
-    @np.errstate(
-        over="ignore", invalid="ignore"
-    )  # each thread has its own; a caller checks the loss
+    @np.errstate(over="ignore", invalid="ignore")  # a thread has its own; callers check the loss
     def shard(i: int) -> tuple[float, list[np.ndarray]]:
         logits = model(ids[rows[i]], rng_of_shard(i) if rng_of_shard else None)
         loss = F.cross_entropy(logits, targets[rows[i]]) * (counted[i] / sum(counted))

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 import minilora as ml
-from minilora import cli, doctor
+from minilora import cli, commands, doctor
 from minilora.evaluate import text_loss
 from minilora.lora import lora_layers
 from minilora.recipes import BASE_MODELS, load_task, text_task
@@ -45,8 +45,8 @@ def few_windows(task):
 @pytest.fixture(scope="module", autouse=True)
 def quick_measurements():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "load_task", lambda name: quick_if_text(load_task(name)))
-        patch.setattr(cli, "text_task", lambda corpus: few_windows(text_task(corpus)))
+        patch.setattr(commands, "load_task", lambda name: quick_if_text(load_task(name)))
+        patch.setattr(commands, "text_task", lambda corpus: few_windows(text_task(corpus)))
         yield
 
 
@@ -92,7 +92,7 @@ def asked(monkeypatch, finished):
         )
         return entry | {"task": task.name}
 
-    monkeypatch.setattr(cli, "compare", compare)
+    monkeypatch.setattr(commands, "compare", compare)
     return calls
 
 
@@ -164,7 +164,7 @@ def test_bare_invocation_is_the_code_comparison_with_its_own_recipe(asked, here,
     (call,) = asked
     recipe = load_task("code")
     assert (call.task.name, call.task.steps, call.task.lr) == ("code", recipe.steps, recipe.lr)
-    assert call.settings == cli.Settings(recipe.lora, None, None, None)
+    assert call.settings == commands.Settings(recipe.lora, None, None, None)
     assert call.seeds == [0] and call.out == Path("minilora-results") and call.threads is None
     table = capsys.readouterr().out
     assert "learning rate" in table and "LoRA trained 4.4% of the parameters" in table
@@ -231,7 +231,7 @@ def test_threads_reach_the_training_of_one_model(command, text, monkeypatch):
     def train(model, batch, config, threads, **options):
         raise ValueError(f"{threads} threads")
 
-    monkeypatch.setattr(cli, "train", train)
+    monkeypatch.setattr(commands, "train", train)
     argv = [command, *(["--text", text] if command == "finetune" else [])]
     for asked_for, got in ((["--threads", "3"], "3 threads"), ([], "None threads")):
         with redirect_stderr(io.StringIO()) as stderr:
@@ -352,10 +352,10 @@ def test_unwritable_out_is_found_before_the_training(
         raise PermissionError(13, "Permission denied", str(dir))
 
     for name in ("compare", "train"):
-        monkeypatch.setattr(cli, name, never)
+        monkeypatch.setattr(commands, name, never)
     out = {"below a file": f"{text}/x", "a file": text, "read-only": "x"}[place]
     if place == "read-only":
-        monkeypatch.setattr(cli.tempfile, "TemporaryFile", refuse)
+        monkeypatch.setattr(commands.tempfile, "TemporaryFile", refuse)
     argv = [command, "--out", out] + (["--text", text] if command == "finetune" else [])
     line = error_of(argv, capsys)
     if command != "pretrain":
@@ -655,7 +655,7 @@ def test_ctrl_c_before_the_training_says_stopped(monkeypatch, capsys):
     def interrupt(name):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "load_model", interrupt)
+    monkeypatch.setattr(commands, "load_model", interrupt)
     assert cli.main(["generate"]) == 130
     assert capsys.readouterr().err.strip() == "stopped"
 

@@ -24,7 +24,7 @@ FLOORS = {
     3: "lora",
     4: "decoder generate parallel train evaluate hub hf_layouts peft_layouts recipes",
     5: "compare plots report doctor profiler",
-    6: "cli __main__",
+    6: "commands cli __main__",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 ORDER_OF_FLOOR_0 = FLOORS[0].split()
