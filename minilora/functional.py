@@ -127,7 +127,7 @@ def embedding(weight: Tensor, ids: np.ndarray) -> Tensor:
             flat = ids.ravel()
             order = np.argsort(flat, kind="stable")
             ordered = flat[order]
-            starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+            starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
             out[ordered[starts]] = np.add.reduceat(_rows(g)[order], starts, axis=0)
         return out
 

@@ -146,7 +146,7 @@ def _walk(root: Tensor, seed: np.ndarray | None) -> dict[int, tuple[Tensor, np.n
             )
         seed = np.ones_like(root.data)
     start = root.node or root
-    grads = {id(start): unbroadcast(seed, start, "backward")}
+    grads = {id(start): unbroadcast(seed, start, root.backward)}
     leaves: dict[int, tuple[Tensor, np.ndarray]] = {}
     order = _topological_order(start)
     summed: set[int] = set()
@@ -167,7 +167,7 @@ def _pass_back(
     """Send g along the edges. Ownership: a vjp never changes the g it is given, and the first
     gradient to arrive is adopted as it is (others may share it); only our own sums are added to."""
     for parent, vjp in edges:
-        new, key = unbroadcast(vjp(g), parent, _op_name(vjp)), id(parent)
+        new, key = unbroadcast(vjp(g), parent, vjp), id(parent)
         if key not in grads:
             grads[key] = new
         elif key in summed:
@@ -202,7 +202,7 @@ def _topological_order(start: Node | Tensor) -> list[Node | Tensor]:
     return order
 
 
-def unbroadcast(g: np.ndarray, parent: Node | Tensor, op: str) -> np.ndarray:
+def unbroadcast(g: np.ndarray, parent: Node | Tensor, vjp: Callable[..., Any]) -> np.ndarray:
     """Undo broadcasting: sum g over the axes along which NumPy repeated the parent's values.
 
     A value used n times collects n gradients. Every gradient passes here, so this is also where a
@@ -213,13 +213,15 @@ def unbroadcast(g: np.ndarray, parent: Node | Tensor, op: str) -> np.ndarray:
         extra = g.ndim - len(shape)
         sizes = zip(g.shape[max(extra, 0) :], shape, strict=False)
         if extra < 0 or any(n not in (1, size) for size, n in sizes):
-            raise AssertionError(f"{op}: gradient of shape {g.shape} for a value of {shape}")
+            raise AssertionError(
+                f"{_op_name(vjp)}: gradient of shape {g.shape} for a value of {shape}"
+            )
         stretched = [extra + i for i, n in enumerate(shape) if n == 1]
         g = g.sum(axis=(*range(extra), *stretched)).reshape(shape)
     if g.dtype != parent.dtype:
-        raise AssertionError(f"{op}: gradient is {g.dtype}, the value is {parent.dtype}")
+        raise AssertionError(f"{_op_name(vjp)}: gradient is {g.dtype}, the value is {parent.dtype}")
     return g
 
 
-def _op_name(vjp: Vjp) -> str:
-    return vjp.__qualname__.split(".")[0]
+def _op_name(vjp: Callable[..., Any]) -> str:
+    return vjp.__qualname__.removeprefix("Tensor.").partition(".")[0]

@@ -460,7 +460,7 @@ def test_an_op_that_upcasts_its_result_is_named():
 @example(hnp.BroadcastableShapes(((2, 0), (1, 1)), (2, 0)), 0)
 def test_unbroadcast_is_the_transpose_of_broadcasting(drawn, seed):
     x, g = leaf(drawn.input_shapes[0], seed), leaf(drawn.result_shape, seed + 1).data
-    back = unbroadcast(g, x, "op")
+    back = unbroadcast(g, x, np.add.reduce)
     assert back.shape == x.shape
     forward = (np.broadcast_to(x.data, g.shape) * g).sum()
     assert (x.data * back).sum() == pytest.approx(forward, abs=1e-9)
@@ -468,7 +468,7 @@ def test_unbroadcast_is_the_transpose_of_broadcasting(drawn, seed):
 
 def test_unbroadcast_passes_a_fitting_gradient_through_uncopied():
     g = np.ones((2, 3))
-    assert unbroadcast(g, leaf((2, 3)), "op") is g
+    assert unbroadcast(g, leaf((2, 3)), np.add.reduce) is g
 
 
 def test_no_grad_records_nothing_and_ends_with_its_block():
