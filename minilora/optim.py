@@ -101,8 +101,7 @@ class AdamW:
     def step(self) -> None:
         """Update every parameter. Raises RuntimeError for one without a gradient."""
         g, scratch, (beta1, beta2) = self._g, self._scratch, self.betas
-        for p, where in zip(self.params, self._slices, strict=True):
-            g[where] = _gradient(p).ravel()
+        np.concatenate([_gradient(p).ravel() for p in self.params], out=g)
         self.t += 1
         self.m *= beta1
         self.m += np.multiply(g, 1 - beta1, out=scratch)

@@ -198,7 +198,7 @@ def _topological_order(start: Node | Tensor) -> list[Node | Tensor]:
                 )
             else:
                 stack.append((node, True))
-                stack.extend((parent, False) for parent, _ in node.edges)
+                stack += [(parent, False) for parent, _ in node.edges]
     return order
 
 

@@ -46,6 +46,7 @@ def readme_rows():
         row("optimizer state", "optimizer_bytes", human_bytes),
         row("on disk", "disk_bytes", human_bytes),
         row("peak memory of a step", "peak_memory_bytes", human_bytes),
+        row("time per step", "seconds_per_step", lambda v: f"{1000 * v:.1f} ms"),
         row(f"new task: Python code (base {new})", "new_after", "{:.3f}".format),
         row(f"old task: English documentation (base {old})", "old_after", "{:.3f}".format),
         f"| … adapter detached | – | {old}, exactly the base | – |",
@@ -62,11 +63,12 @@ def test_the_sentence_below_the_table_is_what_was_measured():
     share, short = improvement(entry)
     lora, full = runs(entry, "lora")[0], runs(entry, "full")[0]
     part = lora["trainable_params"] / full["total_params"]
+    seconds = [mean(run["seconds_per_step"] for run in runs(entry, m)) for m in ("lora", "full")]
     sentence = (
-        f"{100 * part:.1f} % of the parameters, {share:.0%} of the improvement, "
-        f"{short:.2f} nats short"
+        f"{100 * part:.1f} % of the parameters, {100 * share:.0f} % of the improvement, "
+        f"{short:.2f} nats short, {100 * seconds[0] / seconds[1]:.0f} % of the time"
     )
-    assert sentence.replace("%", " %").replace("  %", " %") in README
+    assert sentence in README
 
 
 def test_shipped_results_come_from_three_seeds_and_say_how():
@@ -86,6 +88,20 @@ def test_headline_lies_in_the_expected_ranges():
         assert run["trainable_params"] == 18_432
     share, _ = improvement(code)
     assert share == pytest.approx(0.94, abs=0.015)
+
+
+def test_speed_table_is_the_benchmarks():
+    speed = json.loads((ROOT / "figures" / "speed.json").read_text("utf-8"))
+    assert (ROOT / "figures" / "speed.md").read_text("utf-8") in README
+    assert f"{speed['date']} on {speed['machine']['cpu']}" in README
+    assert f"{speed['rounds']} rounds" in README
+    missed = [
+        label
+        for rows in speed["rows"].values()
+        for label, row in rows.items()
+        if row["goal"] is not None and row["median"] > row["goal"]
+    ]
+    assert README.count("**missed**") == len(missed)
 
 
 def test_every_linked_file_exists():

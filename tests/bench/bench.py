@@ -131,7 +131,7 @@ def measure(shape: str, rounds: int) -> dict[str, dict[str, list[dict]]]:
     if TORCH and name != "L":
         pair = {"generate": Worker("minilora", "generate", shape)}
         pair["torch generate"] = Worker("torch-sdpa", "generate", shape)
-        found |= interleave(pair, rounds, 1)
+        found |= interleave(pair, rounds, 4 * times)
     return found
 
 
@@ -201,7 +201,7 @@ def table(results: dict) -> str:
             mark = (
                 "" if goal is None else f", goal {goal:.2f}" + ("" if row["met"] else " **missed**")
             )
-            cells.append(f"{row['median']:.2f} ({row['low']:.2f} to {row['high']:.2f}){mark}")
+            cells.append(f"{row['median']:.3f} ({row['low']:.2f} to {row['high']:.2f}){mark}")
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     cells = [
         f"{p['mib']:.0f} MiB, goal {p['goal']}" + ("" if p["met"] else " **missed**")
