@@ -1,0 +1,60 @@
+"""Claims about the benchmark: its table and figure are of its numbers, and its engines agree."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # those of PyTorch, where it is installed
+
+ROOT = Path(__file__).parents[1]
+SHIPPED = json.loads((ROOT / "figures" / "speed.json").read_text("utf-8"))
+TINY = "S,C=8,layers=1,T=8,B=2,V=16"
+
+
+@pytest.fixture(scope="module")
+def bench():
+    sys.path.insert(0, str(ROOT / "tests" / "bench"))
+    try:
+        import bench
+
+        yield bench
+    finally:
+        sys.path.pop(0)
+
+
+def test_shipped_table_is_that_of_the_shipped_numbers(bench):
+    assert (ROOT / "figures" / "speed.md").read_text("utf-8") == bench.table(SHIPPED)
+
+
+def test_a_goal_is_marked_as_missed_exactly_where_it_is(bench):
+    for rows in SHIPPED["rows"].values():
+        for row in rows.values():
+            assert row["low"] <= row["median"] <= row["high"]
+            assert row["met"] == (row["goal"] is None or row["median"] <= row["goal"])
+
+
+def test_figure_has_a_bar_for_every_row_and_a_line_for_every_growth(bench):
+    left, right = bench.figure(SHIPPED).axes
+    assert len(left.patches) == sum(len(rows) for rows in SHIPPED["rows"].values())
+    assert len(right.lines) == len(SHIPPED["growth"])
+
+
+def test_slope_is_the_exponent_of_growth(bench):
+    assert bench.slope([[n, 3 * n**1.5] for n in (1, 2, 4, 8)]) == pytest.approx(1.5)
+
+
+def test_all_installed_engines_compute_the_same_loss_and_gradients(bench):
+    assert "largest relative difference" in bench.check(TINY)
+
+
+@pytest.mark.parametrize(("job", "threads"), [("full", 1), ("qv", 1), ("full", 2), ("generate", 1)])
+def test_worker_measures_time_and_memory(bench, job, threads):
+    worker = bench.Worker("minilora", job, TINY, threads=threads)
+    found = worker.measure(2)
+    worker.close()
+    assert found["wall"] > 0
+    assert found["cpu"] > 0
+    assert 10 < found["mib"] < 500
+    assert worker.process.returncode == 0
