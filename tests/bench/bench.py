@@ -20,9 +20,10 @@ from datetime import date
 from pathlib import Path
 from statistics import median
 
-import matplotlib.pyplot as plt
+import matplotlib
 import minilora_worker
 import numpy as np
+from matplotlib.figure import Figure
 from shapes import SHAPES, parse_shape
 from tqdm import tqdm
 
@@ -211,9 +212,9 @@ def table(results: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def figure(results: dict):
+def figure(results: dict) -> Figure:
     with style():
-        fig = plt.figure(figsize=(12, 4.8), layout="constrained")
+        fig = Figure(figsize=(12, 4.8), layout="constrained")
         left, right = fig.subplots(1, 2, width_ratios=[1.25, 1])
         labels = [label for label, *_ in ROWS if any(label in r for r in results["rows"].values())]
         shapes = list(results["rows"])
@@ -224,7 +225,7 @@ def figure(results: dict):
                 if not row:
                     continue
                 y = i + (k - (len(shapes) - 1) / 2) * height
-                color = plt.get_cmap("Blues")(0.45 + 0.22 * k)
+                color = matplotlib.colormaps["Blues"](0.45 + 0.22 * k)
                 left.barh(
                     y, row["median"], height * 0.9, color=color, label=shape if i == 0 else None
                 )
