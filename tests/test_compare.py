@@ -193,8 +193,7 @@ def test_losses_and_evaluations_go_from_the_first_step_to_the_last(done):
 
 
 def test_each_method_learns(code):
-    for run in code.entry["runs"]:
-        assert run["losses"][-1] < run["losses"][0]
+    for run in code.entry["runs"]:  # on fixed windows: the batches' own losses go up and down
         assert run["evaluations"][-1][1] < run["evaluations"][0][1]
 
 
@@ -204,7 +203,8 @@ def test_seeds_differ_and_the_first_one_alone_is_saved(code):
     )
     assert all(a["losses"] != b["losses"] for a, b in zip(first, second, strict=True))
     saved = ml.load_model(code.out / "code-full")
-    assert code.task.test(saved) == first[0]["new_after"] != second[0]["new_after"]
+    measured = pytest.approx(code.task.test(saved), rel=1e-6)  # where arrays lie can round a sum
+    assert first[0]["new_after"] == measured != second[0]["new_after"]
 
 
 def test_saved_adapter_on_the_base_is_the_model_that_was_measured(done):
@@ -218,9 +218,9 @@ def test_saved_adapter_on_the_base_is_the_model_that_was_measured(done):
 
 def test_saved_full_model_is_the_model_that_was_measured(done):
     model, run = ml.load_model(done.out / f"{done.task.name}-full"), of(done, "full")
-    assert done.task.test(model) == run["new_after"]
-    assert done.task.old(model) == run["old_after"]
-    assert done.task.val(model) == run["evaluations"][-1][1]
+    assert done.task.test(model) == pytest.approx(run["new_after"], rel=1e-6)
+    assert done.task.old(model) == pytest.approx(run["old_after"], rel=1e-6)
+    assert done.task.val(model) == pytest.approx(run["evaluations"][-1][1], rel=1e-6)
 
 
 def test_base_on_disk_is_byte_identical_afterwards(done):

@@ -267,7 +267,7 @@ def test_real_text_is_learned_and_both_methods_take_a_base_to_new_text():
             own[name if name in own else f"{head}.base.{leaf}"].data[...] = value
         assert text_loss(model, code.test, 64) == before
         rate = 1e-2 if method == "full" else 4e-2
-        losses = train(model, lambda rng: batch(rng, "code", 16), TrainConfig(60, rate)).losses
+        losses = train(model, lambda rng: batch(rng, "code", 16), TrainConfig(100, rate)).losses
         assert np.mean(losses[-10:]) < np.mean(losses[:10]) - fall, method
         assert text_loss(model, code.test, 64) < before - fall, method
 
