@@ -1,7 +1,7 @@
 """How good is a model? Two measures, each on fixed examples, so that two models can be compared.
 
 For text: the mean of -log p(next character), in nats per character. For string tasks: the share of
-words whose whole answer is right. Imports transformer.py, functional.py, data.py.
+words whose whole answer is right. Imports tensor.py, functional.py, transformer.py, data.py.
 """
 
 from __future__ import annotations

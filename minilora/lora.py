@@ -4,7 +4,7 @@ A (d_in, r) starts random and B (r, d_out) at zero, so the adapted model starts 
 model; s = lora_alpha / r. r (d_in + d_out) numbers train instead of d_in · d_out. After training
 ΔW = s A B is merged into W, or kept beside it and swapped for another. LoRA wraps: `attn.q_proj`
 becomes a LoraLinear that holds the frozen Linear. Names are PEFT's. The paper multiplies columns,
-W x + s B A x: its A and B are ours transposed. Imports nn.py, functional.py, lora_config.py.
+W x + s B A x: its A, B are ours transposed. Imports tensor, functional, nn and lora_config.py.
 """
 
 from __future__ import annotations

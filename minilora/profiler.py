@@ -8,7 +8,7 @@ functions, and takes them away again. Nothing else is changed: what the ops comp
 
 `profile_methods` profiles full fine-tuning and LoRA in turn, on the same batches, and returns plain
 numbers, from which report.py makes the table and plots.py the figure.
-Imports the floors below: tensor.py, ops.py, functional.py, optim.py, lora.py, train.py.
+Imports the floors below: tensor.py, nn.py, ops.py, functional.py, optim.py, lora.py, train.py.
 """
 
 from __future__ import annotations

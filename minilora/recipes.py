@@ -4,7 +4,7 @@
 `words-tiny` solves seven string tasks; its new ones are to reverse and to sort a word. The learning
 rates are each method's best on the validation split, or within 0.01 nats of it where a higher one
 would cost the old task much more; results are reported on the test split.
-Imports transformer.py, lora_config.py, data.py, string_tasks.py, evaluate.py, train.py.
+Imports nn.py, transformer.py, lora_config.py, data.py, string_tasks.py, evaluate.py, train.py.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ that two methods are timed under the same conditions and seen to learn side by s
 
 Everything random in step i comes from a generator seeded with (seed, i). So both methods see the
 same batches, and a run that was killed goes on from its checkpoint exactly as if it had not been.
-Imports optim.py, parallel.py, transformer.py, lora.py, files.py.
+Imports nn.py, optim.py, parallel.py, transformer.py, lora.py, files.py.
 """
 
 from __future__ import annotations
