@@ -43,6 +43,8 @@ ROWS = [
     ("full / PyTorch eager, 2 threads", "two", "eager two", "wall", (0.70, 0.78, 0.86)),
     ("LoRA q,v / full", "qv", "full", "cpu", (0.76, 0.76, 0.76)),
     ("LoRA all / full", "all", "full", "cpu", (0.86, 0.85, 0.84)),
+    ("LoRA q,v / PyTorch eager's", "qv", "eager qv", "cpu", (None, None, None)),
+    ("LoRA all / PyTorch eager's", "all", "eager all", "cpu", (None, None, None)),
     ("full / HIPS autograd", "full", "autograd", "cpu", (1 / 7, 1 / 5, None)),
     ("time per token / PyTorch", "generate", "torch generate", "cpu", (1 / 3.5, 1 / 3.2, None)),
     ("peak memory q,v / full", "qv", "full", "mib", (None, 0.82, 0.75)),
@@ -120,6 +122,7 @@ def measure(shape: str, rounds: int) -> dict[str, dict[str, list[dict]]]:
     one = {job: Worker("minilora", job, shape) for job in ("full", "qv", "all")}
     if TORCH:
         one |= {v: Worker(f"torch-{v}", "full", shape) for v in ("eager", "sdpa")}
+        one |= {f"eager {job}": Worker("torch-eager", job, shape) for job in ("qv", "all")}
     found = interleave(one, rounds, times)
     if AUTOGRAD and name != "L":
         pair = {"full": Worker("minilora", "full", shape)}
