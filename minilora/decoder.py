@@ -1,8 +1,9 @@
 """The transformer once more, for one new token per sequence, in plain NumPy.
 
 Generation needs no graph: no Tensor, no vjp, no checks of shapes that cannot change. What remains
-is a dozen lines of arithmetic per layer, which is a good second reading of transformer.py, and 3
-times as fast. q, k and v are computed in one product, and adapters are added to their weights once.
+is a dozen lines of arithmetic per layer, which is a good second reading of transformer.py, and
+twice as fast (75 instead of 150 µs a token for C = 64 and 2 layers). q, k and v are computed in one
+product, and adapters are added to their weights once.
 Imports nn.py, transformer.py, lora.py.
 """
 

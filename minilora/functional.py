@@ -428,7 +428,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, n_head: int, n_kv_head: int | Non
 def _exp_in_range(x: np.ndarray) -> bool:
     """Whether exp(x) neither overflows nor vanishes, summed or divided in float32.
 
-    Then softmax need not subtract each row's maximum, which costs 4 times as much as the exp: two
+    Then softmax need not subtract each row's maximum, which costs 3.5 times as much as the exp: two
     passes over all of x find out for a tenth of that.
     """
     return bool(x.size and x.max() < 60 and x.min() > -60)
