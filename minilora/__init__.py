@@ -23,18 +23,17 @@ from minilora.lora import (
     LoraLinear,
     active_adapter,
     add_adapter,
-    count_parameters,
     delete_adapter,
     disable_adapter,
     get_delta_weight,
     merge_adapter,
     merge_and_unload,
-    print_trainable_parameters,
     set_adapter,
     unmerge_adapter,
 )
 from minilora.lora_config import LoraConfig
 from minilora.memory import keep_freed_memory
+from minilora.methods import count_parameters, print_trainable_parameters
 from minilora.nn import Embedding, LayerNorm, Linear, Module, ModuleList, Parameter, RMSNorm
 from minilora.optim import SGD, AdamW, clip_grad_norm, warmup_cosine
 from minilora.tensor import Tensor, grad, no_grad

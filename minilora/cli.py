@@ -16,6 +16,7 @@ from pathlib import Path
 import minilora
 from minilora import commands
 from minilora.commands import QUICK_STEPS, RESULTS
+from minilora.compare import DEFAULT_METHODS, LABELS
 from minilora.recipes import BASE_MODELS, TASKS
 from minilora.train import DivergedError
 
@@ -63,6 +64,10 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("compare", "train one base model both ways and measure every cost")
     sub.add_argument("--task", choices=[*TASKS, "all"], default="code", help="default: code")
     sub.add_argument("--text", metavar="FILE", type=Path, help="a text of yours as the new task")
+    about = f"of {', '.join(LABELS)}; default: {','.join(DEFAULT_METHODS)}"
+    sub.add_argument(
+        "--methods", type=_methods, metavar="NAMES", default=DEFAULT_METHODS, help=about
+    )
     _add_lora_options(sub)
     sub.add_argument("--full-lr", type=float, metavar="RATE", help="learning rate of full tuning")
     sub.add_argument("--seeds", type=_count, default=1, metavar="N", help="repeat with N seeds")
@@ -144,6 +149,14 @@ def _seed(text: str) -> int:
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)
+
+
+def _methods(text: str) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        if name not in LABELS:
+            raise argparse.ArgumentTypeError(f"no method {name!r}; use: {', '.join(LABELS)}")
+    return names
 
 
 def _shape(text: str) -> tuple[int, int]:

@@ -27,8 +27,9 @@ from minilora.data import decode, encode, load_text, to_alphabet
 from minilora.files import write_atomically
 from minilora.generate import generate
 from minilora.hub import load_adapter, load_model, save_adapter, save_model
-from minilora.lora import add_adapter, count_parameters, lora_layers, print_trainable_parameters
+from minilora.lora import add_adapter, lora_layers
 from minilora.lora_config import LoraConfig
+from minilora.methods import count_parameters, print_trainable_parameters
 from minilora.plots import compare_figure, profile_figure, save_figure
 from minilora.profiler import profile_methods
 from minilora.recipes import BASE_MODELS, TASKS, Task, load_task, new_model, text_task
@@ -99,7 +100,9 @@ def run_compare(args: argparse.Namespace) -> None:
             QUICK_STEPS if args.quick and args.steps is None else args.steps,
         )
         seeds = list(range(args.seed, args.seed + args.seeds))
-        entries.append(compare(task, seeds, args.out, settings, args.threads, args.json, _say))
+        options = {"threads": args.threads, "quiet": args.json, "say": _say}
+        entry = compare(task, seeds, args.out, settings, methods=args.methods, **options)
+        entries.append(entry)
     results = {
         "version": minilora.__version__,
         "command": args.command_line,

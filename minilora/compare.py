@@ -1,8 +1,8 @@
 """Full fine-tuning beside LoRA: same base model, same batches, same seed, then every cost measured.
 
-A third run trains the same architecture from random weights, to show what the base is worth.
-`compare` returns one entry of results.json: plain numbers, from which the table and the figure are
-made elsewhere. Imports floors 0 to 4.
+A third run trains the same architecture from random weights, to show what the base is worth; any
+other method of methods.py can be added. `compare` returns one entry of results.json: plain numbers,
+from which the table and the figure are made elsewhere. Imports floors 0 to 4.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import copy
 import tempfile
 import tracemalloc
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from glob import escape
@@ -19,19 +19,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save
 
 from minilora.data import decode, encode
 from minilora.functional import cross_entropy
 from minilora.generate import generate
 from minilora.hub import load_model, save_adapter, save_model
-from minilora.lora import active_adapter, add_adapter, count_parameters, disable_adapter
+from minilora.lora import active_adapter, disable_adapter
 from minilora.lora_config import LoraConfig
+from minilora.methods import METHODS, count_parameters
 from minilora.optim import AdamW
 from minilora.recipes import BASE_MODELS, EXACT, Task, new_model
 from minilora.train import TrainConfig, Training, run
 from minilora.transformer import Transformer
 
-METHODS = {"full": "full fine-tuning", "lora": "LoRA", "scratch": "from scratch"}
+LABELS = {name: method.label for name, method in METHODS.items()} | {"scratch": "from scratch"}
+DEFAULT_METHODS = ("full", "lora", "scratch")
 EVALUATIONS = 12  # points of a learning curve
 
 
@@ -53,8 +56,9 @@ def compare(
     threads: int | None = None,
     quiet: bool = False,
     say: Callable[[str], None] = lambda text: None,
+    methods: Sequence[str] = DEFAULT_METHODS,
 ) -> dict[str, Any]:
-    """Train the base model of `task` with each method and each seed, and measure.
+    """Train the base model of `task` with each method (of LABELS) and each seed, and measure.
 
     Returns {"task", "about", "metric", "higher_is_better", "base", "runs", "samples"}. Checkpoints
     are kept in `out` until `forget`, so that the same call goes on where it was interrupted and
@@ -68,12 +72,16 @@ def compare(
         "about": task.about,
         "metric": task.metric,
         "higher_is_better": task.higher_is_better,
-        "base": {"new": task.test(base), "old": task.old(base)},
+        "base": {
+            "new": task.test(base),
+            "old": task.old(base),
+            "params": count_parameters(base)[1],
+        },
         "runs": [],
     }
     for seed in seeds:
-        say(f"{task.name}, seed {seed}: full fine-tuning, LoRA, and from scratch")
-        models = {method: _prepare(task, base, method, seed, settings) for method in METHODS}
+        say(f"{task.name}, seed {seed}: {', '.join(LABELS[method] for method in methods)}")
+        models = {method: _prepare(task, base, method, seed, settings) for method in methods}
         trainings = {
             method: _training(task, model, method, seed, settings, out)
             for method, model in models.items()
@@ -87,8 +95,10 @@ def compare(
         ]
         if seed == seeds[0]:
             entry["samples"] = samples(task, {"base": base, **models}, seed)
-            save_model(models["full"], out / f"{task.name}-full")
-            save_adapter(models["lora"], out / f"{task.name}-lora")
+            if "full" in models:
+                save_model(models["full"], out / f"{task.name}-full")
+            if "lora" in models:
+                save_adapter(models["lora"], out / f"{task.name}-lora")
     return entry
 
 
@@ -106,8 +116,7 @@ def _prepare(
     if method == "scratch":
         return new_model(BASE_MODELS[task.base], seed)
     model = copy.deepcopy(base)
-    if method == "lora":
-        add_adapter(model, settings.lora or task.lora, rng=np.random.default_rng((seed, 0)))
+    METHODS[method].prepare(model, settings.lora or task.lora, np.random.default_rng((seed, 0)))
     return model
 
 
@@ -115,16 +124,18 @@ def _training(
     task: Task, model: Transformer, method: str, seed: int, settings: Settings, out: Path
 ) -> Training:
     # From scratch: the rate at which the base model itself was trained.
-    lr = task.lr.get(method, BASE_MODELS[task.base].training.lr)
+    lr = BASE_MODELS[task.base].training.lr if method == "scratch" else task.lr[method]
     chosen = {"lora": settings.lr_lora, "full": settings.lr_full}.get(method)
     lr = lr if chosen is None else chosen
-    config = TrainConfig(steps=settings.steps or task.steps, lr=lr, seed=seed)
+    ratio = METHODS[method].loraplus_lr_ratio if method in METHODS else 1
+    steps = settings.steps or task.steps
+    config = TrainConfig(steps=steps, lr=lr, seed=seed, loraplus_lr_ratio=ratio)
     identity = zlib.crc32(repr((config, settings.lora or task.lora)).encode())
     return Training(
         model,
         task.batch,
         config,
-        name=METHODS[method],
+        name=LABELS[method],
         evaluate=task.val,
         evaluate_every=max(1, config.steps // EVALUATIONS),
         checkpoint=_checkpoints(out) / f"{task.name}-{method}-{seed}-{identity:08x}.safetensors",
@@ -178,7 +189,11 @@ def _measure(task: Task, training: Training, method: str, seed: int) -> dict[str
 
 
 def disk_bytes(model: Transformer) -> int:
-    """Size of what has to be kept of a tuned model: its adapter, or else all of it, as files."""
+    """Size of what has to be kept of a tuned model: its adapter as PEFT's files, a model all of
+    which was trained as Transformers' files, and of other methods the trained numbers alone."""
+    trained = {name: p.data for name, p in model.named_parameters() if p.requires_grad}
+    if not active_adapter(model) and len(trained) < len(model.parameters()):
+        return len(save(trained))
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "saved")
         (save_adapter if active_adapter(model) else save_model)(model, folder)

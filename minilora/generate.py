@@ -2,7 +2,7 @@
 
 The prompt goes through the model at once, after that only the new token; what earlier positions
 offer to attention is read from the KV cache. Imports tensor.py, functional.py, transformer.py,
-decoder.py.
+decoder.py, methods.py.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 
 from minilora import functional as F
 from minilora.decoder import Decoder, is_plain
+from minilora.methods import PromptEmbedding
 from minilora.tensor import Tensor, no_grad
 from minilora.transformer import KVCache, Transformer
 
@@ -48,12 +49,13 @@ def generate(
         raise ValueError("sampling needs rng=np.random.default_rng(seed), or temperature=0")
     block, cache = model.config.block_size, None
     decode = Decoder(model) if is_plain(model) else partial(_decode, model)
+    prompted = isinstance(getattr(model, "tok_embed", None), PromptEmbedding)  # cannot use a cache
     B, T = prompt.shape
     ids = np.concatenate([prompt, np.zeros((B, max_new_tokens), np.int64)], axis=1)
     for end in range(T, T + max_new_tokens):
         if cache is None or cache[0].length == block:  # read many tokens at once
             start = max(0, end - block) if cache is None else end - max(1, block // 2)
-            cache = [KVCache() for _ in model.layers]
+            cache = None if prompted else [KVCache() for _ in model.layers]
             logits = model(ids[:, start:end], cache=cache).data[:, -1]  # (B, T, V) -> (B, V)
         else:
             logits = decode(ids[:, end - 1], cache)

@@ -7,6 +7,7 @@ adapter_model.safetensors. Nothing is ever pickled: opening a pickle can run any
 We write ΔW = s A B with A (d_in, r) and B (r, d_out). The paper and PEFT write ΔW = s B A with
 lora_A.weight (r, d_in) and lora_B.weight (d_out, r). The roles of A and B are the same, and so are
 the numbers, transposed: lora_A.weight = A.T and lora_B.weight = B.T, for (A B).T = B.T A.T.
+DoRA's m is lora_magnitude_vector (d_out).
 Sources: the safetensors format; lora/config.py and save_and_load.py of PEFT 0.21.
 Imports transformer.py, lora.py, lora_config.py, nn.py, hf_layouts.py, peft_layouts.py, files.py.
 """
@@ -41,6 +42,7 @@ from minilora.peft_layouts import (
     Factors,
     adapters_from_hf,
     adapters_to_hf,
+    factors_of,
     our_options,
     peft_options,
     read_options,
@@ -109,9 +111,11 @@ def load_model(name_or_folder: str | Path) -> Transformer:
 def save_adapter(model: Transformer, folder: str | Path, name: str | None = None) -> None:
     """Write the active (or the named) adapter as PEFT's two files.
 
-    Adapters of GPT-2's q, k and v become one of c_attn with the same ΔW. Raises ValueError, and
-    writes nothing, for an adapter that is not there, for NaN or infinity, and where c_attn would
-    have to be both adapted and trained whole.
+    Adapters of GPT-2's q, k and v become one of c_attn with the same ΔW. PiSSA and OLoRA are
+    written as what they add to the whole of W, which is an adapter of twice the rank. Raises
+    ValueError, and writes nothing, for an adapter that is not there, for NaN or infinity, where
+    c_attn would have to be both adapted and trained whole, and for PiSSA or OLoRA beside a base
+    that is no longer the one they started from.
     """
     name = name or active_adapter(model)
     if name is None or name not in adapters(model):
@@ -119,12 +123,13 @@ def save_adapter(model: Transformer, folder: str | Path, name: str | None = None
         what = "active adapter" if name is None else f"adapter {name!r}"
         raise ValueError(f"there is no {what} to save; adapters of this model: {known}")
     config, where = adapters(model)[name].config, _places_in(model)
+    base = _values(model)
     layers = {
-        path: Factors(layer.lora_A[name].data, layer.lora_B[name].data, layer.scaling[name])
+        path: factors_of(layer, name, config.init_lora_weights, base[f"{path}.weight"])
         for path, layer in lora_layers(model).items()
         if name in layer.lora_A
     }
-    factors = adapters_to_hf(layers, where)
+    factors = adapters_to_hf(layers, where, to_hf(base, where))
     copied = {_slot_names(model)[id(s.owner), s.attribute] for s in adapters(model)[name].copies}
     whole = {where[n.removesuffix(".weight")].path for n in copied if n.endswith(".weight")}
     if both := sorted(whole & factors.keys()):
@@ -135,6 +140,8 @@ def save_adapter(model: Transformer, folder: str | Path, name: str | None = None
     tensors: Arrays = {}
     for path, f in factors.items():
         tensors[f"{path}.lora_A.weight"], tensors[f"{path}.lora_B.weight"] = f.A.T, f.B.T
+        if f.m is not None:
+            tensors[f"{path}.lora_magnitude_vector"] = f.m
     for key, array in to_hf(_values(model, name), where).items():
         path, _, kind = key.rpartition(".")
         if path in whole or (kind == "bias" and _bias_trains(config.bias, path, factors)):
@@ -149,9 +156,9 @@ def save_adapter(model: Transformer, folder: str | Path, name: str | None = None
 def load_adapter(model: Transformer, folder: str | Path, name: str = "default") -> None:
     """Add an adapter that minilora or PEFT wrote to the model, active and trainable.
 
-    A c_attn adapter becomes three, for q, k and v, each with the same A and a third of B. All or
-    nothing: raises FileNotFoundError or ValueError, which says what to do, and then the model is
-    as it was.
+    A c_attn adapter becomes three, for q, k and v, each with the same A and a third of B and of
+    DoRA's m. All or nothing: raises FileNotFoundError or ValueError, which says what to do, and
+    then the model is as it was.
     """
     folder = Path(folder)
     written = _read_json(_require_files(folder, _ADAPTER))
@@ -176,14 +183,18 @@ def load_adapter(model: Transformer, folder: str | Path, name: str = "default") 
     factors = {}
     for path in _adapted(found):
         A, B = found[f"{path}.lora_A.weight"].T, found[f"{path}.lora_B.weight"].T
-        factors[path] = Factors(A, B, peft.rank_and_scale(path)[1])
-    layers = adapters_from_hf(factors, where, changed if peft.bias == "lora_only" else ())
+        m = found.get(f"{path}.lora_magnitude_vector")
+        factors[path] = Factors(A, B, peft.rank_and_scale(path)[1], m)
+    keep = changed if peft.bias == "lora_only" else ()
+    layers = adapters_from_hf(factors, where, hf_base, keep)
     whole = tuple(n.removesuffix(".weight") for n in plain if n.endswith(".weight"))
     add_adapter(model, our_options(peft, layers, whole), name, rng=np.random.default_rng(0))
     wrapped, names = lora_layers(model), _slot_names(model)
     for path, f in layers.items():
         wrapped[path].lora_A[name].data[...] = f.A
         wrapped[path].lora_B[name].data[...] = f.B
+        if f.m is not None:
+            wrapped[path].lora_magnitude[name].data[...] = f.m
     for slot in adapters(model)[name].copies:
         slot.copy.data[...] = plain[names[id(slot.owner), slot.attribute]]
 
@@ -193,7 +204,7 @@ def _places_in(model: Transformer) -> Places:
     where = places(model.config)
     strange = []
     for name, _ in model.named_parameters():
-        owner = re.sub(r"\.(base|lora_A|lora_B)$", "", name.rpartition(".")[0])
+        owner = re.sub(r"\.(base|lora_(A|B|magnitude))$", "", name.rpartition(".")[0])
         strange += [name] if owner not in where else []
     if strange:
         raise ValueError(f"a plain Transformer has no {', '.join(strange)}; remove what added them")
@@ -271,6 +282,7 @@ def _adapter_shapes(
             d_in, d_out = reversed(shape) if transposed[path] else shape
             shapes[f"{path}.lora_A.weight"] = (r, d_in)
             shapes[f"{path}.lora_B.weight"] = (d_out, r)
+            shapes |= {f"{path}.lora_magnitude_vector": (d_out,)} if peft.use_dora else {}
     whole = {
         key.removesuffix(".weight") for key in found if key.endswith(".weight") and key in base
     }

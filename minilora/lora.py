@@ -4,12 +4,11 @@ A (d_in, r) starts random and B (r, d_out) at zero, so the adapted model starts 
 model; s = lora_alpha / r. r (d_in + d_out) numbers train instead of d_in · d_out. After training
 ΔW = s A B is merged into W, or kept beside it and swapped for another. LoRA wraps: `attn.q_proj`
 becomes a LoraLinear that holds the frozen Linear. Names are PEFT's. The paper multiplies columns,
-W x + s B A x: its A, B are ours transposed. Imports tensor, functional, nn and lora_config.py.
+W x + s B A x: its A, B are ours transposed. Imports tensor, functional, nn, lora_config, lora_init.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 
 from minilora import functional as F
 from minilora.lora_config import CopiedParameter, LoraConfig, find_targets, parameters_to_copy
+from minilora.lora_init import PART_OF_W, initial_factors
 from minilora.nn import Linear, Module, Parameter, Rng
 from minilora.tensor import Tensor
 
@@ -31,21 +31,20 @@ class LoraLinear(Module):
         self.lora_B: dict[str, Parameter] = {}
         self.scaling: dict[str, float] = {}
         self.dropout: dict[str, float] = {}
+        self.lora_magnitude: dict[str, Parameter] = {}  # DoRA's m
+        self.residual: dict[str, Tensor] = {}  # W without s A B as it started: PiSSA, OLoRA
         self.active: str | None = None
         self.unmerged_weight: np.ndarray | None = None  # W as it was before merging
 
     def add(self, name: str, path: str, config: LoraConfig, rng: Rng) -> None:
-        (d_in, d_out), (r, scale) = self.base.weight.shape, config.rank_and_scale(path)
-        if config.init_lora_weights == "gaussian":
-            A = rng.standard_normal((d_in, r)) / r
-        else:
-            A = rng.uniform(-1, 1, (d_in, r)) / math.sqrt(d_in)
-        B = np.zeros((r, d_out))
-        if config.init_lora_weights is False:
-            B = rng.uniform(-1, 1, (r, d_out)) / math.sqrt(r)
-        self.lora_A[name] = Parameter(A.astype(self.base.weight.dtype))
-        self.lora_B[name] = Parameter(B.astype(self.base.weight.dtype))
-        self.scaling[name], self.dropout[name] = scale, config.lora_dropout
+        W, (r, s) = self.base.weight.data, config.rank_and_scale(path)
+        A, B = initial_factors(W, r, s, config.init_lora_weights, rng)
+        self.lora_A[name], self.lora_B[name] = Parameter(A), Parameter(B)
+        self.scaling[name], self.dropout[name] = s, config.lora_dropout
+        if config.init_lora_weights in PART_OF_W:
+            self.residual[name] = Tensor(W - A @ B * s)
+        if config.use_dora:
+            self.lora_magnitude[name] = Parameter(np.linalg.norm(W, axis=0))
 
     def __call__(self, x: Tensor, rng: Rng | None = None) -> Tensor:
         """x (..., d_in) -> (..., d_out). rng draws the adapter's dropout; None switches it off."""
@@ -53,14 +52,27 @@ class LoraLinear(Module):
         if name is None or self.unmerged_weight is not None:
             return F.linear(x, W, b)
         A, B, s = self.lora_A[name], self.lora_B[name], self.scaling[name]
+        frozen, m = self.residual.get(name, W), self.lora_magnitude.get(name)
+        bias = b if m is None else None
         drops = rng is not None and self.dropout[name] > 0
         if drops or 16 * x.size < W.size:  # few rows for d_out: do not form the whole of A B
-            return F.linear(x, W, b) + (F.dropout(x, self.dropout[name], rng) @ A) @ B * s
-        return F.lora_linear(x, W, b, A, B, s)  # the same as one fused op
+            y = F.linear(x, frozen, bias) + (F.dropout(x, self.dropout[name], rng) @ A) @ B * s
+        else:
+            y = F.lora_linear(x, frozen, bias, A, B, s)  # the same as one fused op
+        if m is not None:  # DoRA: y = x V · m / ‖V‖ + b with V = W + s A B; ‖V‖ has no gradient
+            y = y * (m / np.linalg.norm(frozen.data + A.data @ B.data * s, axis=0))
+        return y if bias is b else y + b
 
     def delta_weight(self, name: str) -> np.ndarray:
-        """ΔW = s A B   (d_in, d_out)"""
-        return self.lora_A[name].data @ self.lora_B[name].data * self.scaling[name]
+        """ΔW = s A B   (d_in, d_out); in general what the weight has become, minus W."""
+        W = self.base.weight.data if self.unmerged_weight is None else self.unmerged_weight
+        delta = self.lora_A[name].data @ self.lora_B[name].data * self.scaling[name]
+        if name in self.residual:
+            delta += self.residual[name].data - W
+        if name in self.lora_magnitude:
+            m = self.lora_magnitude[name].data / np.linalg.norm(W + delta, axis=0)
+            delta = (W + delta) * m - W
+        return delta
 
     def merge(self) -> None:
         if self.active is not None:
@@ -123,8 +135,9 @@ def set_adapter(model: Module, name: str) -> None:
     model.requires_grad_(False)  # before copies take the place of the base's own
     _activate(model, name)
     for layer in lora_layers(model).values():
-        if name in layer.lora_A:
-            layer.lora_A[name].requires_grad = layer.lora_B[name].requires_grad = True
+        for kind in (layer.lora_A, layer.lora_B, layer.lora_magnitude):
+            if name in kind:
+                kind[name].requires_grad = True
     for slot in adapters(model)[name].copies:
         slot.copy.requires_grad = True
 
@@ -137,7 +150,7 @@ def delete_adapter(model: Module, name: str) -> None:
         _activate(model, None)
     del adapters(model)[name]
     for path, layer in lora_layers(model).items():
-        for kept in (layer.lora_A, layer.lora_B, layer.scaling, layer.dropout):
+        for kept in [value for value in vars(layer).values() if isinstance(value, dict)]:
             kept.pop(name, None)
         if not layer.lora_A:
             model.set_submodule(path, layer.base)
@@ -191,18 +204,6 @@ def get_delta_weight(model: Module, path: str, name: str | None = None) -> np.nd
     if name is None or path not in layers or name not in layers[path].lora_A:
         raise KeyError(f"adapter {name!r} does not adapt {path!r}; adapted: {', '.join(layers)}")
     return layers[path].delta_weight(name)
-
-
-def count_parameters(model: Module) -> tuple[int, int]:
-    """(how many numbers train, how many there are)"""
-    trainable, every = model.trainable_parameters(), model.parameters()
-    return sum(p.size for p in trainable), sum(p.size for p in every)
-
-
-def print_trainable_parameters(model: Module) -> None:
-    trainable, total = count_parameters(model)
-    share = f"trainable%: {100 * trainable / total:.4f}"
-    print(f"trainable params: {trainable:,} || all params: {total:,} || {share}")
 
 
 def _activate(model: Module, name: str | None) -> None:

@@ -1,7 +1,7 @@
 """What to adapt, and how: the options of LoRA under PEFT's names, and what they select in a model.
 
 Kept apart from lora.py so that there the method can be read without the bookkeeping.
-Imports nn.py.
+Imports nn.py, lora_init.py.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from minilora.lora_init import INITS
 from minilora.nn import Embedding, Linear, Module, Parameter
 
 Patterns = str | Sequence[str]
@@ -27,8 +28,10 @@ class LoraConfig:
     lora_dropout: probability of dropping an input of the adapter, in [0, 1).
     bias: which biases train too: "none", "all", or "lora_only" (those of the adapted Linears).
     use_rslora: s = lora_alpha / sqrt(r) instead of lora_alpha / r (Kalajdzievski 2023).
-    init_lora_weights: True: A uniform in ±1/sqrt(d_in); "gaussian": A normal with std 1/r; both
-        with B = 0. False: B random too, so that the adapted model does not start at the base.
+    use_dora: train the length of every column of W apart from its direction: W' = m V / ‖V‖ by
+        columns, V = W + s A B, m starting as ‖W‖ (Liu et al. 2024).
+    init_lora_weights: True, "gaussian", "pissa" or "olora": see lora_init.py. False: B random too,
+        so that the adapted model does not start at the base.
     rank_pattern, alpha_pattern: exceptions to r and lora_alpha, by regular expression of a path's
         end.
     layers_to_transform: the numbers of the layers to adapt (default: all).
@@ -44,6 +47,7 @@ class LoraConfig:
     lora_dropout: float = 0.0
     bias: str = "none"
     use_rslora: bool = False
+    use_dora: bool = False
     init_lora_weights: bool | str = True
     rank_pattern: dict[str, int] = field(default_factory=dict)
     alpha_pattern: dict[str, float] = field(default_factory=dict)
@@ -56,8 +60,8 @@ class LoraConfig:
             raise ValueError(f"the rank must be at least 1, got {lowest}: r=0 would train nothing")
         if self.bias not in ("none", "all", "lora_only"):
             raise ValueError(f'bias must be "none", "all" or "lora_only", got {self.bias!r}')
-        if self.init_lora_weights not in (True, False, "gaussian"):
-            raise ValueError('init_lora_weights must be True, False or "gaussian"')
+        if self.init_lora_weights not in INITS:
+            raise ValueError(f"init_lora_weights must be one of {INITS}")
         if not 0 <= self.lora_dropout < 1:
             raise ValueError(f"lora_dropout must lie in [0, 1), got {self.lora_dropout}")
         texts = [p for p in (self.target_modules, self.exclude_modules) if isinstance(p, str)]

@@ -70,7 +70,8 @@ class AdamW:
     with m̂ = m / (1-β₁ᵗ), v̂ = v / (1-β₂ᵗ). Only matrices decay, not biases or norms' weights.
 
     All parameters become views into one array, so that a step is a dozen operations on long arrays
-    whatever the number of parameters. Raises ValueError for frozen parameters or none at all.
+    whatever the number of parameters. lr_factors, one for each parameter, multiply lr (LoRA+).
+    Raises ValueError for frozen parameters or none at all.
     """
 
     def __init__(
@@ -80,13 +81,20 @@ class AdamW:
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.01,
+        lr_factors: Sequence[float] | None = None,
     ) -> None:
-        self.params = sorted(_check(params), key=lambda p: p.ndim < 2)  # matrices first
+        factors = [1.0] * len(params) if lr_factors is None else lr_factors
+        pairs = sorted(zip(_check(params), factors, strict=True), key=lambda pair: pair[0].ndim < 2)
+        self.params = [p for p, _ in pairs]  # matrices first
         self.lr, self.betas, self.eps, self.weight_decay = lr, betas, eps, weight_decay
         self.t = 0
         self.flat = np.concatenate([p.data.ravel() for p in self.params])
         self.m, self.v = np.zeros_like(self.flat), np.zeros_like(self.flat)
         self._g, self._scratch = np.empty_like(self.flat), np.empty_like(self.flat)
+        self._factors = None
+        if lr_factors is not None:
+            sizes = [p.size for p in self.params]
+            self._factors = np.repeat([f for _, f in pairs], sizes).astype(self.flat.dtype)
         self._decaying = sum(p.size for p in self.params if p.ndim >= 2)
         ends = np.cumsum([p.size for p in self.params])
         self._slices = [slice(end - p.size, end) for p, end in zip(self.params, ends, strict=True)]
@@ -114,6 +122,8 @@ class AdamW:
         scratch += self.eps
         np.divide(self.m, scratch, out=scratch)
         scratch *= self.lr / (1 - beta1**self.t)
+        if self._factors is not None:
+            scratch *= self._factors
         if self.weight_decay:
             self.flat[: self._decaying] *= 1 - self.lr * self.weight_decay
         self.flat -= scratch

@@ -2,7 +2,7 @@
 
 A plot function takes the rows that an experiment returned and draws on Axes; it computes nothing
 that is not in the rows. The colours are Okabe and Ito's (2008), told apart by colour-blind readers
-and, being of different lightness and line style, in grey. Imports compare.py, files.py.
+and, being of different lightness and line style, in grey. Imports compare.py, files.py, methods.py.
 """
 
 from __future__ import annotations
@@ -19,10 +19,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from minilora.compare import METHODS
+from minilora.compare import LABELS
 from minilora.files import write_atomically
+from minilora.methods import METHODS
 
 COLORS = {"full": "#0072B2", "lora": "#E69F00", "scratch": "#999999"}
+FAMILY_COLORS = {
+    "full": COLORS["full"],
+    "selective": "#56B4E9",
+    "additive": "#009E73",
+    "reparameterized": COLORS["lora"],
+    "scratch": COLORS["scratch"],
+}
+FAMILY_MARKERS = {"full": "o", "selective": "^", "additive": "D", "reparameterized": "s"}
 _LINES = {"full": "-", "lora": "-", "scratch": ":"}
 _MARKERS = {"full": "o", "lora": "s", "scratch": ""}
 _STYLE: Any = {
@@ -57,18 +66,51 @@ def style() -> Iterator[None]:
 
 
 def compare_figure(entry: dict[str, Any]) -> Figure:
-    """Two panels for one entry of results.json: what was learned, and what it cost."""
+    """Two panels for one entry of results.json: what was learned, and what it cost. With other
+    methods than full fine-tuning and LoRA: how much each trained for what it learned and lost."""
+    methods = {run["method"] for run in entry["runs"]}
     with style():
         figure = Figure(figsize=(11, 4.4), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
-        plot_learning_curves(entry, left)
-        plot_costs(entry, right)
+        if {"full", "lora"} <= methods <= COLORS.keys():
+            plot_learning_curves(entry, left)
+            plot_costs(entry, right)
+        else:
+            plot_methods(entry, left, "new")
+            plot_methods(entry, right, "old")
     return figure
+
+
+def plot_methods(entry: dict[str, Any], ax: Axes, which: str) -> Axes:
+    """A point for each method: how much it trained, and its quality on the "new" or "old" task."""
+    base, higher = entry["base"], entry["higher_is_better"]
+    for name in dict.fromkeys(run["method"] for run in entry["runs"]):
+        runs = [run for run in entry["runs"] if run["method"] == name]
+        values = [run[f"{which}_after"] for run in runs]
+        family = METHODS[name].family if name in METHODS else "scratch"
+        x, y = runs[0]["trainable_params"], mean(values)
+        color, marker = FAMILY_COLORS[family], FAMILY_MARKERS.get(family, "x")
+        ax.plot([x, x], [min(values), max(values)], color=color, lw=1.5)
+        ax.plot(x, y, marker, color=color, ms=7)
+        ax.annotate(LABELS[name], (x, y), xytext=(6, 4), textcoords="offset points", fontsize=8.5)
+    ax.axhline(base[which], color="black", lw=1, ls=":")
+    ax.annotate("base model", (0, base[which]), xycoords=("axes fraction", "data"),
+                xytext=(4, 3), textcoords="offset points", fontsize=8.5)  # fmt: skip
+    ax.set_xscale("log")
+    ax.margins(x=0.15)
+    ax.set_xlabel("trainable parameters")
+    better = "higher" if higher else "lower"
+    ax.set_ylabel(f"test: {entry['metric']} ({better} is better)")
+    if higher:
+        ax.yaxis.set_major_formatter(PercentFormatter(1))
+    about = {"new": f"New task: {entry['about']}", "old": "Old task, what the base could do"}
+    ax.set_title(textwrap.fill(about[which], 52), parse_math=False)
+    return ax
 
 
 def plot_learning_curves(entry: dict[str, Any], ax: Axes) -> Axes:
     """Quality on the new task's validation split by step: mean of the seeds, and their range."""
-    for method, label in METHODS.items():
+    for method, label in LABELS.items():
         runs = [run["evaluations"] for run in entry["runs"] if run["method"] == method]
         if not runs:
             continue
@@ -154,7 +196,7 @@ def plot_profile(result: dict[str, Any], ax: Axes) -> Axes:
     for method, offset in (("full", -0.2), ("lora", 0.2)):
         rows = [i + offset for i in range(len(bars))]
         forward, backward = zip(*(spent[method] for _, spent in bars), strict=True)
-        name, color = METHODS[method], COLORS[method]
+        name, color = LABELS[method], COLORS[method]
         ax.barh(rows, forward, 0.38, color=color, label=f"{name}: forward")
         ax.barh(rows, backward, 0.38, forward, color=color, alpha=0.45, label=f"{name}: backward")
     ax.set_yticks(range(len(bars)), [name for name, _ in bars])

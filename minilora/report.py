@@ -18,10 +18,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from minilora.compare import METHODS
+from minilora.compare import LABELS
 
-_NAMES = {"base": "base model"} | METHODS
-_STYLES = {"base": "", "full": "blue", "lora": "yellow", "scratch": "dim"}
+_NAMES = {"base": "base model"} | LABELS
+_STYLES = dict.fromkeys(_NAMES, "") | {"full": "blue", "lora": "yellow", "scratch": "dim"}
 
 
 def human_bytes(n: float) -> str:
@@ -65,8 +65,7 @@ def compare_table(entry: dict[str, Any]) -> Table:
 
     row("learning rate", "lr", lambda v: f"{v:g}")
     row("trainable parameters", "trainable_params", lambda v: f"{v:,.0f}")
-    base_size = runs["full"][0]["total_params"]
-    row("  of the base's", "trainable_params", lambda v: f"{v / base_size:.1%}")
+    row("  of the base's", "trainable_params", lambda v: f"{v / entry['base']['params']:.1%}")
     row("optimizer state", "optimizer_bytes", human_bytes)
     row("on disk", "disk_bytes", human_bytes)
     row("peak memory of a step", "peak_memory_bytes", human_bytes)
@@ -80,6 +79,38 @@ def compare_table(entry: dict[str, Any]) -> Table:
         ))  # fmt: skip
     detached = (_detached(runs[m], entry["base"]["old"], quality) for m in methods)
     table.add_row("  adapter detached", *detached)
+    return table
+
+
+def methods_table(entry: dict[str, Any]) -> Table:
+    """A row for each method: where there are too many for columns."""
+    quality = _quality(entry)
+    new, old = (quality(entry["base"][key]) for key in ("new", "old"))
+    table = Table(
+        title=escape(f"{entry['about']}: {entry['runs'][0]['steps']} steps"),
+        caption=f"Quality on the test split: {entry['metric']}, "
+        f"{'higher' if entry['higher_is_better'] else 'lower'} is better; mean over the seeds "
+        f"(lowest to highest). The base model: new task {new}, old task {old}.",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("method", no_wrap=True)
+    for name in ("rate", "trainable", "share", "on disk", "ms/step", "new task", "old task"):
+        table.add_column(name, justify="right")
+    for method in dict.fromkeys(run["method"] for run in entry["runs"]):
+        runs = [run for run in entry["runs"] if run["method"] == method]
+        trained = runs[0]["trainable_params"]
+        table.add_row(
+            _NAMES[method],
+            f"{runs[0]['lr']:g}",
+            f"{trained:,}",
+            f"{trained / entry['base']['params']:.1%}",
+            human_bytes(runs[0]["disk_bytes"]),
+            f"{1000 * mean(run['seconds_per_step'] for run in runs):.1f}",
+            _spread(runs, "new_after", quality),
+            _spread(runs, "old_after", quality),
+            style=_STYLES[method],
+        )
     return table
 
 
@@ -112,11 +143,10 @@ def improvement(entry: dict[str, Any]) -> tuple[float, float]:
 def summary(entry: dict[str, Any]) -> str:
     """One sentence with what was measured."""
     lora = next(run for run in entry["runs"] if run["method"] == "lora")
-    full = next(run for run in entry["runs"] if run["method"] == "full")
     share, short = improvement(entry)
     unit = f"{100 * short:.1f} points" if entry["higher_is_better"] else f"{short:.2f} nats"
     side = "ahead of it" if share > 1 else "short of it"
-    part = lora["trainable_params"] / full["total_params"]
+    part = lora["trainable_params"] / entry["base"]["params"]
     trained = f"LoRA trained {part:.1%} of the parameters"
     if math.isnan(share):
         return f"{trained}; so far full fine-tuning has not improved on the base model."
@@ -149,8 +179,10 @@ def sample_panels(entry: dict[str, Any]) -> Group:
 
 
 def print_comparison(entry: dict[str, Any], console: Console) -> None:
-    console.print(compare_table(entry))
-    console.print(summary(entry), style="bold")
+    methods = {run["method"] for run in entry["runs"]}
+    console.print(compare_table(entry) if len(methods) <= 3 else methods_table(entry))
+    if {"full", "lora"} <= methods:
+        console.print(summary(entry), style="bold")
     console.print(sample_panels(entry))
 
 
@@ -173,7 +205,7 @@ def print_profile(result: dict[str, Any], console: Console) -> None:
 def profile_table(result: dict[str, Any], methods: list[str]) -> Table:
     """A row per op, the costliest first; for each method, what it costs in one step."""
     r = result["lora"]["r"]
-    names = " and ".join(METHODS[m] + (f" (rank {r})" if m == "lora" else "") for m in methods)
+    names = " and ".join(LABELS[m] + (f" (rank {r})" if m == "lora" else "") for m in methods)
     size = f"{result['batch']} x {result['length']} tokens, mean of {result['steps']} steps"
     table = Table(
         title=escape(f"{result['model']}, {names}: {size}"),

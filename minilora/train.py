@@ -53,7 +53,8 @@ class TrainingInterrupted(KeyboardInterrupt):
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train. Each step's rate is lr times warmup_cosine's factor, which rises for `warmup`
-    steps and falls to a tenth; clip is the highest joint length of the gradient."""
+    steps and falls to a tenth; clip is the highest joint length of the gradient. LoRA+ (Hayou et
+    al. 2024) trains every lora_B at loraplus_lr_ratio times the rate."""
 
     steps: int
     lr: float
@@ -62,6 +63,7 @@ class TrainConfig:
     betas: tuple[float, float] = (0.9, 0.99)
     clip: float = 1.0
     seed: int = 0
+    loraplus_lr_ratio: float = 1.0
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -112,7 +114,11 @@ class Training:
         self._fingerprint = self._identify() if checkpoint else {}
         self.params = model.trainable_parameters()
         self.optimizer = AdamW(
-            self.params, config.lr, config.betas, weight_decay=config.weight_decay
+            self.params,
+            config.lr,
+            config.betas,
+            weight_decay=config.weight_decay,
+            lr_factors=_lr_factors(model, config.loraplus_lr_ratio),
         )
         if checkpoint and checkpoint.exists():
             self._resume(checkpoint)
@@ -210,6 +216,13 @@ class Training:
             )
         self.optimizer.load_state(state)
         self.history = history
+
+
+def _lr_factors(model: Transformer, ratio: float) -> list[float] | None:
+    if ratio == 1:
+        return None
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    return [ratio if ".lora_B." in name else 1.0 for name in trained]
 
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], History]:

@@ -3,8 +3,7 @@
 ids (B, T) -> embedding (B, T, C) -> n_layer blocks -> norm -> logits (B, T, V). Each block adds two
 things to the stream: what attention gathers from earlier positions, and what an MLP makes of each
 position alone. q, k and v are separate Linears, so that LoRA has clear targets.
-Sources: Radford et al. 2019 (GPT-2), Touvron et al. 2023 (Llama).
-Imports tensor.py, nn.py, functional.py.
+Sources: Radford et al. 2019 (GPT-2), Touvron et al. 2023 (Llama). Imports tensor, nn, functional.
 """
 
 from __future__ import annotations

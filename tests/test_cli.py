@@ -86,10 +86,8 @@ def asked(monkeypatch, finished):
     calls = []
     entry = json.loads(finished.stdout)["tasks"][0]
 
-    def compare(task, seeds, out, settings, threads, quiet, say):
-        calls.append(
-            SimpleNamespace(task=task, seeds=seeds, out=out, settings=settings, threads=threads)
-        )
+    def compare(task, seeds, out, settings, **options):
+        calls.append(SimpleNamespace(task=task, seeds=seeds, out=out, settings=settings, **options))
         return entry | {"task": task.name}
 
     monkeypatch.setattr(commands, "compare", compare)

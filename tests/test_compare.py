@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import minilora as ml
-from minilora.compare import METHODS, Settings, compare, forget, step_memory
+from minilora.compare import DEFAULT_METHODS, Settings, compare, forget, step_memory
 from minilora.evaluate import exact_match, text_loss
 from minilora.hub import ASSETS
 from minilora.lora import lora_layers
@@ -99,9 +99,9 @@ def test_entry_has_the_keys_of_results_json(done):
         "about",
         "samples",
     }
-    assert set(entry["base"]) == {"new", "old"}
+    assert set(entry["base"]) == {"new", "old", "params"}
     assert [(run["method"], run["seed"]) for run in entry["runs"]] == [
-        (method, seed) for seed in done.seeds for method in METHODS
+        (method, seed) for seed in done.seeds for method in DEFAULT_METHODS
     ]
     for run in entry["runs"]:
         assert set(run) == RUN_KEYS | {"evaluations"}
@@ -121,7 +121,8 @@ def test_entry_is_json_without_nan(done):
 
 def test_base_is_measured_before_training(done):
     base = ml.load_model(done.task.base)
-    assert done.entry["base"] == {"new": done.task.test(base), "old": done.task.old(base)}
+    measured = {"new": done.task.test(base), "old": done.task.old(base)}
+    assert done.entry["base"] == measured | {"params": sum(p.size for p in base.parameters())}
 
 
 def test_detached_adapter_is_exactly_the_base_again(done):
@@ -173,13 +174,13 @@ def test_step_of_lora_needs_less_memory_at_its_peak(done):
 def test_all_methods_see_the_same_batches(done):
     counts = Counter(done.drawn)
     assert len(counts) == done.steps * len(done.seeds)
-    assert all(count % len(METHODS) == 0 for count in counts.values())
-    steps = done.drawn[-len(METHODS) * done.steps :]  # of the last seed, in turn
+    assert all(count % len(DEFAULT_METHODS) == 0 for count in counts.values())
+    steps = done.drawn[-len(DEFAULT_METHODS) * done.steps :]  # of the last seed, in turn
     assert all(len(set(steps[i : i + 3])) == 1 for i in range(0, len(steps), 3))
 
 
 def test_full_and_lora_start_from_the_same_base_and_part_then(done):
-    full, lora, scratch = (of(done, method) for method in METHODS)
+    full, lora, scratch = (of(done, method) for method in DEFAULT_METHODS)
     assert full["losses"][0] == lora["losses"][0] != scratch["losses"][0]
     assert full["evaluations"][0] == lora["evaluations"][0]
     assert full["losses"][1:] != lora["losses"][1:]
@@ -231,7 +232,7 @@ def test_every_method_writes_after_every_prompt(done):
     written = done.entry["samples"]
     assert tuple(written) == done.task.prompts
     for texts in written.values():
-        assert list(texts) == ["base", *METHODS]
+        assert list(texts) == ["base", *DEFAULT_METHODS]
         for text in texts.values():
             if done.task.name == "code":
                 assert len(text) == 160

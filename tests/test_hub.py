@@ -1202,7 +1202,6 @@ def test_unknown_options_are_named_in_one_warning_at_the_callers_line(tmp_path):
 BAD_OPTIONS = [
     (dict(peft_type="IA3"), "peft_type='IA3' is not supported, only 'LORA'"),
     (dict(peft_type=None), "peft_type=None"),
-    (dict(use_dora=True), "use_dora=True is not supported"),
     (dict(lora_bias=True), "lora_bias=True"),
     (dict(layer_replication=[[0, 1]]), "layer_replication"),
     (dict(trainable_token_indices=[0]), "trainable_token_indices"),
@@ -1277,6 +1276,7 @@ UNFIT = [
     (dict(config=dict(bias="all")), "missing layers.1.mlp_norm.bias"),
     (dict(config=dict(bias="lora_only")), "missing layers.0.attn.v_proj.bias"),
     (dict(config=dict(modules_to_save=["norm"])), "missing norm.weight"),
+    (dict(config=dict(use_dora=True)), r"missing .*q_proj.lora_magnitude_vector \(8,\)"),
     (dict(config=dict(modules_to_save=["score"])), "modules_to_save='score' of the adapter is not"),
     (dict(tensors={f"{Q}lora_magnitude_vector": np.ones(C)}), "unexpected .*lora_magnitude_vector"),
     (dict(tensors={"base_model.model.norm.bias": np.ones(C)}), "unexpected norm.bias"),

@@ -20,16 +20,17 @@ PACKAGE = Path(minilora.__file__).parent
 FLOORS = {
     0: "memory tensor ops functional gradcheck",
     1: "nn",
-    2: "transformer optim data string_tasks lora_config files",
-    3: "lora",
-    4: "decoder generate parallel train evaluate hub hf_layouts peft_layouts recipes",
-    5: "compare plots report doctor profiler",
+    2: "transformer optim data string_tasks lora_config lora_init files",
+    3: "lora methods",
+    4: "decoder generate parallel train evaluate hub hf_layouts peft_layouts recipes "
+    "analysis counting",
+    5: "compare plots report doctor profiler study check",
     6: "commands cli __main__",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 ORDER_OF_FLOOR_0 = FLOORS[0].split()
 ONLY = {
-    "lora_config": {"nn"},
+    "lora_config": {"nn", "lora_init"},
     "files": set(),
     "memory": set(),
 }  # the whole of what these may import of the package

@@ -9,7 +9,8 @@ import math
 import numpy as np
 import pytest
 
-from minilora.lora import LoraConfig, add_adapter, count_parameters
+from minilora.lora import LoraConfig, add_adapter
+from minilora.methods import count_parameters
 from minilora.optim import SGD, AdamW, clip_grad_norm, warmup_cosine
 from minilora.tensor import Tensor
 from minilora.transformer import Transformer, TransformerConfig

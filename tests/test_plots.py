@@ -13,7 +13,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from minilora.compare import METHODS
+from minilora.compare import DEFAULT_METHODS, LABELS
 from minilora.plots import (
     COLORS,
     compare_figure,
@@ -81,8 +81,8 @@ def texts_of(ax):
 @pytest.mark.parametrize("seeds", [(0,), (1,), (0, 1)])
 def test_each_line_is_the_mean_of_its_evaluations_over_seeds(seeds):
     ax = plot_learning_curves(entry(seeds), axes())
-    assert [line.get_label() for line in ax.lines] == list(METHODS.values())
-    for line, method in zip(ax.lines, METHODS, strict=True):
+    assert [line.get_label() for line in ax.lines] == list(LABELS[m] for m in DEFAULT_METHODS)
+    for line, method in zip(ax.lines, DEFAULT_METHODS, strict=True):
         values = [[value for _, value in CURVES[method, seed]] for seed in seeds]
         np.testing.assert_array_equal(line.get_xdata(), [0, 150, 300])
         np.testing.assert_allclose(line.get_ydata(), np.mean(values, axis=0), rtol=1e-12)
@@ -91,7 +91,7 @@ def test_each_line_is_the_mean_of_its_evaluations_over_seeds(seeds):
 def test_each_band_goes_from_the_lowest_seed_to_the_highest():
     ax = plot_learning_curves(entry(), axes())
     assert len(ax.collections) == 3
-    for band, method in zip(ax.collections, METHODS, strict=True):
+    for band, method in zip(ax.collections, DEFAULT_METHODS, strict=True):
         corners = band.get_paths()[0].vertices
         for step in (0, 150, 300):
             there = {y for x, y in corners if x == step}
@@ -101,7 +101,7 @@ def test_each_band_goes_from_the_lowest_seed_to_the_highest():
 
 def test_method_that_was_not_run_is_not_drawn():
     ax = plot_learning_curves(string_entry(), axes())
-    assert [line.get_label() for line in ax.lines] == [METHODS["full"], METHODS["lora"]]
+    assert [line.get_label() for line in ax.lines] == [LABELS["full"], LABELS["lora"]]
 
 
 def test_bars_are_loras_share_of_full_in_per_cent():
@@ -167,7 +167,9 @@ def test_axes_of_exact_match_are_in_per_cent_and_show_0_to_100():
 def test_figure_names_the_task_and_explains_each_curve():
     ax = compare_figure(entry()).axes[0]
     assert "English documentation → Python code" in ax.get_title(loc="left")
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == list(METHODS.values())
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == list(
+        LABELS[m] for m in DEFAULT_METHODS
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import math
 import pytest
 from rich.console import Console
 
-from minilora.compare import METHODS
+from minilora.compare import DEFAULT_METHODS, LABELS
 from minilora.report import (
     compare_table,
     human_bytes,
@@ -48,7 +48,7 @@ def text_entry(runs=None, **changes):
         "about": "English → Python",
         "metric": "nats per character",
         "higher_is_better": False,
-        "base": {"new": 3.0, "old": 1.343},
+        "base": {"new": 3.0, "old": 1.343, "params": 417_280},
         "runs": runs
         or [
             run("full"),
@@ -251,7 +251,7 @@ def test_summary_is_one_sentence_in_the_tasks_own_unit():
 def test_everything_is_printed_in_order_table_summary_samples():
     text = one_line(printed(text_entry()))
     assert text.index("trainable parameters") < text.index("LoRA trained 4.4%")
-    panels = [f"─ {name} ─" for name in ("base model", *METHODS.values())]
+    panels = [f"─ {name} ─" for name in ("base model", *(LABELS[m] for m in DEFAULT_METHODS))]
     places = [text.index(panel) for panel in panels]
     assert places == sorted(places) and places[0] > text.index("LoRA trained 4.4%")
     assert text.index("def f(x):") in range(places[1], places[2])

@@ -30,7 +30,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from minilora import functional as F
 from minilora.data import load_corpus, random_windows
 from minilora.evaluate import text_loss
-from minilora.lora import LoraConfig, add_adapter, count_parameters
+from minilora.lora import LoraConfig, add_adapter
+from minilora.methods import count_parameters
 from minilora.optim import AdamW, clip_grad_norm, warmup_cosine
 from minilora.train import (
     DivergedError,
