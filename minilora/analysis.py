@@ -24,13 +24,17 @@ def weight_matrices(model: Module) -> dict[str, np.ndarray]:
     """The weight (d_in, d_out) that each Linear of the blocks has in effect, in float64, by path.
 
     An active adapter counts, merged or not: W + ΔW. Paths are those of the plain model, such as
-    "layers.0.attn.q_proj", whatever wraps the Linear; embeddings and head are left out.
+    "layers.0.attn.q_proj", whatever wraps the Linear as its `base`. Left out are the embeddings,
+    the head, and Linears that a wrapper adds beside its base, as a bottleneck adapter does.
     """
     found: dict[str, np.ndarray] = {}
-    for path, module in model.named_modules():
+    modules = dict(model.named_modules())
+    for path, module in modules.items():
         name = ".".join(part for part in path.split(".") if part != "base")
+        parent, _, last = path.rpartition(".")
         is_weight = isinstance(module, Linear | LoraLinear) and path.startswith("layers.")
-        if is_weight and name not in found:  # a wrapper comes before the Linear that it holds
+        is_added = last != "base" and hasattr(modules[parent], "base")
+        if is_weight and not is_added and name not in found:  # wrappers come before their base
             found[name] = _weight_in_effect(module)
     return found
 

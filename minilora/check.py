@@ -3,17 +3,18 @@
 `check.count_lora(count_lora)` gives a Verdict, whose text a notebook shows below the cell. It never
 raises, whatever the learner's function does. To add an exercise, write a function of its name:
 
-    @exercise(hints=("a nudge", "nearly the answer"))
+    @exercise(hints=("a nudge", "nearly the answer, `code` in backticks"))
     def double(yours: Yours) -> None:
-        for x in (1, 3):
+        for x in (3, 5):
             got = yours(x)
             compare(f"result for {yours.inputs}", got, 2 * x, {"that is x squared": x * x})
 
-`yours` is the learner's function, called by position. `compare` looks at the shape first, then at
-the values, and names the mistake if the result is that of a known one; `require` is for anything
-else. Choose inputs for which every known mistake gives a result of its own. What a checker returns
-is said after "Correct." Each needs its wrong solutions in tests/test_check.py; lessons/README.md
-says how a lesson uses it. Imports counting.py, tensor.py.
+`yours` is the learner's function, called by position; its `inputs` are those of the latest call, so
+call first. `compare` looks at the shape first, then at the values, and names the mistake if the
+result is that of a known one; `require` is for anything else. Choose inputs for which every known
+mistake gives a result of its own. What a checker returns is said after "Correct." Each needs its
+wrong solutions in tests/test_check.py; lessons/README.md says how a lesson uses it.
+Imports tensor.py.
 """
 
 from __future__ import annotations
@@ -32,8 +33,7 @@ from minilora.tensor import Tensor
 EXERCISES: dict[str, tuple[str, str]] = {}  # the two hints of each exercise, by its name
 _wrong_answers: Counter[str] = Counter()  # in this process, since the last correct one
 _NOT_ATTEMPTED = (
-    "Not attempted yet: the function returns None. Put your code in the place of ... and let it "
-    "end with return; then run both cells again."
+    "Not attempted yet: it returns None. Replace the ... by code that ends with return."
 )
 
 
@@ -178,7 +178,7 @@ def _describe(function: Callable[..., Any], arguments: tuple[Any, ...]) -> str:
 @exercise(
     hints=(
         "A has d_in rows and r columns. How many numbers is that, and how many has B?",
-        "The sum of both sizes: d_in * r for A and r * d_out for B.",
+        "The sum of both sizes: `d_in * r` for A and `r * d_out` for B.",
     )
 )
 def count_lora(yours: Yours) -> str:
@@ -193,7 +193,8 @@ def count_lora(yours: Yours) -> str:
             "A and B are two arrays: add their sizes, do not multiply them": r * r * full,
             "that is for r = 1": d_in + d_out,
         }
-        compare(f"count for {yours.inputs}", yours(d_in, d_out, r), both, mistakes)
+        got = yours(d_in, d_out, r)
+        compare(f"count for {yours.inputs}", got, both, mistakes)
     return "The count is proportional to r, and grows with the sides of W, not with its area."
 
 
@@ -202,8 +203,8 @@ _BLOCK = {"q_proj": (64, 64), "k_proj": (64, 32), "v_proj": (64, 32), "up_proj":
 
 @exercise(
     hints=(
-        "Look up (d_in, d_out) of each target in shapes, and use count_lora on it.",
-        "Sum count_lora(*shapes[name], r) over the names in targets; every block has such a sum.",
+        "What does one target cost? Its (d_in, d_out) is in `shapes`. Sum over the targets.",
+        "Every block has `sum(r * sum(shapes[name]) for name in targets)`.",
     )
 )
 def count_model(yours: Yours) -> str:
@@ -231,7 +232,7 @@ def count_model(yours: Yours) -> str:
 @exercise(
     hints=(
         "Set the two counts equal, r (d_in + d_out) = d_in d_out, and solve for r.",
-        "r = d_in d_out / (d_in + d_out); do not round it.",
+        "r is `d_in * d_out / (d_in + d_out)`, not rounded.",
     )
 )
 def break_even_rank(yours: Yours) -> str:
@@ -244,14 +245,15 @@ def break_even_rank(yours: Yours) -> str:
             "leave it unrounded": int(expected),
             "at that rank A and B together have twice as many numbers as W": 2 * expected,
         }
-        compare(f"rank for {yours.inputs}", yours(d_in, d_out), expected, mistakes)
+        got = yours(d_in, d_out)
+        compare(f"rank for {yours.inputs}", got, expected, mistakes)
     return "For a square matrix it is d / 2: half of the rank that the matrix can have."
 
 
 @exercise(
     hints=(
         "How many numbers does each further rank cost? How often does that fit in the budget?",
-        "Whole-number division: budget // count_model(shapes, n_layer, 1, targets).",
+        "Divide the budget by the count at rank 1, with `//`, which rounds down.",
     )
 )
 def largest_rank(yours: Yours) -> str:
@@ -261,11 +263,11 @@ def largest_rank(yours: Yours) -> str:
     for budget in (5 * step - 1, 5 * step, step - 1):
         expected = budget // step
         mistakes = {
+            "no rank fits, and then the answer is 0": max(1, expected),
             "that is over the budget: round down": -(-budget // step),
             "a rank is a whole number": budget / step,
             "an adapter that needs exactly the budget is within it": (budget - 1) // step,
             "that forgets that every block has its adapters": budget // block,
-            "no rank fits, and then the answer is 0": 1,
         }
         got = yours(dict(_BLOCK), n_layer, list(targets), budget)
         compare(f"rank for budget={budget} at {step} numbers per rank", got, expected, mistakes)
@@ -275,23 +277,21 @@ def largest_rank(yours: Yours) -> str:
 @exercise(
     hints=(
         "Three parts: weights of everything, gradients and optimizer of what trains.",
-        "frozen * frozen_bits / 8 + trained * (2 + 2 + 8) bytes, in units of 10^9.",
+        "`frozen * frozen_bits / 8 + trained * (2 + 2 + 8)` bytes; divide by 1e9.",
     )
 )
 def training_gigabytes(yours: Yours) -> str:
     for frozen, trained, bits in ((7e9, 1e9, 16), (0, 7e9, 16), (7e9, 2e9, 4)):
         weights = frozen * bits / 8
         mistakes = {
-            "that gives the frozen numbers gradients and moments too": (weights + 2 * trained)
-            + 10 * (frozen + trained),
-            "that forgets the frozen weights, which must be in memory": 12 * trained,
-            "that forgets AdamW's two moments of 4 bytes each": weights + 4 * trained,
-            "AdamW keeps two moments, not one": weights + 8 * trained,
-            "the moments are in float32: 4 bytes each, not 2": weights + 8 * trained,
+            "frozen numbers have no gradient and no moments": weights + 10 * frozen + 12 * trained,
+            "the frozen weights must be in memory too": 12 * trained,
+            "it lacks AdamW's two moments of 4 bytes each": weights + 4 * trained,
+            "AdamW keeps two moments of 4 bytes each, 8 in all": weights + 8 * trained,
             "frozen_bits are bits, and a byte has 8": frozen * bits + 12 * trained,
-            "that forgets the trained numbers' own 2 bytes": weights + 10 * trained,
-            "that forgets the gradients": weights + 10 * trained,
-            "that takes 16 bits for the frozen numbers; see frozen_bits": 2 * frozen + 12 * trained,
+            "10 bytes for each that trains, but its weight, gradient and moments take 12": weights
+            + 10 * trained,
+            "the frozen numbers take frozen_bits each, not 16": 2 * frozen + 12 * trained,
         }
         in_gb = {why: value / 1e9 for why, value in mistakes.items()}
         in_gb["that is bytes; a GB is 10^9 of them"] = weights + 12 * trained
@@ -303,8 +303,8 @@ def training_gigabytes(yours: Yours) -> str:
 @exercise(
     hints=(
         "What is left after the reserve and the frozen weights? Each rank takes 12 bytes a number.",
-        "left = (gpu - reserve) * 1e9 - frozen * frozen_bits / 8; then left // (12 * per_rank), "
-        "or 0 if nothing is left.",
+        "`left = (gpu - reserve) * 1e9 - frozen * frozen_bits / 8`, and then "
+        "`left // (12 * per_rank)`, or 0 if nothing is left.",
     )
 )
 def rank_for_gpu(yours: Yours) -> str:

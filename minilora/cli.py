@@ -1,7 +1,8 @@
 """What a person types. `python -m minilora` compares both methods, other commands do single things.
 
 The options of every command, and how a command ends: errors that a user can mend are one sentence,
-without a traceback. What the commands do is in commands.py, which this file imports.
+without a traceback. What the commands do is in commands.py and
+study_commands.py, which this file imports.
 """
 
 from __future__ import annotations
@@ -14,11 +15,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import minilora
-from minilora import commands
+from minilora import commands, study_commands
 from minilora.commands import QUICK_STEPS, RESULTS
 from minilora.compare import DEFAULT_METHODS, LABELS
 from minilora.recipes import BASE_MODELS, TASKS
+from minilora.study import STUDIES
 from minilora.train import DivergedError
+
+COMMANDS = {
+    name.removeprefix("run_"): function
+    for module in (commands, study_commands)
+    for name, function in vars(module).items()
+    if name.startswith("run_")
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,8 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     argv = list(sys.argv[1:] if argv is None else argv)
-    known = [name.removeprefix("run_") for name in vars(commands) if name.startswith("run_")]
-    if not argv or argv[0] not in [*known, "-h", "--help", "--version"]:
+    if not argv or argv[0] not in [*COMMANDS, "-h", "--help", "--version"]:
         argv.insert(0, "compare")
     args = _parser().parse_args(argv)
     args.command_line = shlex.join(["minilora", *argv])
@@ -42,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has left
         return 0
-    except (ValueError, OSError, DivergedError) as error:
+    except (ValueError, OSError, DivergedError, ModuleNotFoundError, RuntimeError) as error:
         print(f"minilora: {error}", file=sys.stderr)
         return 1
 
@@ -58,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, about: str) -> argparse.ArgumentParser:
         sub = subparsers.add_parser(name, help=about, description=about)
-        sub.set_defaults(run=getattr(commands, f"run_{name}"))
+        sub.set_defaults(run=COMMANDS[name])
         return sub
 
     sub = command("compare", "train one base model both ways and measure every cost")
@@ -107,6 +115,28 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="print the numbers instead of a table")
     sub.add_argument("--out", type=Path, metavar="FOLDER", help="write profile.png there")
 
+    sub = command("study", "repeat one of the studies behind figures/, with several seeds")
+    sub.add_argument("name", choices=[*STUDIES, "all"], metavar="NAME", help=", ".join(STUDIES))
+    sub.add_argument("--seeds", type=_count, default=3, metavar="N", help="default: 3")
+    _add_sweep_options(sub, "studies")
+
+    sub = command("figures", "draw figures/ again from the results that are shipped")
+    sub.add_argument("--out", type=Path, default=Path("figures"), metavar="FOLDER")
+
+    sub = command("sweep", "which rank does a text of yours need?")
+    _add_task_options(sub, "1,2,4,8,16")
+    _add_sweep_options(sub, "sweep")
+
+    sub = command("spectrum", "the singular values of what training changed, ΔW")
+    sub.add_argument("--adapter", type=Path, metavar="FOLDER", help="of this adapter of --model")
+    sub.add_argument("--tuned", type=Path, metavar="FOLDER", help="of this model, minus --model")
+    _add_task_options(sub, "4")
+    _add_sweep_options(sub, "spectrum")
+
+    sub = command("lessons", "the notebooks: list, copy, open in Jupyter")
+    sub.add_argument("--copy", type=Path, metavar="FOLDER", help="copy them there, to work in")
+    sub.add_argument("--open", action="store_true", help="open the copies in Jupyter")
+
     sub = command("pretrain", "make the bundled base models again (some minutes)")
     sub.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BASE_MODELS)}")
     sub.add_argument("--steps", type=_count, metavar="N", help="fewer, to try it out")
@@ -126,6 +156,26 @@ def _add_lora_options(sub: argparse.ArgumentParser) -> None:
     _add_threads_option(sub)
 
 
+def _add_task_options(sub: argparse.ArgumentParser, ranks: str) -> None:
+    sub.add_argument("--task", choices=TASKS, default="code", help="default: code")
+    sub.add_argument("--text", metavar="FILE", type=Path, help="a text of yours as the new task")
+    sub.add_argument("--model", metavar="NAME", help="a bundled name or a folder, as the base")
+    about = f"ranks of LoRA, beside full fine-tuning; default: {ranks}"
+    sub.add_argument("--ranks", type=_ranks, default=_ranks(ranks), metavar="R,R", help=about)
+    sub.add_argument("--steps", type=_count, metavar="N", help="default: 300 (string tasks: 600)")
+    sub.add_argument("--seeds", type=_count, default=1, metavar="N", help="default: 1")
+
+
+def _add_sweep_options(sub: argparse.ArgumentParser, folder: str) -> None:
+    sub.add_argument("--jobs", type=_count, metavar="N", help="runs at a time; default: all cores")
+    about = "where they run; default: loky, processes of this machine"
+    sub.add_argument("--backend", choices=["loky", "dask"], default="loky", help=about)
+    sub.add_argument(
+        "--scheduler", metavar="ADDRESS", help="of a Dask cluster, with --backend dask"
+    )
+    sub.add_argument("--out", type=Path, default=RESULTS / folder, metavar="FOLDER")
+
+
 def _add_threads_option(sub: argparse.ArgumentParser) -> None:
     about = "threads that share a batch; the results do not depend on it"
     sub.add_argument("--threads", type=_count, metavar="N", help=about)
@@ -143,6 +193,10 @@ def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+def _ranks(text: str) -> list[int]:
+    return [_count(part.strip()) for part in text.split(",")]
 
 
 def _seed(text: str) -> int:

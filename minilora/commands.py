@@ -58,11 +58,11 @@ def _lora_config(args: argparse.Namespace, start: LoraConfig) -> LoraConfig:
     return replace(start, **changed)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "numpy": np.__version__,
@@ -71,7 +71,7 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """Raise ValueError if nothing can be written to `folder`: before the training, not after it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def _write_json(path: Path, value: Any) -> None:
 
 def run_compare(args: argparse.Namespace) -> None:
     tasks = _tasks(args)
-    _make_folder(args.out)
+    make_folder(args.out)
     entries = []
     for task in tasks:
         settings = Settings(
@@ -100,13 +100,13 @@ def run_compare(args: argparse.Namespace) -> None:
             QUICK_STEPS if args.quick and args.steps is None else args.steps,
         )
         seeds = list(range(args.seed, args.seed + args.seeds))
-        options = {"threads": args.threads, "quiet": args.json, "say": _say}
+        options = {"threads": args.threads, "quiet": args.json, "say": say}
         entry = compare(task, seeds, args.out, settings, methods=args.methods, **options)
         entries.append(entry)
     results = {
         "version": minilora.__version__,
         "command": args.command_line,
-        "machine": _machine(),
+        "machine": machine(),
         "tasks": entries,
     }
     _write_json(args.out / "results.json", results)
@@ -134,7 +134,7 @@ def _tasks(args: argparse.Namespace) -> list[Task]:
 def run_finetune(args: argparse.Namespace) -> None:
     task = text_task(load_text(args.text))
     out = args.out or RESULTS / f"{args.text.stem}-{args.method}"
-    _make_folder(out)
+    make_folder(out)
     model = load_model(task.base)
     before = task.test(model)
     if args.method == "lora":
@@ -175,11 +175,11 @@ def run_generate(args: argparse.Namespace) -> None:
 
 def run_profile(args: argparse.Namespace) -> None:
     if args.out:
-        _make_folder(args.out)
+        make_folder(args.out)
     config = _lora_config(args, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
     sizes = (args.batch, args.length, args.steps)
     result = profile_methods(load_model(args.model), config, *sizes, quiet=args.json)
-    about = {"model": args.model, "command": args.command_line, "machine": _machine()}
+    about = {"model": args.model, "command": args.command_line, "machine": machine()}
     result = about | result
     if args.out:
         save_figure(profile_figure(result), args.out / "profile.png")
@@ -226,7 +226,7 @@ def run_pretrain(args: argparse.Namespace) -> None:
         base, folder = BASE_MODELS[name], args.out / name
         config = replace(base.training, steps=args.steps or base.training.steps)
         config = config if args.seed is None else replace(config, seed=args.seed)
-        _make_folder(folder)
+        make_folder(folder)
         batch, val, test = base.data()
         model, checkpoint = new_model(base, config.seed), folder / "checkpoint.safetensors"
         history = train(
@@ -245,7 +245,7 @@ def run_pretrain(args: argparse.Namespace) -> None:
         log = {
             "command": args.command_line,
             "version": minilora.__version__,
-            "machine": _machine(),
+            "machine": machine(),
             "metric": base.metric,
             "val": val(stored),
             "test": test(stored),

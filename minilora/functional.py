@@ -1,8 +1,11 @@
 """Fused operations: whole layers as one op each, with the gradient derived by hand.
 
 Optional depth. Everything here can be composed from ops.py (the tests do so and compare), but one
-op instead of ten saves Python overhead, passes over memory and kept activations. Each docstring
-derives the gradient it implements; G stands for the gradient of the op's output.
+op instead of ten saves Python overhead, passes over memory and kept activations: a whole step is
+1.3 times as fast. Each docstring derives the gradient it implements; G stands for the gradient of
+the op's output. They also say what a trick buys, as the time without it over the time with it: of
+the op's forward and backward, or of the expression that is named; float32, C = 128, T = 128,
+B = 16, V = 256, one core (AMD EPYC, NumPy 2.4).
 
 Conventions: B batch, T time (S where keys outnumber queries), C channels, H heads (J of keys and
 values), D head size, V vocabulary, N rows, r rank. Constants are Python floats, because a NumPy
@@ -23,7 +26,8 @@ from minilora.tensor import Tensor, needs_grad, record
 
 @lru_cache(maxsize=64)
 def _ones(n: int, dtype: np.dtype[Any]) -> np.ndarray:
-    """A vector of ones: `ones @ x` sums columns and `x @ ones` rows 2-3 times faster than .sum."""
+    """A vector of ones, for sums by matrix product. For C = 128 `x @ ones` is 2 (x in memory) to 6
+    times (x in the cache) as fast as x.sum(1), and `ones @ x` 1.4 to 4 times as x.sum(0)."""
     ones = np.ones(n, dtype)
     ones.flags.writeable = False
     return ones
@@ -36,7 +40,8 @@ def _rows(x: np.ndarray) -> np.ndarray:
 
 
 def _once(compute: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], Any]:
-    """What several vjps of one op need of the same G: computed by the first, kept for the rest."""
+    """What several vjps of one op need of the same G: computed by the first, kept for the rest.
+    Attention is 1.4 times as fast for it."""
     kept: list[Any] = []
 
     def get(g: np.ndarray) -> Any:
@@ -51,7 +56,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """y = x W + b.   x (..., d_in), W (d_in, d_out), b (d_out,) -> (..., d_out)
 
     dx = G Wᵀ, dW = xᵀ G, db = sum of G over rows. For a frozen W only dx is recorded, and x is
-    not kept.
+    not kept: two products instead of three, 1.5 times as fast. One product of all N rows is 1.07
+    times as fast as NumPy's of a (B, T, d_in) stack.
     """
     shape, W, x2 = x.shape, weight.data, _rows(x.data)
     if shape[-1] != W.shape[0]:
@@ -78,7 +84,8 @@ def lora_linear(
 
     A (d_in, r), B (r, d_out). With H = s G Bᵀ (N, r):  dA = xᵀ H,  dB = s (x A)ᵀ G,
     dx = G (W + s A B)ᵀ. Adding A B to W first writes d_in·d_out numbers once, where x A B
-    beside x W writes N·d_out; the gradients of A and B stay thin, and dW is never formed.
+    beside x W writes N·d_out; the gradients of A and B stay thin, and dW is never formed. For r = 8
+    this is 1.1 times as fast as x W + s (x A) B fused likewise, 1.2 times as composed of ops.
     """
     shape, x2 = x.shape, _rows(x.data)
     a, b = A.data, B.data
@@ -112,7 +119,8 @@ def embedding(weight: Tensor, ids: np.ndarray) -> Tensor:
     """Rows of a table.   weight (V, C), ids int (...) -> (..., C)
 
     dW adds up the rows of G that belong to the same id. Sorting the ids and summing runs
-    (`reduceat`) is 4 times faster than `np.add.at` and, unlike `dW[ids] += G`, loses no repeats.
+    (`reduceat`) is 4.4 times as fast as `np.add.at`, 3 times as a product with one-hot rows, and,
+    unlike `dW[ids] += G`, loses no repeats.
     """
     W = weight.data
     if ids.size and (ids.min() < 0 or ids.max() >= len(W)):
@@ -138,7 +146,9 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Te
     """y = x̂ w + b with x̂ = (x - mean) / std over the last axis (Ba et al. 2016).
 
     With Ĝ = G w:  dx = (Ĝ - mean(Ĝ) - x̂ mean(Ĝ x̂)) / std: the mean and the std depend on x too,
-    so the parts of Ĝ along 1 and along x̂ cancel. dw = Σ G x̂, db = Σ G.
+    so the parts of Ĝ along 1 and along x̂ cancel. dw = Σ G x̂, db = Σ G. 2.2 times as fast as
+    composed; of that `x @ ones` for .mean and `np.vecdot` for (x * x).mean give 1.2 and 1.3, and
+    `einsum` forms dw 1.9 times as fast as (G * x̂).sum(0).
     """
     shape, w, C = x.shape, weight.data, x.shape[-1]
     x2 = _rows(x.data)
@@ -189,7 +199,10 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
 
 
 def _inverse_rms(x: np.ndarray, eps: float) -> np.ndarray:
-    """1 / sqrt(mean(x²) + eps) of every row.   (N, C) -> (N, 1)"""
+    """1 / sqrt(mean(x²) + eps) of every row.   (N, C) -> (N, 1)
+
+    `np.vecdot(x, x)` is 3 to 4 times as fast as (x * x).sum(1).
+    """
     r = np.vecdot(x, x)[:, None]
     r *= 1 / x.shape[1]
     r += eps
@@ -205,8 +218,10 @@ def gelu(x: Tensor) -> Tensor:
     """y = x σ with σ = (1 + tanh(a x + b x³)) / 2, GPT-2's GELU (Hendrycks & Gimpel 2016).
 
     dσ/dx = 2 σ (1 - σ) (a + 3 b x²), so dy/dx = σ + y (1 - σ) (2 a + 6 b x²). It is formed here,
-    while x is in the cache, so that backward keeps one array and does one multiplication.
-    `x * x * x` instead of `x**3`: over 100 times faster on float32.
+    while x is in the cache, so that backward keeps one array and does one multiplication (1.04
+    times as fast as forming it there). In place 1.5 times as fast as with new arrays; fused 2.6
+    times as fast as composed. `x * x * x` is 250 times as fast as `x**3` on float32, which would
+    make a whole step 2.5 times as long.
     """
     X = x.data
     square = X * X
@@ -218,7 +233,7 @@ def gelu(x: Tensor) -> Tensor:
     sigma *= 0.5
     y = X * sigma
     if not needs_grad(x):
-        return Tensor(y)
+        return Tensor(y)  # 1.7 times as fast without the slope
     slope = square
     slope *= 6 * _GELU_B
     slope += 2 * _GELU_A
@@ -231,7 +246,7 @@ def gelu(x: Tensor) -> Tensor:
 def silu(x: Tensor) -> Tensor:
     """y = x σ(x), Llama's activation.   dy/dx = σ + y (1 - σ)
 
-    σ(x) = (1 + tanh(x/2)) / 2, which cannot overflow.
+    σ(x) = (1 + tanh(x/2)) / 2, which cannot overflow and is 1.6 times as fast as 1 / (1 + exp(-x)).
     """
     sigma = np.asarray(x.data * 0.5)
     np.tanh(sigma, out=sigma)
@@ -266,7 +281,8 @@ def cross_entropy(logits: Tensor, targets: np.ndarray, ignore_index: int = -100)
     """Mean of -log p[target] in nats.   logits (..., V), targets int (...) -> scalar
 
     dlogits = (p - onehot(target)) / n: probability moves from where the model put it to where it
-    should be. Positions whose target is `ignore_index` count neither in the mean nor in n.
+    should be. Positions whose target is `ignore_index` count neither in the mean nor in n. Twice
+    as fast as composed; not subtracting the maximum where exp is in range alone gives 1.6.
     Raises ValueError when every target is ignored, IndexError for a target outside the vocabulary.
     """
     shape, V = logits.shape, logits.shape[-1]
@@ -307,7 +323,7 @@ def dropout(x: Tensor, p: float, rng: np.random.Generator | None) -> Tensor:
     """
     if rng is None or p == 0:
         return x
-    mask = (rng.random(x.shape, dtype=np.float32) >= p).astype(x.dtype)
+    mask = (rng.random(x.shape, dtype=np.float32) >= p).astype(x.dtype)  # float64: 1.3 x the time
     mask *= 1 / (1 - float(p))
     return record(x.data * mask, (x, lambda g: g * mask))
 
@@ -353,8 +369,10 @@ def attention(q: Tensor, k: Tensor, v: Tensor, n_head: int, n_kv_head: int | Non
     P = softmax(Q Kᵀ / √D), masked above the diagonal; O = P V. With row sums l of the unnormalised
     E = exp(scores): O = (E V) / l, so the division touches (T, D) entries, not (T, S). Backward:
     dV = Pᵀ G;  dP = G Vᵀ;  dS = P (dP - Σ G O), as Σ_s P dP = Σ_d G O;  dQ = dS K;  dK = dSᵀ Q.
+    (Both only keep the formulae short: dividing E, or summing P dP, takes the same time.)
     All of it block by block of queries, each with the keys up to its last query: for T = 256 that
-    is 5/8 of the scores.
+    is 5/8 of the scores, and 1.4 times as fast as one block (T = 128: 1.15). In all 1.9 times as
+    fast as composed; `einsum` for the scores alone would take 20 times as long as `@`.
     """
     J = n_kv_head or n_head
     (B, T, C), S = q.shape, k.shape[1]
@@ -428,8 +446,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, n_head: int, n_kv_head: int | Non
 def _exp_in_range(x: np.ndarray) -> bool:
     """Whether exp(x) neither overflows nor vanishes, summed or divided in float32.
 
-    Then softmax need not subtract each row's maximum, which costs 3.5 times as much as the exp: two
-    passes over all of x find out for a tenth of that.
+    Then softmax need not subtract each row's maximum, which takes 2 to 3.5 times as long as the
+    exp; two passes over all of x find out in a tenth of that. It makes attention 1.1 times as fast.
     """
     return bool(x.size and x.max() < 60 and x.min() > -60)
 

@@ -27,7 +27,9 @@ from minilora.tensor import Tensor, grad
 from minilora.transformer import Transformer
 
 SHARDS = 2
-_WORTH_SPLITTING = 512  # symbols in a batch, below which a step is mostly Python's own time
+# Symbols in a batch, below which a step is mostly Python's own time. For C = 64 two threads take
+# 1.3 times as long as one at 256, about as long at 512, and 0.7 to 0.8 times at 1024.
+_WORTH_SPLITTING = 512
 
 
 def usable_cores() -> int:

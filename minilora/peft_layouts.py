@@ -87,7 +87,8 @@ def _fuse_qkv(parts: Mapping[Any, Factors], W: np.ndarray) -> Factors:
 
     [x Aq, x Ak, x Av] times a block-diagonal B gives each third its own ΔW: the ranks add up.
     Adapters that share their A (as those have that were split) need no blocks, and keep their rank.
-    DoRA's m belongs to columns, so its thirds stand side by side too; ‖W‖ for one that is missing.
+    DoRA's m belongs to columns, so its thirds stand side by side too, with ‖W‖ for one that is
+    missing. Raises ValueError for a column of zeros: PEFT would make NaN of it, adapted or not.
     """
     scale = max((part.scale for part in parts.values()), key=abs)
     As = [part.A for part in parts.values()]
@@ -96,6 +97,8 @@ def _fuse_qkv(parts: Mapping[Any, Factors], W: np.ndarray) -> Factors:
     d = len(A)
     B = np.zeros((A.shape[1], 3 * d), A.dtype)
     m = None if any(part.m is None for part in parts.values()) else np.linalg.norm(W, axis=0)
+    if m is not None and not m.all():
+        raise ValueError("DoRA divides by ‖W‖, and a column of c_attn is all zeros; use_dora=False")
     row = 0
     for third, part in parts.items():
         r, columns = len(part.B), slice(third * d, (third + 1) * d)

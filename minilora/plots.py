@@ -82,8 +82,10 @@ def compare_figure(entry: dict[str, Any]) -> Figure:
 
 
 def plot_methods(entry: dict[str, Any], ax: Axes, which: str) -> Axes:
-    """A point for each method: how much it trained, and its quality on the "new" or "old" task."""
-    base, higher = entry["base"], entry["higher_is_better"]
+    """A point for each method: how much it trained, and its quality on the "new" or "old" task.
+    Names stand beside their points, moved apart where many methods train about as much."""
+    base, higher = entry.get("base"), entry["higher_is_better"]
+    points = []
     for name in dict.fromkeys(run["method"] for run in entry["runs"]):
         runs = [run for run in entry["runs"] if run["method"] == name]
         values = [run[f"{which}_after"] for run in runs]
@@ -92,11 +94,18 @@ def plot_methods(entry: dict[str, Any], ax: Axes, which: str) -> Axes:
         color, marker = FAMILY_COLORS[family], FAMILY_MARKERS.get(family, "x")
         ax.plot([x, x], [min(values), max(values)], color=color, lw=1.5)
         ax.plot(x, y, marker, color=color, ms=7)
-        ax.annotate(LABELS[name], (x, y), xytext=(6, 4), textcoords="offset points", fontsize=8.5)
-    ax.axhline(base[which], color="black", lw=1, ls=":")
-    ax.annotate("base model", (0, base[which]), xycoords=("axes fraction", "data"),
-                xytext=(4, 3), textcoords="offset points", fontsize=8.5)  # fmt: skip
+        points.append((y, x, LABELS[name]))
+    if base:
+        ax.axhline(base[which], color="black", lw=1, ls=":")
+        ax.annotate("base model", (0, base[which]), xycoords=("axes fraction", "data"),
+                    xytext=(4, 3), textcoords="offset points", fontsize=8.5)  # fmt: skip
     ax.set_xscale("log")
+    low, high = ax.get_ylim()
+    line, below = (high - low) / 20, float("-inf")
+    for y, x, label in sorted(points):
+        below = max(y, below + line)
+        ax.annotate(label, (x, y), (x * 1.35, below), fontsize=8.5, va="center",
+                    arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "#888888"})  # fmt: skip
     ax.margins(x=0.15)
     ax.set_xlabel("trainable parameters")
     better = "higher" if higher else "lower"

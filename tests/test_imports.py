@@ -24,7 +24,7 @@ FLOORS = {
     3: "lora methods",
     4: "decoder generate parallel train evaluate hub hf_layouts peft_layouts recipes "
     "analysis counting",
-    5: "compare plots report doctor profiler study check",
+    5: "compare plots report doctor profiler sweep study check",
     6: "commands cli __main__",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}

@@ -1,0 +1,352 @@
+"""Makes the lessons' notebooks from their sources, and checks that they run.
+
+    python lessons/build.py [NAME ...]             write lessons/NAME.ipynb, executed
+    python lessons/build.py --check [NAME ...]     run solutions and notebooks, write nothing
+    python lessons/build.py --solved FOLDER ...    write notebooks with the solutions in, not run
+
+NAME may be short: 05. A source, lessons/src/NN_name.py, is a script in jupytext's percent format,
+which holds the solutions:
+
+    # %%
+    def double(x: float) -> float:
+        # SOLUTION
+        return 2 * x
+        # END SOLUTION
+
+    # %%
+    check.double(double)
+
+The student's notebook has `...` in place of the fenced lines and, after the check, both hints and
+the solution, folded up. The hints come from minilora/check.py. Every notebook gets the same set-up
+cell after its title. What is built is the same, byte for byte, whenever it is built on one machine.
+Imports check.py, files.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import jupytext  # type: ignore[import-untyped]
+import nbformat
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from minilora.check import EXERCISES
+from minilora.files import write_atomically
+
+LESSONS = Path(__file__).resolve().parent
+KERNEL = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+SETUP = """\
+# Set-up, the same in every lesson: installs minilora if this Python does not have it.
+import subprocess
+import sys
+from pathlib import Path
+
+try:
+    import minilora
+except ImportError:
+    here = Path.cwd()
+    around = [here, *here.parents, *here.glob("*/")]
+    clones = [folder for folder in around if (folder / "minilora" / "lora.py").is_file()]
+    if clones:
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", str(clones[0])], check=True)
+    else:
+        print("minilora is missing: run `git clone` with its repository's address in the folder of "
+              "this notebook, then run this cell again.")
+
+%matplotlib inline"""
+DEBRIS = {  # what no notebook may show: it would differ from run to run, or tell of a machine
+    "a memory address": r"\b0x[0-9a-f]{6,}\b",
+    "an absolute path": r"(?<![\w.:/<~-])/(?:[\w.-]+/)+[\w.-]+|\b[A-Z]:\\\w",
+    "a date or a time": r"\b\d{4}-\d\d-\d\d\b|\b\d\d:\d\d:\d\d\b",
+    "a progress bar": r"\r|(it|step)/s\b",
+}
+
+
+class LessonError(Exception):
+    """What is wrong with a lesson, in one sentence."""
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """An exercise of a source. cell and check are the positions of its two cells; stub is what the
+    student's notebook has in the former, solution what the source has, without the fences."""
+
+    name: str
+    cell: int
+    check: int
+    stub: str
+    solution: str
+
+
+def split_solution(source: str) -> tuple[str, str]:
+    """(stub, solution) of a code cell; the same text twice if it has no fences."""
+    stub: list[str] = []
+    solution: list[str] = []
+    fenced: list[str] | None = None  # the lines since the fence that is open
+    for line in source.splitlines():
+        indent = line[: len(line) - len(line.lstrip())]
+        if line.strip() == "# SOLUTION":
+            if fenced is not None:
+                raise LessonError("a '# SOLUTION' stands inside another one")
+            if not indent:
+                raise LessonError("'# SOLUTION' is not indented: it belongs inside a function")
+            stub.append(f"{indent}...")
+            fenced = []
+        elif line.strip() == "# END SOLUTION":
+            if not fenced:
+                raise LessonError("'# END SOLUTION' has no '# SOLUTION', or no line, before it")
+            solution += fenced
+            fenced = None
+        elif fenced is not None:
+            fenced.append(line)
+        else:
+            stub.append(line)
+            solution.append(line)
+    if fenced is not None:
+        raise LessonError("'# SOLUTION' has no '# END SOLUTION' after it in its cell")
+    return "\n".join(stub), "\n".join(solution)
+
+
+def parse(text: str) -> tuple[list[NotebookNode], list[Exercise]]:
+    """The cells of a source as they stand there, and its exercises.
+
+    Raises LessonError for a missing title, for fences that are not in pairs, for a solution without
+    a check after it, and for a check without a solution before it or a checker of its name.
+    """
+    cells = jupytext.reads(text, fmt="py:percent").cells
+    if not cells or cells[0].cell_type != "markdown" or not cells[0].source.startswith("# "):
+        raise LessonError("the first cell must be markdown and start with '# ' and the title")
+    exercises: list[Exercise] = []
+    waiting: tuple[int, str, str] | None = None  # a solution that no check has followed yet
+    for i, cell in enumerate(cells):
+        if cell.cell_type != "code":
+            if re.search(r"^\s*# (END )?SOLUTION$", cell.source, re.MULTILINE):
+                raise LessonError("a '# SOLUTION' stands in a markdown cell; start its cell '# %%'")
+            continue
+        stub, solution = split_solution(cell.source)
+        check = re.search(r"^check\.(\w+)", cell.source, re.MULTILINE)
+        if stub != solution:
+            if waiting:
+                raise LessonError(f"no check follows the solution {_first_line(waiting[2])!r}")
+            waiting = i, stub, solution
+        elif check:
+            name = check[1]
+            if cell.source.strip() != f"check.{name}({name})":
+                raise LessonError(f"a check stands alone in its cell, as check.{name}({name})")
+            if not waiting:
+                raise LessonError(f"check.{name} has no cell with a solution before it")
+            if name not in EXERCISES:
+                raise LessonError(f"minilora/check.py has no checker named {name}")
+            exercises.append(Exercise(name, waiting[0], i, *waiting[1:]))
+            waiting = None
+    if waiting:
+        raise LessonError(f"no check follows the solution {_first_line(waiting[2])!r}")
+    return cells, exercises
+
+
+def notebook(name: str, text: str, solved: bool = False) -> NotebookNode:
+    """The notebook of a source, not executed: the student's or, solved, with solutions, no hints.
+
+    Cell ids are the lesson's number and the position: a rebuilt notebook differs only where its
+    source does. Raises LessonError.
+    """
+    cells, exercises = parse(text)
+    help_after = {}
+    for e in exercises:
+        cells[e.cell].source = e.solution if solved else e.stub
+        help_after[e.check] = folded_help(e)
+    made = [new_markdown_cell(cells[0].source), new_code_cell(SETUP)]
+    for i, cell in enumerate(cells[1:], 1):
+        new = new_code_cell if cell.cell_type == "code" else new_markdown_cell
+        made.append(new(cell.source))
+        if i in help_after and not solved:
+            made.append(new_markdown_cell(help_after[i]))
+    for position, cell in enumerate(made):
+        cell.id = f"{name.partition('_')[0]}-{position:03}"
+    return new_notebook(cells=made, metadata=KERNEL)
+
+
+def folded_help(exercise: Exercise) -> str:
+    """Both hints and the solution in markdown, each to be unfolded by a click."""
+    parts = {f"Hint {i}": hint for i, hint in enumerate(EXERCISES[exercise.name], 1)}
+    parts["Solution"] = f"```python\n{exercise.solution}\n```"
+    return "\n\n".join(
+        f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
+        for title, text in parts.items()
+    )
+
+
+def execute(book: NotebookNode) -> None:
+    """Run a notebook's cells in a new kernel of this Python, in an empty folder, and keep their
+    outputs in it. Raises LessonError, which names the cell, if one fails."""
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+    # With no folder to look for kernels in, what is left is the one of sys.executable.
+    specs = KernelSpecManager(kernel_dirs=[])
+    manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs)
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as no_profile:
+        client = NotebookClient(
+            book, manager, timeout=600, record_timing=False, coalesce_streams=True,
+            extra_arguments=["--log-level=ERROR"],
+            resources={"metadata": {"path": folder}},
+        )  # fmt: skip
+        environment = dict(
+            os.environ, IPYTHONDIR=no_profile, OPENBLAS_NUM_THREADS="1", PYTHONHASHSEED="0"
+        )
+        try:
+            client.execute(cleanup_kc=True, env=environment)
+        except CellExecutionError as error:
+            raise LessonError(
+                f"{_failed_cell(book)} raised {error.ename}: {error.evalue}"
+            ) from None
+        except (CellTimeoutError, DeadKernelError) as error:
+            raise LessonError(f"the notebook did not run to its end: {error}") from None
+    book.metadata = nbformat.from_dict(KERNEL)  # nbclient adds this Python's version
+
+
+def _failed_cell(book: NotebookNode) -> str:
+    for cell in book.cells:
+        if any(out.output_type == "error" for out in cell.get("outputs", [])):
+            return f"cell {cell.id} ({_first_line(cell.source)!r})"
+    return "a cell"
+
+
+def _first_line(source: str) -> str:
+    return source.partition("\n")[0]
+
+
+def output_text(cell: NotebookNode) -> str:
+    """Everything a code cell shows but its pictures."""
+    shown = []
+    for out in cell.get("outputs", []):
+        data = out.get("data", {})
+        shown += [out.get("text", ""), *(data[kind] for kind in data if kind.startswith("text/"))]
+    return "\n".join(shown)
+
+
+def require_clean(book: NotebookNode) -> None:
+    """Raise LessonError for an output that is an error or a warning, or that cannot be the same
+    when the notebook is built again."""
+    for cell in book.cells:
+        where = f"cell {cell.id} ({_first_line(cell.source)!r})"
+        for out in cell.get("outputs", []):
+            if out.output_type == "error" or out.get("name") == "stderr":
+                text = out.get("text") or out.get("evalue")
+                raise LessonError(f"{where} shows an error or a warning: {text.strip()}")
+        for what, pattern in DEBRIS.items():
+            if found := re.search(pattern, output_text(cell)):
+                raise LessonError(f"{where} shows {what}, which changes: {found[0]!r}")
+
+
+def require_verdicts(book: NotebookNode, beginning: str) -> None:
+    """Raise LessonError unless every check of an executed notebook begins like this."""
+    for cell in book.cells:
+        if cell.cell_type == "code" and cell.source.startswith("check."):
+            verdict = output_text(cell).strip()
+            if not verdict.startswith(beginning):
+                raise LessonError(f"{cell.source} says {verdict!r}, not {beginning!r}")
+
+
+def source_of(name: str) -> str:
+    return (LESSONS / "src" / f"{name}.py").read_text(encoding="utf-8")
+
+
+def build(name: str) -> str:
+    """Write a lesson's notebook, whole or not at all, and say how large it is."""
+    book = notebook(name, source_of(name))
+    execute(book)
+    require_clean(book)
+    require_verdicts(book, "Not attempted yet")
+    path = LESSONS / f"{name}.ipynb"
+    write_atomically(path, lambda file: nbformat.write(book, file))
+    return f"{path.stat().st_size / 1000:.0f} kB"
+
+
+def check_solutions(name: str) -> str:
+    """Run a lesson with its solutions in: every check must find them correct."""
+    book = notebook(name, source_of(name), solved=True)
+    execute(book)
+    require_clean(book)
+    require_verdicts(book, "Correct")
+    return "solutions are correct"
+
+
+def check_student(name: str) -> str:
+    """Run the notebook as it lies in lessons/: no error, nothing attempted."""
+    path = LESSONS / f"{name}.ipynb"
+    if not path.exists():
+        raise LessonError(f"there is no {path.name} yet: run python lessons/build.py {name}")
+    book = nbformat.read(path, as_version=4)
+    execute(book)
+    require_verdicts(book, "Not attempted yet")
+    return "notebook runs"
+
+
+def do(work: Callable[[str], str], name: str) -> tuple[bool, str]:
+    """(whether it went well, a line to print) for some work on a lesson, in a process of its own"""
+    start = time.perf_counter()
+    try:
+        done, result = True, work(name)
+    except (LessonError, OSError) as error:
+        done, result = False, f"FAILED: {error}"
+    return done, f"{name:<28} {time.perf_counter() - start:5.1f} s  {result}"
+
+
+def find(names: Sequence[str]) -> list[str]:
+    """Full names of the lessons that begin with one of these; of all lessons for no names."""
+    known = sorted(path.stem for path in (LESSONS / "src").glob("[0-9][0-9]_*.py"))
+    for name in names:
+        if not any(one.startswith(name) for one in known):
+            raise LessonError(f"there is no lesson {name!r}; there are: {', '.join(known)}")
+    return [one for one in known if not names or any(one.startswith(name) for name in names)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Build the lessons' notebooks, or check them.")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="lessons, such as 05 (default: all)"
+    )
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--check", action="store_true", help="run both editions and write nothing")
+    way.add_argument("--solved", type=Path, metavar="FOLDER", help="write the solved edition there")
+    args = parser.parse_args(arguments)
+    try:
+        names = find(args.names)
+        if args.solved:
+            args.solved.mkdir(parents=True, exist_ok=True)
+            for name in names:
+                nbformat.write(
+                    notebook(name, source_of(name), solved=True), args.solved / f"{name}.ipynb"
+                )
+            return 0
+    except LessonError as error:
+        print(f"build.py: {error}", file=sys.stderr)
+        return 1
+    works = [check_solutions, check_student] if args.check else [build]
+    jobs = [(work, name) for name in names for work in works]
+    all_done = True
+    with ProcessPoolExecutor(2) as pool:
+        for done, line in pool.map(do, *zip(*jobs, strict=True)):
+            print(line, flush=True)
+            all_done = all_done and done
+    return 0 if all_done else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

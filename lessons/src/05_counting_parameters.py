@@ -1,0 +1,457 @@
+# %% [markdown]
+# # 05 · Counting parameters
+#
+# **The question.** How many numbers does LoRA train, and what does that save?
+#
+# **You will be able to**
+#
+# - count the numbers that LoRA trains, for one matrix and for a whole model;
+# - check the numbers that the LoRA paper prints, and say which are rounded, and how;
+# - turn a count into bytes: of a file, and of the memory that training needs;
+# - say when LoRA saves nothing;
+# - plan an adapter for a GPU of a given size.
+#
+# **Time to run:** 10 seconds. **Before this:** you know what a matrix product is, and that LoRA
+# (low-rank adaptation) leaves the weights W of a model as they are and learns a change of them.
+
+# %%
+import tempfile
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.ticker import FuncFormatter
+
+import minilora as ml
+from minilora import check, counting, plots
+
+# %% [markdown]
+# ## A picture
+#
+# A transformer is mostly matrices. Its layer with the weights W, which has d_in rows and d_out
+# columns, turns a row x of d_in numbers into d_out numbers. Full fine-tuning changes every number
+# of W. LoRA learns two thin matrices, A and B, instead. Here are all three, drawn to scale: an area
+# is a count.
+
+# %%
+d, r = 128, 4  # the side of a square W of our small model, and the rank
+sizes = {"W": (d, d), "A": (d, r), "B": (r, d)}
+corners = {"W": (0, 0), "A": (d + 30, 0), "B": (d + 30 + r + 10, d - r)}
+colors = {"W": plots.COLORS["full"], "A": plots.COLORS["lora"], "B": plots.COLORS["lora"]}
+
+with plots.style():
+    figure, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
+    for name, (rows, columns) in sizes.items():
+        ax.add_patch(plt.Rectangle(corners[name], columns, rows, color=colors[name], lw=0))
+    ax.text(d / 2, d / 2, f"W\n{d} x {d} = {d * d:,}", color="white", ha="center", va="center")
+    ax.text(d + 30 + r + 5, d / 2, f"A\n{d} x {r} = {d * r:,}", ha="left", va="center")
+    ax.text(d + 30 + r + 10 + d / 2, d - r - 5, f"B: {r} x {d} = {r * d:,}", ha="center", va="top")
+    ax.set(xlim=(-2, 2 * d + 50), ylim=(-2, d + 2), aspect="equal")
+    ax.axis("off")
+    ax.set_title(f"A matrix and its adapter of rank {r}, drawn to scale")
+    plt.show()
+
+# %% [markdown]
+# Blue is what full fine-tuning trains, orange is what LoRA trains; so it is in every figure of
+# these lessons.
+#
+# ## The formula
+#
+# The adapted layer computes
+#
+# $$y = x (W + s A B), \quad s = \alpha / r,$$
+#
+# where A has $d_{in}$ rows and r columns, and B has r rows and $d_{out}$ columns. W is frozen, and
+# s is a constant that you choose. So what trains is A and B, that is
+#
+# $$d_{in} r + r d_{out} = r (d_{in} + d_{out})$$
+#
+# numbers instead of the $d_{in} d_{out}$ numbers of W.
+#
+# One has the sum of the sides, the other their product. That is the whole trick, and the larger the
+# matrix, the more it saves. (Hu et al. 2021, section 4.1. The paper multiplies columns, so its A
+# and B are the transposes of ours; the counts are the same.)
+
+# %% [markdown]
+# ### Exercise 5.1: one matrix
+#
+# *Difficulty 1 of 5, 2 minutes.* Count the numbers that LoRA trains for one matrix. Replace the
+# `...`, then run both cells.
+
+
+# %%
+def count_lora(d_in: int, d_out: int, r: int) -> int:
+    """How many numbers A and B have together, for a matrix W with d_in rows and d_out columns."""
+    # SOLUTION
+    return r * (d_in + d_out)
+    # END SOLUTION
+
+
+# %%
+check.count_lora(count_lora)
+
+# %% [markdown]
+# ## Measured on a model
+#
+# A formula can be checked. `docs-tiny` is a real, if small, model of English text with two blocks.
+# Each block has six matrices; these are their sizes, and what rank 4 costs for each.
+
+# %%
+config = counting.ARCHITECTURES["docs-tiny"]
+print(f"{'matrix':<10} {'size':>9} {'numbers':>8} {'LoRA, r = 4':>12}")
+for name, (d_in, d_out) in counting.matrix_shapes(config).items():
+    print(f"{name:<10} {f'{d_in} x {d_out}':>9} {d_in * d_out:>8,} {4 * (d_in + d_out):>12,}")
+
+expected = counting.lora_parameters(config, 4, "all-linear")
+print(f"\nAdapters for all of them, in both blocks: {expected:,}")
+
+# %% [markdown]
+# Now we load the model, add the adapters, and count what is there.
+
+# %%
+model = ml.load_model("docs-tiny")
+trains_before, all_before = ml.count_parameters(model)
+
+lora = ml.LoraConfig(r=4, lora_alpha=8, target_modules="all-linear")
+ml.add_adapter(model, lora, rng=np.random.default_rng(0))
+trains_after, all_after = ml.count_parameters(model)
+
+print(f"full fine-tuning trains {trains_before:>7,} of {all_before:,} numbers")
+print(f"LoRA             trains {trains_after:>7,} of {all_after:,} numbers")
+print(f"by the formula          {expected:>7,}")
+assert trains_after == expected
+
+# %% [markdown]
+# ### "LoRA adds trainable parameters": does it?
+#
+# You will meet this sentence in exams. It mixes up two counts, and the cell above has both. The
+# model *has* more numbers than before, by those of A and B. But of these numbers far fewer
+# *train*, because W is frozen: it has no gradient, and the optimizer keeps nothing for it.
+
+# %%
+print(f"numbers in the model:   {all_before:,} -> {all_after:,}  ({all_after / all_before:.3f} x)")
+share = trains_after / trains_before
+print(f"numbers that train:     {trains_before:,} -> {trains_after:,}  ({share:.3f} x)")
+
+whole = ml.AdamW(ml.load_model("docs-tiny").trainable_parameters())
+small = ml.AdamW(model.trainable_parameters())
+print(f"optimizer's memory:     {whole.state_bytes:,} -> {small.state_bytes:,} bytes")
+
+ml.merge_and_unload(model)
+print(f"numbers after merging:  {ml.count_parameters(model)[1]:,}, as before")
+
+# %% [markdown]
+# The last line shows that even the addition is temporary: when training is over, ΔW = s A B can be
+# added to W, and A and B are thrown away.
+#
+# ## Larger models
+#
+# The count needs the sizes of the matrices, not the matrices. So we can count for models that would
+# never fit on this computer. The adapters here are on the matrices q_proj and v_proj of each block,
+# which is what the paper does, with rank 8.
+
+# %%
+rows = counting.count_rows(8, ["q_proj", "v_proj"])
+rows.sort(key=lambda row: row["total"])
+print(f"{'model':<12} {'all numbers':>15} {'LoRA trains':>12} {'share':>9} {'times fewer':>12}")
+for row in rows:
+    fewer = row["total"] / row["trainable"]
+    print(
+        f"{row['model']:<12} {row['total']:>15,} {row['trainable']:>12,} {row['share']:>9.4%} "
+        f"{fewer:>12,.0f}"
+    )
+
+
+# %%
+def short(number: float, _: object = None) -> str:
+    """1,234,567 as "1.23 M". B is a billion. (The second argument is matplotlib's.)"""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number:.3g}"
+
+
+with plots.style():
+    figure, ax = plt.subplots(figsize=(8.5, 5), layout="constrained")
+    y = range(len(rows))
+    full, adapted = [row["total"] for row in rows], [row["trainable"] for row in rows]
+    ax.hlines(y, adapted, full, color="0.75", lw=1.5, zorder=1)
+    ax.plot(full, y, "o", ms=9, color=plots.COLORS["full"], label="full fine-tuning")
+    ax.plot(adapted, y, "s", ms=9, color=plots.COLORS["lora"], label="LoRA on q and v, r = 8")
+    for i, row in enumerate(rows):
+        middle = (row["total"] * row["trainable"]) ** 0.5
+        fewer = f"{row['total'] / row['trainable']:,.0f} x fewer"
+        ax.text(middle, i - 0.12, fewer, ha="center", va="bottom", fontsize=9)
+        ax.text(row["total"] * 1.6, i, short(row["total"]), va="center", fontsize=9)
+        ax.text(
+            row["trainable"] / 1.6, i, short(row["trainable"]), va="center", ha="right", fontsize=9
+        )
+    ax.set_xscale("log")
+    ax.set_xlim(4e2, 3e12)
+    ax.set_xticks([1e4, 1e6, 1e8, 1e10, 1e12])
+    ax.xaxis.set_major_formatter(FuncFormatter(short))
+    ax.set_yticks(y, [row["model"] for row in rows])
+    ax.invert_yaxis()
+    ax.grid(False)
+    ax.xaxis.grid(True)
+    ax.set_xlabel("numbers that train (logarithmic: each grid line is 100 times the one before)")
+    ax.set_title("The larger the model, the smaller LoRA's share")
+    ax.legend(loc="lower left")
+    plt.show()
+
+# %% [markdown]
+# **What to see.** From top to bottom the distance between square and circle grows: with the width d
+# of a model its matrices grow like d², and their adapters like d. The exception is Llama-3-8B, with
+# more numbers than Llama-2-7B and a smaller adapter: its v_proj is narrower, because several heads
+# share one set of values.
+#
+# **What it does not show.** How well the adapter learns: a count says nothing about that (the rank
+# is the subject of lesson 06). Nor does it show memory or time: LoRA still computes with every
+# frozen number.
+
+# %% [markdown]
+# ## The paper's numbers, computed again
+#
+# Hu et al. (2021) fine-tuned GPT-3, which has 96 blocks of width 12,288. What they print of it, and
+# of two smaller models, follows from the sizes of matrices, up to some generous rounding.
+
+# %%
+print(f"{'':<34} {'computed':>11} {'printed':>9}")
+for claim in counting.HU_2021:
+    note = f"   {claim.note}" if claim.note else ""
+    print(f"{claim.name:<34} {claim.rounded:>11} {claim.printed:>9} {claim.unit}{note}")
+
+# %% [markdown]
+# So "10,000 times fewer trainable parameters", the paper's most quoted number, is rounded up, and
+# holds for q and v at rank 4. At rank 8 it would be half as much, and for a small model far less:
+# it is a property not of LoRA as such, but of LoRA on a very wide model.
+#
+# ## What it saves: files
+#
+# For each task, full fine-tuning leaves a whole model behind, LoRA an adapter. We write both files
+# and look at their sizes.
+
+# %%
+model = ml.load_model("docs-tiny")
+ml.add_adapter(model, lora, rng=np.random.default_rng(0))
+with tempfile.TemporaryDirectory() as folder:
+    ml.save_adapter(model, Path(folder, "adapter"))
+    ml.merge_and_unload(model)
+    ml.save_model(model, Path(folder, "model"))
+    for name, numbers in (("model/model", all_before), ("adapter/adapter_model", trains_after)):
+        size = Path(folder, f"{name}.safetensors").stat().st_size
+        print(
+            f"{name.rpartition('/')[2]}.safetensors: {size:>9,} bytes, "
+            f"of these {4 * numbers:>9,} for {numbers:,} numbers of 4 bytes"
+        )
+
+# %% [markdown]
+# The model's file is its numbers and little else. The adapter's has more than its numbers: names of
+# many small arrays, and zeros. As in the files of GPT-2, the matrices q, k and v are one there, and
+# an adapter of three parts fills only three blocks of it.
+#
+# ## What it saves: memory
+#
+# In training, a number that trains takes more memory than a number that is only there. In the usual
+# mixed precision and with the optimizer AdamW:
+#
+# | | trains | frozen |
+# |---|---|---|
+# | the weight, in 16 bits | 2 bytes | 2 bytes |
+# | its gradient, in 16 bits | 2 bytes | |
+# | AdamW's two moments, in 32 bits | 8 bytes | |
+# | together | 12 bytes | 2 bytes |
+#
+# QLoRA (Dettmers et al. 2023) goes one step further and keeps the frozen matrices in about 4 bits a
+# number. The memory ladder of a Llama-2-7B, in GB (1 GB is 10⁹ bytes):
+
+# %%
+ladder = counting.memory_ladder(counting.ARCHITECTURES["llama-2-7b"], 8, ["q_proj", "v_proj"])
+print(f"{'':<6} {'weights':>8} {'gradients':>10} {'optimizer':>10} {'total':>8}")
+for method, parts in ladder.items():
+    weights, gradients, optimizer, total = (part / 1e9 for part in parts.values())
+    print(f"{method:<6} {weights:>8.2f} {gradients:>10.2f} {optimizer:>10.2f} {total:>8.2f}")
+
+llama = next(row for row in rows if row["model"] == "llama-2-7b")
+print(f"\nLoRA trains {llama['total'] / llama['trainable']:,.0f} times fewer numbers, in ", end="")
+print(f"{ladder['full']['total'] / ladder['lora']['total']:.1f} times less memory.")
+
+# %% [markdown]
+# The saving in memory is real, and it is not the saving in parameters: the frozen weights remain.
+# And the table leaves something out. While a batch is computed, the results of each layer, the
+# *activations*, are kept for the backward pass. They grow with the batch, LoRA needs most of them
+# too, and they are often the largest part.
+#
+# ## Where LoRA does not save
+#
+# As the rank grows, so do A and B. At some rank they have as many numbers as W. Beyond it, LoRA
+# trains *more* numbers than full fine-tuning.
+
+# %%
+for d_in, d_out in ((128, 128), (128, 512), (4096, 4096)):
+    even = counting.break_even_rank(d_in, d_out)
+    print(
+        f"{d_in:>5} x {d_out:<5} has rank at most {min(d_in, d_out):>5,}; "
+        f"A and B are as large as W at r = {even:,.1f}"
+    )
+
+model = ml.load_model("docs-tiny")
+for rank in (63, 64, 65):
+    big = ml.LoraConfig(r=rank, lora_alpha=rank, target_modules=["q_proj"])
+    ml.add_adapter(model, big, rng=np.random.default_rng(0))
+    q = model.layers[0].attn.q_proj
+    A, B, W = q.lora_A["default"], q.lora_B["default"], q.base.weight
+    print(f"r = {rank}: q_proj has {A.size + B.size:,} numbers in A and B, {W.size:,} in W")
+    ml.delete_adapter(model, "default")
+
+# %% [markdown]
+# In practice this is far away: ranks from 4 to 64 are usual, and matrices are thousands of numbers
+# wide. In small models, such as ours, it is not far away at all.
+#
+# ## Exercises
+
+# %% [markdown]
+# ### Exercise 5.2: a whole model
+#
+# *Difficulty 2 of 5, 5 minutes.* `shapes` has (d_in, d_out) of every matrix of one block, by name.
+# The model has `n_layer` such blocks. Count what LoRA trains when it adapts the matrices named in
+# `targets`, in every block.
+
+
+# %%
+def count_model(
+    shapes: dict[str, tuple[int, int]], n_layer: int, r: int, targets: list[str]
+) -> int:
+    """How many numbers LoRA of rank r trains in a model."""
+    # SOLUTION
+    return n_layer * sum(r * (shapes[name][0] + shapes[name][1]) for name in targets)
+    # END SOLUTION
+
+
+# %%
+check.count_model(count_model)
+
+# %% [markdown]
+# ### Exercise 5.3: where it stops saving
+#
+# *Difficulty 2 of 5, 5 minutes.* At which rank do A and B together have exactly as many numbers as
+# W? The answer need not be a whole number.
+
+
+# %%
+def break_even_rank(d_in: int, d_out: int) -> float:
+    """The rank at which LoRA trains as many numbers as full fine-tuning of the matrix."""
+    # SOLUTION
+    return d_in * d_out / (d_in + d_out)
+    # END SOLUTION
+
+
+# %%
+check.break_even_rank(break_even_rank)
+
+# %% [markdown]
+# ### Exercise 5.4: a budget
+#
+# *Difficulty 3 of 5, 8 minutes.* Papers compare methods at an equal number of trained numbers, the
+# budget. What is the largest rank with which LoRA on `targets` trains at most `budget` numbers? If
+# not even rank 1 does, the answer is 0.
+
+
+# %%
+def largest_rank(
+    shapes: dict[str, tuple[int, int]], n_layer: int, targets: list[str], budget: int
+) -> int:
+    """The largest rank within a budget of trained numbers."""
+    # SOLUTION
+    per_rank = n_layer * sum(shapes[name][0] + shapes[name][1] for name in targets)
+    return budget // per_rank
+    # END SOLUTION
+
+
+# %%
+check.largest_rank(largest_rank)
+
+# %% [markdown]
+# ### Exercise 5.5: memory
+#
+# *Difficulty 3 of 5, 8 minutes.* How many GB (10⁹ bytes) does training take, without activations?
+# A frozen number takes `frozen_bits` bits. One that trains takes 2 bytes for itself, 2 for its
+# gradient, and two moments of 4 bytes each.
+
+
+# %%
+def training_gigabytes(frozen: float, trained: float, frozen_bits: float = 16) -> float:
+    """The memory of training, in GB, from how many numbers are frozen and how many train."""
+    # SOLUTION
+    weights = frozen * frozen_bits / 8 + 2 * trained
+    gradients = 2 * trained
+    optimizer = 8 * trained
+    return (weights + gradients + optimizer) / 1e9
+    # END SOLUTION
+
+
+# %%
+check.training_gigabytes(training_gigabytes)
+
+# %% [markdown]
+# ### Exercise 5.6, a small project: an adapter for a GPU of 16 GB
+#
+# *Difficulty 4 of 5, 20 minutes.* You have a GPU with `gpu` GB of memory, and set `reserve` GB
+# of it aside for activations. The model's `frozen` numbers take `frozen_bits` bits each, and every
+# rank adds `per_rank` numbers that train, at 12 bytes each (as above). Find the largest rank that
+# fits; if there is none, the answer is 0.
+
+
+# %%
+def rank_for_gpu(
+    frozen: int, per_rank: int, gpu: float, reserve: float, frozen_bits: float = 16
+) -> int:
+    """The largest rank of an adapter that can be trained on this GPU; 0 if there is none."""
+    # SOLUTION
+    left = (gpu - reserve) * 1e9 - frozen * frozen_bits / 8
+    return max(0, int(left // (12 * per_rank)))
+    # END SOLUTION
+
+
+# %%
+check.rank_for_gpu(rank_for_gpu)
+
+# %% [markdown]
+# Now use it: a Llama-2-7B with adapters on all its matrices, on 16 GB with 4 of them in reserve,
+# once with the frozen weights in 16 bits and once in 4, nearly as in QLoRA.
+
+# %%
+llama_config = counting.ARCHITECTURES["llama-2-7b"]
+frozen = counting.total_parameters(llama_config)
+per_rank = counting.lora_parameters(llama_config, 1, "all-linear")
+print("frozen in   frozen GB   GB at r = 8   GB at r = 64   your largest rank")
+for bits in (16, 4):
+    at_8, at_64 = (counting.training_bytes(frozen, r * per_rank, bits)["total"] for r in (8, 64))
+    print(
+        f"{bits:>4} bits {frozen * bits / 8e9:>13.2f} {at_8 / 1e9:>13.2f} {at_64 / 1e9:>14.2f} "
+        f"{rank_for_gpu(frozen, per_rank, 16, 4, bits)!s:>19}"
+    )
+
+# %% [markdown]
+# What decides is whether the frozen weights fit. Once they do, so do ranks far above the usual
+# ones: choose the rank for what is to be learned.
+#
+# ## The exam cards this prepares
+#
+# - How many numbers does LoRA train for one matrix, and for a whole model?
+# - Does LoRA add trainable parameters?
+# - At which rank does LoRA stop saving?
+# - Where does "10,000 times fewer" come from, and when does it not hold?
+# - What is on each step of the memory ladder: full fine-tuning, LoRA, QLoRA?
+# - Why does memory fall by much less than the number of trained parameters?
+#
+# ## Where to read on
+#
+# - Hu et al. 2021, *LoRA: Low-Rank Adaptation of Large Language Models*, sections 4.1 and 4.2 (the
+#   method and what it saves), Table 4 (counts and results for GPT-3), Table 5 (the same budget for
+#   different targets).
+# - Dettmers et al. 2023, *QLoRA: Efficient Finetuning of Quantized LLMs*, section 3 (the base in 4
+#   bits).
+# - Rajbhandari et al. 2020, *ZeRO: Memory Optimizations Toward Training Trillion Parameter Models*,
+#   section 3.1 (what takes memory in training).
+# - In this package: `minilora/counting.py`, and `minilora params 4096x4096 --rank 8` in a terminal.
