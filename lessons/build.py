@@ -17,7 +17,7 @@ which holds the solutions:
     check.double(double)
 
 The student's notebook has `...` in place of the fenced lines and, after the check, both hints and
-the solution, folded up. The hints come from minilora/check.py. Every notebook gets the same set-up
+the solution, folded up. The hints come from its checker. Every notebook gets the same set-up
 cell after its title. What is built is the same, byte for byte, whenever it is built on one machine.
 Imports check.py, files.py.
 """
@@ -149,7 +149,7 @@ def parse(text: str) -> tuple[list[NotebookNode], list[Exercise]]:
             if not waiting:
                 raise LessonError(f"check.{name} has no cell with a solution before it")
             if name not in EXERCISES:
-                raise LessonError(f"minilora/check.py has no checker named {name}")
+                raise LessonError(f"minilora/check.py knows no checker named {name}")
             exercises.append(Exercise(name, waiting[0], i, *waiting[1:]))
             waiting = None
     if waiting:

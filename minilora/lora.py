@@ -55,7 +55,7 @@ class LoraLinear(Module):
         frozen, m = self.residual.get(name, W), self.lora_magnitude.get(name)
         bias = b if m is None else None
         drops = rng is not None and self.dropout[name] > 0
-        if drops or 16 * x.size < W.size:  # few rows for d_out: do not form the whole of A B
+        if drops or 16 * x.size < W.size:  # few rows: not forming all of A B is faster
             y = F.linear(x, frozen, bias) + (F.dropout(x, self.dropout[name], rng) @ A) @ B * s
         else:
             y = F.lora_linear(x, frozen, bias, A, B, s)  # the same as one fused op

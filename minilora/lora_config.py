@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from minilora.lora_init import INITS
+from minilora.lora_init import INITS, PART_OF_W
 from minilora.nn import Embedding, Linear, Module, Parameter
 
 Patterns = str | Sequence[str]
@@ -62,6 +62,8 @@ class LoraConfig:
             raise ValueError(f'bias must be "none", "all" or "lora_only", got {self.bias!r}')
         if self.init_lora_weights not in INITS:
             raise ValueError(f"init_lora_weights must be one of {INITS}")
+        if self.init_lora_weights in PART_OF_W and self._lowest_alpha() <= 0:
+            raise ValueError(f"{self.init_lora_weights} needs a lora_alpha above 0")
         if not 0 <= self.lora_dropout < 1:
             raise ValueError(f"lora_dropout must lie in [0, 1), got {self.lora_dropout}")
         texts = [p for p in (self.target_modules, self.exclude_modules) if isinstance(p, str)]
@@ -71,20 +73,26 @@ class LoraConfig:
             except re.error as error:
                 raise ValueError(f"{text!r} is not a regular expression: {error}") from None
 
+    def _lowest_alpha(self) -> float:
+        return min([self.lora_alpha, *self.alpha_pattern.values()])
+
     def rank_and_scale(self, path: str) -> tuple[int, float]:
         """r and s of the adapter at a path: ΔW = s A B."""
         r = _first_match(self.rank_pattern, path, self.r)
         alpha = _first_match(self.alpha_pattern, path, self.lora_alpha)
         return r, float(alpha / (math.sqrt(r) if self.use_rslora else r))
 
-    def _check_rank(self, path: str, base: Linear) -> None:
-        """Raise ValueError if the rank for this Linear exceeds what its matrix can have."""
+    def _check_target(self, path: str, base: Linear) -> None:
+        """Raise ValueError if this Linear cannot be adapted so: its rank, or a column of zeros,
+        which has no direction for DoRA to keep."""
         r, (d_in, d_out) = self.rank_and_scale(path)[0], base.weight.shape
         if r > min(d_in, d_out):
             raise ValueError(
                 f"r={r} is more than {path} ({d_in} x {d_out}) can use: its rank is at most "
                 f"{min(d_in, d_out)}; lower r, or give this module its own rank in rank_pattern"
             )
+        if self.use_dora and not base.weight.data.any(axis=0).all():
+            raise ValueError(f"{path} has a column of zeros, which DoRA cannot scale; exclude it")
 
 
 def _first_match(pattern: dict[str, Any], path: str, default: Any) -> Any:
@@ -113,7 +121,7 @@ def find_targets(model: Module, config: LoraConfig) -> dict[str, Linear]:
         numbers = [layers] if isinstance(layers, int) else list(layers)
         targets = {p: m for p, m in targets.items() if _layer_number(p) in numbers}
     for path, linear in targets.items():
-        config._check_rank(path, linear)
+        config._check_target(path, linear)
     if not targets:
         raise ValueError(
             f"nothing is left to adapt of target_modules={wanted!r} after exclude_modules="

@@ -82,36 +82,34 @@ def compare_figure(entry: dict[str, Any]) -> Figure:
 
 
 def plot_methods(entry: dict[str, Any], ax: Axes, which: str) -> Axes:
-    """A point for each method: how much it trained, and its quality on the "new" or "old" task.
-    Names stand beside their points, moved apart where many methods train about as much."""
+    """A line for each method, with how many numbers it trained, the most first: its quality on the
+    "new" or "old" task, mean and range of the seeds. Names are beside the new task, left."""
     base, higher = entry.get("base"), entry["higher_is_better"]
-    points = []
-    for name in dict.fromkeys(run["method"] for run in entry["runs"]):
-        runs = [run for run in entry["runs"] if run["method"] == name]
-        values = [run[f"{which}_after"] for run in runs]
+    trained = {run["method"]: run["trainable_params"] for run in entry["runs"]}
+    methods = sorted(trained, key=lambda name: -trained[name])
+    for row, name in enumerate(methods):
+        values = [run[f"{which}_after"] for run in entry["runs"] if run["method"] == name]
         family = METHODS[name].family if name in METHODS else "scratch"
-        x, y = runs[0]["trainable_params"], mean(values)
         color, marker = FAMILY_COLORS[family], FAMILY_MARKERS.get(family, "x")
-        ax.plot([x, x], [min(values), max(values)], color=color, lw=1.5)
-        ax.plot(x, y, marker, color=color, ms=7)
-        points.append((y, x, LABELS[name]))
+        ax.plot([min(values), max(values)], [row, row], color=color, lw=1.5)
+        ax.plot(mean(values), row, marker, color=color, ms=7)
     if base:
-        ax.axhline(base[which], color="black", lw=1, ls=":")
-        ax.annotate("base model", (0, base[which]), xycoords=("axes fraction", "data"),
-                    xytext=(4, 3), textcoords="offset points", fontsize=8.5)  # fmt: skip
-    ax.set_xscale("log")
-    low, high = ax.get_ylim()
-    line, below = (high - low) / 20, float("-inf")
-    for y, x, label in sorted(points):
-        below = max(y, below + line)
-        ax.annotate(label, (x, y), (x * 1.35, below), fontsize=8.5, va="center",
-                    arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "#888888"})  # fmt: skip
-    ax.margins(x=0.15)
-    ax.set_xlabel("trainable parameters")
+        ax.axvline(base[which], color="black", lw=1, ls=":")
+        ax.annotate("base model", (base[which], 0.5), xycoords=("data", "axes fraction"),
+                    xytext=(3, 0), textcoords="offset points", fontsize=8.5, rotation=90,
+                    va="center")  # fmt: skip
+    names = [f"{LABELS[name]}: {trained[name]:,}" if which == "new" else "" for name in methods]
+    ax.set_yticks(range(len(methods)), names)
+    ax.set_ylim(len(methods) - 0.5, -0.5)
+    ax.xaxis.grid(True)
+    ax.set_ylabel("method: trainable parameters" if which == "new" else "")
     better = "higher" if higher else "lower"
-    ax.set_ylabel(f"test: {entry['metric']} ({better} is better)")
+    ax.set_xlabel(f"test: {entry['metric']} ({better} is better)")
     if higher:
-        ax.yaxis.set_major_formatter(PercentFormatter(1))
+        ax.xaxis.set_major_formatter(PercentFormatter(1))
+        ax.set_xlim(-0.03, 1.03)
+    else:
+        ax.locator_params(axis="x", nbins=6)
     about = {"new": f"New task: {entry['about']}", "old": "Old task, what the base could do"}
     ax.set_title(textwrap.fill(about[which], 52), parse_math=False)
     return ax

@@ -10,6 +10,7 @@ et al. 2024, asked of models that train in seconds. Imports the floors below and
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ import numpy as np
 from minilora import analysis
 from minilora.counting import count_rows
 from minilora.data import load_corpus, load_text
-from minilora.hub import load_model
+from minilora.hub import ASSETS, load_model
 from minilora.lora import LoraLinear, lora_layers
 from minilora.lora_config import LoraConfig
 from minilora.methods import METHODS, count_parameters
@@ -36,6 +37,7 @@ from minilora.train import DivergedError, TrainConfig, Training, run
 from minilora.transformer import Transformer
 
 Settings = dict[str, Any]
+RESULTS = ASSETS / "results"
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def frontier_run(**settings: Any) -> Rows:
 
 def small_data_run(**settings: Any) -> Rows:
     """Quality along the way, where there is little to learn from."""
-    t = tune(**settings, evaluate_every=25)
+    t = tune(**settings, evaluate_every=50)
     curve = t.training.history.evaluations
     row = {"characters": settings["characters"], "curve": curve, "test": t.task.test(t.model)}
     return [t.row | row]
@@ -205,7 +207,8 @@ def spectrum_run(**settings: Any) -> Rows:
 def describe_delta(path: str, W: np.ndarray, delta: np.ndarray) -> dict[str, Any]:
     """The numbers that analysis.py has for one ΔW, in a row."""
     rng = np.random.default_rng(0)
-    top = analysis.amplification(W, delta, 1 if _rank(delta) < 4 else 4, rng=rng)
+    rank = np.linalg.matrix_rank(delta, rtol=max(delta.shape) * 2.0**-23)  # of float32 factors
+    top = analysis.amplification(W, delta, min(4, int(rank)), rng=rng)
     return {
         "path": path,
         "effective_rank": analysis.effective_rank(delta),
@@ -216,10 +219,6 @@ def describe_delta(path: str, W: np.ndarray, delta: np.ndarray) -> dict[str, Any
         "amplification": top.factor,
         "singular_values": [float(f"{s:.4g}") for s in analysis.singular_values(delta)],
     }
-
-
-def _rank(M: np.ndarray) -> int:
-    return int(np.linalg.matrix_rank(M))
 
 
 def truncation_run(**settings: Any) -> Rows:
@@ -322,14 +321,23 @@ def _rank_sweep(seeds: range) -> list[Settings]:
 
 
 def _learning_rates(seeds: range) -> list[Settings]:
+    """Full fine-tuning and LoRA with all seeds; with the first, the rates that recipes.py has for
+    the other methods."""
     pairs = [{"method": m, "lr": lr} for m, rates in RATES.items() for lr in rates]
-    return _each(pairs, ("code", "reverse"), seeds)
+    main = [pair for pair in pairs if pair["method"] in ("full", "lora")]
+    others = [pair for pair in pairs if pair not in main]
+    tasks = ("code", "reverse")
+    return _each(main, tasks, seeds) + _each(others, tasks, seeds[:1])
+
+
+def _methods(seeds: range) -> list[Settings]:
+    return _each([{"method": name} for name in METHODS], ("code", "reverse"), seeds)
 
 
 def _alphas(seeds: range) -> list[Settings]:
     rules = [{"lora_alpha": 8, "use_rslora": False}, {"lora_alpha": 4, "use_rslora": True}]
     changes = [rule | {"r": r} for rule in rules for r in (1, 4, 16, 64)]
-    changes += [{"lora_alpha": a, "use_rslora": False, "r": 4} for a in (1, 2, 4, 16, 32)]
+    changes += [{"lora_alpha": a, "use_rslora": False, "r": 4} for a in (2, 32)]
     return _each([{"method": "lora"} | c for c in changes], ("code", "reverse"), seeds)
 
 
@@ -357,7 +365,7 @@ def _frontier(seeds: range) -> list[Settings]:
 
 
 def _small_data(seeds: range) -> list[Settings]:
-    sizes = [{"characters": n} for n in (3_000, 10_000, 30_000, 100_000, 600_000)]
+    sizes = [{"characters": n} for n in (5_000, 20_000, 100_000, 600_000)]
     methods: list[Settings] = [{"method": "full"}, *({"method": "lora", "r": r} for r in (1, 4))]
     return _each([m | size for m in methods for size in sizes], ("code",), seeds)
 
@@ -401,6 +409,13 @@ STUDIES = {
         quality_run,
         _learning_rates,
         by=("task", "method", "lr"),
+        shows=_QUALITY,
+    ),
+    "methods": Study(
+        "How do all methods compare, at about LoRA's budget?",
+        quality_run,
+        _methods,
+        by=("task", "method", "lr", "trainable"),
         shows=_QUALITY,
     ),
     "alpha_sweep": Study(
@@ -460,6 +475,11 @@ STUDIES = {
         shows=("total", "trainable", "share"),
     ),
 }
+
+
+def shipped_rows(name: str) -> Rows:
+    """The rows of a study as they come with the package, three seeds each."""
+    return json.loads((RESULTS / f"{name}.json").read_text("utf-8"))["rows"]
 
 
 def best_rates(rows: Rows, task: str, higher_is_better: bool) -> dict[str, float]:

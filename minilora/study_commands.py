@@ -24,13 +24,19 @@ from rich.table import Table
 import minilora
 from minilora.analysis import delta_weights, weight_matrices
 from minilora.commands import machine, make_folder, say
-from minilora.hub import ASSETS, load_adapter, load_model
+from minilora.hub import load_adapter, load_model
 from minilora.plots import compare_figure, save_figure
-from minilora.study import STUDIES, describe_delta, quality_run, spectrum_run
+from minilora.study import (
+    RESULTS,
+    STUDIES,
+    describe_delta,
+    quality_run,
+    shipped_rows,
+    spectrum_run,
+)
 from minilora.study_plots import rank_sweep_figure, spectrum_figure, study_figures
 from minilora.sweep import Rows, save_rows, sweep
 
-SHIPPED = ASSETS / "results"
 LESSONS = next(
     (
         folder
@@ -67,9 +73,9 @@ def run_study(args: argparse.Namespace) -> None:
 
 def run_figures(args: argparse.Namespace) -> None:
     make_folder(args.out)
-    for entry in json.loads((SHIPPED / "compare.json").read_text("utf-8"))["tasks"]:
+    for entry in json.loads((RESULTS / "compare.json").read_text("utf-8"))["tasks"]:
         save_figure(compare_figure(entry), args.out / f"compare-{entry['task']}.png")
-    _draw({name: _shipped(name) for name in STUDIES}, args.out)
+    _draw({name: shipped_rows(name) for name in STUDIES}, args.out)
 
 
 def run_sweep(args: argparse.Namespace) -> None:
@@ -137,15 +143,11 @@ def _question(notebook: Path) -> str:
     return lines[0] if lines else ""
 
 
-def _shipped(name: str) -> Rows:
-    return json.loads((SHIPPED / f"{name}.json").read_text("utf-8"))["rows"]
-
-
 def _draw(results: dict[str, Rows], out: Path) -> None:
     """Every figure for which the results are there; the shipped ones stand in for studies that a
     figure needs beside."""
     names = []
-    shipped = {name: _shipped(name) for name in STUDIES if (SHIPPED / f"{name}.json").exists()}
+    shipped = {name: shipped_rows(name) for name in STUDIES if (RESULTS / f"{name}.json").exists()}
     for name, figure in study_figures(shipped | results, only=results):
         save_figure(figure, out / f"{name}.png")
         names.append(f"{name}.png")

@@ -18,7 +18,6 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
 from minilora.compare import LABELS
@@ -28,10 +27,12 @@ from minilora.recipes import EXACT, NATS
 from minilora.study import PLACES, best_rates
 from minilora.sweep import Rows
 
-ABOUT = {"code": "Python code", "reverse": "reverse a word", "sort": "sort a word"}
+ABOUT = {"code": "Python code", "reverse": "Reverse a word", "sort": "Sort a word"}
 EXACT_TASKS = ("reverse", "sort")  # every other task is a text, measured in nats
 _MARKERS = "osD^vP"
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 2, 1, 2)))
+_BEFORE = (0, (3, 2))
+_RING: Any = {"ls": "", "marker": "o", "ms": 13, "mfc": "none", "mew": 1.6}
 _SMALL = 9  # font size of notes
 _LINE = "line: their range"
 
@@ -75,21 +76,13 @@ def plot_spread(rows: Rows, ax: Axes, x: str, y: str, *, color: str, **look: Any
     ax.fill_between(xs, lows, highs, color=color, alpha=0.2, lw=0)
 
 
-def plot_level(rows: Rows, ax: Axes, y: str, *, color: str, label: str) -> None:
-    """A horizontal line and band: full fine-tuning, which has no rank."""
-    if rows:
-        values = [row[y] for row in rows]
-        ax.axhspan(min(values), max(values), color=color, alpha=0.2, lw=0)
-        ax.axhline(mean(values), color=color, label=label)
-
-
 @style()
 def known_rank_teacher_figure(rows: Rows) -> Figure:
     ks = _distinct(rows, "k")
     figure, panels = _figure("A change of known rank k, learned with LoRA of rank r", rows, 1, ks)
     for k, ax in zip(ks, panels, strict=True):
         plot_known_rank_teacher(select(rows, k=k), ax)
-    panels[0].legend(loc="lower left")
+    _legend(figure, panels[0])
     return figure
 
 
@@ -101,15 +94,16 @@ def plot_known_rank_teacher(rows: Rows, ax: Axes) -> Axes:
         look = {"ls": _DASHES[i], "marker": _MARKERS[1 + i]}
         plot_spread(same, ax, "r", "loss", color=color, label=f"LoRA, {spectrum} spectrum", **look)
         xs, bounds, _, _ = spread([row for row in same if row["r"] < row["k"]], "r", "bound")
-        label = None if i else "least possible at that rank (Eckart & Young)"
-        ax.plot(xs, bounds, "_", color="black", ms=13, mew=1.2, zorder=4, label=label)
+        ax.plot(xs, bounds, "_", color="black", ms=13, mew=1.2, zorder=4)
+    ax.plot([], [], "_", color="black", ms=13, mew=1.2, label="least possible (Eckart & Young)")
     k = rows[0]["k"]
     ax.axvline(k, color="black", lw=1, ls=":")
     ax.annotate("r = k", (k, 1), xycoords=("data", "axes fraction"), xytext=(4, -10),
                 textcoords="offset points", fontsize=_SMALL)  # fmt: skip
-    ax.set_yscale("log")
+    ax.set_yscale("symlog", linthresh=1e-6, linscale=0.5)  # what is below is 0 but for rounding
+    ax.set_ylim(-1e-7, 1)
     _rank_axis(ax, [1, 2, 4, 8, 16, 32, 64])
-    ax.set_ylabel("loss on new samples (squared error)")
+    ax.set_ylabel("mean squared error on new samples\n(log scale down to 1e-6, then linear)")
     ax.set_title(f"Δ of rank k = {k}")
     return ax
 
@@ -117,16 +111,18 @@ def plot_known_rank_teacher(rows: Rows, ax: Axes) -> Axes:
 @style()
 def rank_sweep_figure(rows: Rows) -> Figure:
     tasks = _distinct(rows, "task")
-    figure, panels = _figure("Quality by rank", rows, 1, tasks)
+    figure, panels = _figure("Quality by rank, with s and the learning rate fixed", rows, 1, tasks)
     for task, ax in zip(tasks, panels, strict=True):
         plot_rank_sweep(select(rows, task=task), ax)
-    panels[0].legend()
+    _legend(figure, panels[0])
     return figure
 
 
 def plot_rank_sweep(rows: Rows, ax: Axes) -> Axes:
     """Quality of one task by the rank of LoRA; full fine-tuning, which has none, is a level."""
-    plot_level(select(rows, method="full"), ax, "test", color=COLORS["full"], label=LABELS["full"])
+    if full := [row["test"] for row in select(rows, method="full")]:
+        ax.axhspan(min(full), max(full), color=COLORS["full"], alpha=0.2, lw=0)
+        ax.axhline(mean(full), color=COLORS["full"], label=LABELS["full"])
     lora = select(rows, method="lora")
     plot_spread(lora, ax, "r", "test", color=COLORS["lora"], marker="s", label=LABELS["lora"])
     _rank_axis(ax, _distinct(lora, "r"))
@@ -140,7 +136,7 @@ def learning_rate_sweep_figure(rows: Rows) -> Figure:
     figure, panels = _figure("Quality by learning rate", rows, 1, tasks)
     for task, ax in zip(tasks, panels, strict=True):
         plot_learning_rate_sweep(select(rows, task=task), ax)
-    panels[0].legend()
+    _legend(figure, panels[0])
     return figure
 
 
@@ -150,20 +146,11 @@ def plot_learning_rate_sweep(rows: Rows, ax: Axes) -> Axes:
     best = best_rates(rows, task, task in EXACT_TASKS)
     for method, marker in (("full", "o"), ("lora", "s")):
         same = select(rows, method=method)
-        r = f", r = {same[0]['r']}" if same[0]["r"] else ""
-        label = LABELS[method] + r
+        label = LABELS[method] + (f", r = {same[0]['r']}" if method == "lora" else "")
         plot_spread(same, ax, "lr", "val", color=COLORS[method], marker=marker, label=label)
         at_best = mean(row["val"] for row in select(same, lr=best[method]))
-        ax.plot(best[method], at_best, "o", ms=13, mfc="none", mec=COLORS[method], mew=1.8)
-    ring: dict[str, Any] = {
-        "ls": "",
-        "marker": "o",
-        "ms": 11,
-        "mfc": "none",
-        "mec": "black",
-        "mew": 1.2,
-    }
-    ax.plot([], [], **ring, label="each one's best")
+        ax.plot(best[method], at_best, color=COLORS[method], **_RING)
+    ax.plot([], [], color="black", **_RING, label="each one's best")
     ax.set_xscale("log")
     ax.set_xlabel("learning rate")
     _quality_axis(ax, task, "val")
@@ -172,47 +159,45 @@ def plot_learning_rate_sweep(rows: Rows, ax: Axes) -> Axes:
 
 @style()
 def methods_figure(rows: Rows) -> Figure:
-    """Of learning_rate_sweep: each method at its best rate."""
     tasks = _distinct(rows, "task")
-    figure, panels = _figure(
-        "Every method at its best rate", rows, len(tasks), range(2), shown=_LINE
-    )
+    title = "Every method of fine-tuning, each at its own learning rate"
+    figure, panels = _figure(title, rows, len(tasks), range(2), shown=_LINE)
     for i, task in enumerate(tasks):
-        entry = methods_entry(rows, task)
+        entry = methods_entry(select(rows, task=task))
         plot_methods(entry, panels[2 * i], "new")
         plot_methods(entry, panels[2 * i + 1], "old")
-    families = sorted({METHODS[name].family for name in _distinct(rows, "method")})
-    points: list[Any] = [
-        Line2D([], [], ls="", ms=7, color=FAMILY_COLORS[f], marker=FAMILY_MARKERS[f], label=f)
-        for f in families
-    ]
-    figure.legend(handles=points, loc="outside upper right", ncols=len(points))
+    families = {METHODS[name].family for name in _distinct(rows, "method")}
+    for family in sorted(families, key=list(FAMILY_COLORS).index):
+        look: dict[str, Any] = {"color": FAMILY_COLORS[family], "marker": FAMILY_MARKERS[family]}
+        panels[0].plot([], [], ls="", ms=7, label=family, **look)
+    _legend(figure, panels[0])
     return figure
 
 
-def methods_entry(rows: Rows, task: str) -> dict[str, Any]:
-    """What plot_methods draws, from the rows of learning_rate_sweep at each method's best rate."""
-    exact = task in EXACT_TASKS
-    best = best_rates(rows, task, exact)
+def methods_entry(rows: Rows) -> dict[str, Any]:
+    """The rows of one task as plot_methods takes them."""
     runs = [
         {"method": row["method"], "seed": row["seed"], "trainable_params": row["trainable"]}
         | {"new_after": row["test"], "old_after": row["old"]}
-        for row in select(rows, task=task)
-        if row["lr"] == best[row["method"]]
+        for row in rows
     ]
-    about = {"about": ABOUT.get(task, task), "metric": EXACT if exact else NATS}
+    exact = rows[0]["task"] in EXACT_TASKS
+    about = {"about": _about(rows[0]["task"]), "metric": EXACT if exact else NATS}
     return about | {"higher_is_better": exact, "runs": runs}
 
 
 @style()
 def alpha_sweep_figure(rows: Rows) -> Figure:
     tasks = _distinct(rows, "task")
-    figure, panels = _figure("Quality by alpha, at a fixed rate", rows, len(tasks), range(2))
+    rates = " or ".join(f"{lr:g}" for lr in _distinct(rows, "lr"))
+    figure, panels = _figure(
+        f"Quality by alpha, at the fixed learning rate {rates}", rows, len(tasks), range(2)
+    )
     for i, task in enumerate(tasks):
         same = select(rows, task=task)
         plot_alpha_rules(same, panels[2 * i])
         plot_alphas(same, panels[2 * i + 1])
-    panels[0].legend()
+    _legend(figure, panels[0])
     return figure
 
 
@@ -262,7 +247,7 @@ def plot_which_weights(rows: Rows, ax: Axes) -> Axes:
         same = select(rows, place=place)
         values = [row["test"] for row in same]
         ax.plot([min(values), max(values)], [i, i], color="black", lw=1.2, zorder=3)
-        ax.plot(mean(values), i, "s", color=COLORS["lora"], ms=9, mec="black", mew=0.8, zorder=4)
+        ax.plot(mean(values), i, "s", color=COLORS["lora"], ms=7, zorder=4)
         names.append(f"{place}  (r = {same[0]['r']})")
     ax.set_yticks(range(len(PLACES)), names)
     ax.set_ylim(len(PLACES) - 0.5, -0.5)
@@ -277,10 +262,11 @@ def plot_which_weights(rows: Rows, ax: Axes) -> Axes:
 def forgetting_frontier_figure(rows: Rows) -> Figure:
     tasks = _distinct(rows, "task")
     figure, panels = _figure(
-        "What is forgotten for what is learned", rows, 1, tasks, shown="thin lines: each"
+        "What is forgotten for what is learned", rows, 1, tasks, shown="thin lines: each of them"
     )
     for task, ax in zip(tasks, panels, strict=True):
         plot_forgetting_frontier(select(rows, task=task), ax)
+    _legend(figure, panels[0], lines=2)
     return figure
 
 
@@ -292,30 +278,25 @@ def plot_forgetting_frontier(rows: Rows, ax: Axes) -> Axes:
             same = select(rows, method=method, lr=lr)
             color = shade(COLORS[method], (-0.45, 0.0, 0.5)[i])
             for row in same:
-                _, new, old = zip(*row["curve"], strict=True)
-                ax.plot(new, old, color=color, lw=0.7, alpha=0.5)
+                _, *seed = zip(*row["curve"], strict=True)
+                ax.plot(*seed, color=color, lw=0.7, alpha=0.5)
             new, old = mean_curve(same)
             look: dict[str, Any] = {"color": color, "marker": marker, "ls": _DASHES[i]}
             ax.plot(new, old, **look, label=f"{LABELS[method]}, rate {lr:g}")
             ax.annotate("", (new[-1], old[-1]), xytext=(new[-3], old[-3]),
                         arrowprops={"arrowstyle": "-|>", "color": color, "lw": 1.5})  # fmt: skip
     _, new_base, old_base = rows[0]["curve"][0]
-    ax.plot(new_base, old_base, "*", color="black", ms=13, zorder=5)
-    ax.annotate(
-        "base model", (new_base, old_base), xytext=(0, 10), textcoords="offset points", ha="right"
-    )
+    ax.plot(new_base, old_base, "*", color="black", ms=13, zorder=5, label="base model")
     ax.set_xlabel(f"new task, validation loss ({NATS})")
     ax.set_ylabel(f"old task, test loss ({NATS})")
-    ax.legend()
     return ax
 
 
 def mean_curve(rows: Rows) -> tuple[list[float], list[float]]:
     """(new, old) at each evaluation, mean over the seeds."""
     points = list(zip(*(row["curve"] for row in rows), strict=True))
-    return [mean(p[1] for p in same) for same in points], [
-        mean(p[2] for p in same) for same in points
-    ]
+    new, old = ([mean(point[i] for point in same) for same in points] for i in (1, 2))
+    return new, old
 
 
 @style()
@@ -323,8 +304,7 @@ def small_data_figure(rows: Rows) -> Figure:
     figure, panels = _figure("Quality by how much text there is to learn from", rows, 1, range(2))
     plot_small_data(rows, panels[0])
     plot_overfitting(rows, panels[1])
-    panels[0].legend()
-    panels[1].legend()
+    _legend(figure, panels[0])
     return figure
 
 
@@ -334,7 +314,7 @@ def plot_small_data(rows: Rows, ax: Axes) -> Axes:
         plot_spread(same, ax, "characters", "test", **look)
     _characters_axis(ax)
     ax.set_ylabel(f"test loss ({NATS})")
-    ax.set_title("At the end of training")
+    ax.set_title("Test loss at the end of training")
     return ax
 
 
@@ -347,8 +327,8 @@ def plot_overfitting(rows: Rows, ax: Axes) -> Axes:
         ]
         plot_spread(risen, ax, "characters", "risen", **look)
     _characters_axis(ax)
-    ax.set_ylabel(f"rise of the validation loss ({NATS})")
-    ax.set_title("From the lowest point to the end")
+    ax.set_ylabel(f"rise ({NATS})")
+    ax.set_title("Validation loss: rise above its lowest")
     return ax
 
 
@@ -361,7 +341,6 @@ def spectrum_figure(rows: Rows) -> Figure:
         same = select(rows, task=task)
         plot_spectrum(same, panels[2 * i])
         plot_spectrum_table(same, panels[2 * i + 1])
-    panels[0].legend()
     return figure
 
 
@@ -375,35 +354,33 @@ def plot_spectrum(rows: Rows, ax: Axes) -> Axes:
         ax.plot(range(1, len(means) + 1), means, markevery=max(len(means) // 12, 1), **look)
     ax.set_yscale("log")
     ax.set_xlabel("index i of the singular value")
-    ax.set_ylabel("σ_i / σ_1")
+    ax.set_ylabel(r"$\sigma_i / \sigma_1$")
     ax.set_title(_about(rows[0]["task"]), parse_math=False)
     return ax
 
 
-MEASURES = {
-    "effective_rank": "effective\nrank",
-    "stable_rank": "stable\nrank",
-    "k90": "k90",
-    "relative_norm": "‖ΔW‖\n/ ‖W‖",
-    "intruders": "intruders\nof 10",
+MEASURES = {  # of a row, how it is named in the table, and how many decimals it has there
+    "effective_rank": ("effective\nrank", 1),
+    "stable_rank": ("stable\nrank", 1),
+    "k90": ("k90", 1),
+    "relative_norm": ("‖ΔW‖\n/ ‖W‖", 2),
+    "intruders": ("intruders\nof 10", 1),
 }
 
 
 def plot_spectrum_table(rows: Rows, ax: Axes) -> Axes:
-    """The same ΔW in numbers, a row for full fine-tuning and for each rank."""
+    """The same ΔW in numbers, a line for full fine-tuning and for each rank."""
     methods = list(_by_method(rows))
-    for x, (measure, name) in enumerate(MEASURES.items()):
-        ax.text(x, -0.9, name, ha="center", va="center", fontsize=_SMALL)
+    middle: Any = {"ha": "center", "va": "center"}
+    for x, (measure, (name, decimals)) in enumerate(MEASURES.items()):
+        ax.text(x, -0.9, name, fontsize=_SMALL, **middle)
         for y, (same, _) in enumerate(methods):
-            value = mean(row[measure] for row in same)
-            ax.text(
-                x, y, f"{value:.2f}" if value < 10 else f"{value:.0f}", ha="center", va="center"
-            )
+            ax.text(x, y, f"{mean(row[measure] for row in same):.{decimals}f}", **middle)
     for y, (_, look) in enumerate(methods):
-        ax.plot(-1.9, y, color=look["color"], marker=look["marker"], ms=8)
-        ax.text(-1.7, y, look["label"], ha="left", va="center")
+        ax.plot([-3.1, -2.8, -2.5], [y, y, y], **look)
+        ax.text(-2.3, y, look["label"], ha="left", va="center")
     ax.axhline(-0.45, color="black", lw=0.8)
-    ax.set_xlim(-2.1, len(MEASURES) - 0.5)
+    ax.set_xlim(-3.2, len(MEASURES) - 0.5)
     ax.set_ylim(len(methods) - 0.4, -1.5)
     ax.set_axis_off()
     return ax
@@ -417,7 +394,7 @@ def truncation_figure(truncated: Rows, trained: Rows) -> Figure:
     figure, panels = _figure(title, truncated, 1, tasks)
     for task, ax in zip(tasks, panels, strict=True):
         plot_truncation(select(truncated, task=task), select(trained, task=task), ax)
-    panels[0].legend()
+    _legend(figure, panels[0])
     return figure
 
 
@@ -439,12 +416,12 @@ def plot_truncation(truncated: Rows, trained: Rows, ax: Axes) -> Axes:
 def subspace_similarity_figure(rows: Rows) -> Figure:
     pairs = sorted({(row["r"], row["r_other"]) for row in rows})
     tasks = _distinct(rows, "task")
-    title = "Do two trainings find the same input directions?"
+    title = "Similarity φ(i, j) of what two trainings of LoRA read"
     figure, panels = _figure(title, rows, len(tasks), pairs)
     grid = [(task, pair) for task in tasks for pair in pairs]
     for (task, (r, r_other)), ax in zip(grid, panels, strict=True):
         plot_subspace_similarity(select(rows, task=task, r=r, r_other=r_other), ax)
-    panels[0].legend(ncols=2, fontsize=_SMALL)
+    _legend(figure, panels[0])
     return figure
 
 
@@ -454,8 +431,8 @@ def plot_subspace_similarity(rows: Rows, ax: Axes) -> Axes:
         same, color = select(rows, i=i), rank_color(i)
         plot_spread(same, ax, "j", "phi", color=color, marker=_MARKERS[n], label=f"i = {i}")
         js, starts, _, _ = spread(same, "j", "phi_start")
-        label = "before training" if i == 1 else None
-        ax.plot(js, starts, color=color, ls=(0, (3, 2)), lw=1.2, label=label)
+        ax.plot(js, starts, color=color, ls=_BEFORE, lw=1.2)
+    ax.plot([], [], color=COLORS["lora"], ls=_BEFORE, lw=1.2, label="before training (chance)")
     _log2_axis(ax, _distinct(rows, "j"))
     first = rows[0]
     ax.set_xlabel(f"top j directions of the A of rank {first['r_other']}")
@@ -469,43 +446,51 @@ def plot_subspace_similarity(rows: Rows, ax: Axes) -> Axes:
 def parameter_counts_figure(rows: Rows) -> Figure:
     figure, panels = _figure("Trainable parameters", [], 1, range(1))
     plot_parameter_counts(rows, panels[0])
+    _legend(figure, panels[0])
     return figure
 
 
-def plot_parameter_counts(rows: Rows, ax: Axes, r: int = 8) -> Axes:
-    """Trainable parameters of full fine-tuning and of LoRA on q and v, a line for each model."""
-    same = select(rows, rank=r)
+def plot_parameter_counts(rows: Rows, ax: Axes) -> Axes:
+    """Trainable parameters of full fine-tuning and of LoRA of rank 8, a line for each model."""
+    same = sorted(select(rows, rank=8), key=lambda row: row["total"])
     for y, row in enumerate(same):
         ax.plot([row["trainable"], row["total"]], [y, y], color="#BBBBBB", lw=1.5, zorder=1)
-        share = f"{100 * row['share']:.2g} %"
+        share = f"{100 * row['share']:#.2g} %"
         ax.annotate(share, (row["trainable"], y), xytext=(-9, 0), textcoords="offset points",
                     ha="right", va="center", fontsize=_SMALL)  # fmt: skip
     ys = range(len(same))
-    for method, key, marker in (("full", "total", "o"), ("lora", "trainable", "s")):
-        label = LABELS[method] + (f" on q and v, r = {r}" if method == "lora" else "")
-        ax.plot([row[key] for row in same], ys, marker, color=COLORS[method], ms=8, label=label)
+    full, lora = ([row[key] for row in same] for key in ("total", "trainable"))
+    ax.plot(full, ys, "o", color=COLORS["full"], ms=8, label=LABELS["full"])
+    ax.plot(lora, ys, "s", color=COLORS["lora"], ms=8, label="LoRA on q and v, r = 8")
     ax.set_xscale("log")
     ax.set_yticks(ys, [row["model"] for row in same])
     ax.invert_yaxis()
     ax.xaxis.grid(True)
     ax.margins(x=0.12)
     ax.set_xlabel("trainable parameters (beside LoRA's: its share of the model)")
-    ax.legend(loc="lower left")
     return ax
 
 
 def _figure(
     title: str, rows: Rows, lines: int, columns: Collection[Any], shown: str = "band: their range"
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with so many lines and columns of panels; below it, of how many seeds of the rows
-    the mean is drawn, and what shows their range."""
+    """A figure with so many lines and columns of panels; beside its title, of how many seeds of the
+    rows the mean is drawn, and what shows their range."""
     size = (8.5 if len(columns) == 1 else 11, 4.4 if lines == 1 else 0.4 + 3.7 * lines)
     figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", weight="bold")
     seeds = len({row["seed"] for row in rows})
     if seeds > 1:
-        figure.supxlabel(f"mean of {seeds} seeds, {shown}", fontsize=_SMALL, color="#444444")
+        note = f"mean of {seeds} seeds, {shown}"
+        figure.text(0.99, 1 - 0.09 / size[1], note, ha="right", va="top", fontsize=_SMALL)
     return figure, list(figure.subplots(lines, len(columns), squeeze=False).flat)
+
+
+def _legend(figure: Figure, ax: Axes, lines: int = 1) -> None:
+    """Below the panels, where it covers nothing: what one of them draws, for all."""
+    handles, labels = ax.get_legend_handles_labels()
+    columns = math.ceil(len(labels) / lines)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
 def _distinct(rows: Rows, key: str) -> list[Any]:
@@ -573,11 +558,11 @@ class StudyFigure:
         return self.draw(*(results[study] for study in self.studies))
 
 
-STUDY_FIGURES = {
+STUDY_FIGURES: dict[str, StudyFigure] = {
     "known-rank-teacher": StudyFigure(("known_rank_teacher",), known_rank_teacher_figure),
     "rank-sweep": StudyFigure(("rank_sweep",), rank_sweep_figure),
     "learning-rate-sweep": StudyFigure(("learning_rate_sweep",), learning_rate_sweep_figure),
-    "methods": StudyFigure(("learning_rate_sweep",), methods_figure),
+    "methods": StudyFigure(("methods",), methods_figure),
     "alpha-sweep": StudyFigure(("alpha_sweep",), alpha_sweep_figure),
     "which-weights": StudyFigure(("which_weights",), which_weights_figure),
     "forgetting-frontier": StudyFigure(("forgetting_frontier",), forgetting_frontier_figure),

@@ -1,106 +1,25 @@
 """Claims about the exercises: each checker accepts the solution, names what is wrong with each
 wrong one, and raises for nothing.
 
-Solutions are read from the lessons by the builder itself; MUTANTS holds the wrong ones. A new
+Solutions are read from the lessons by the builder itself; mutants_NN.py hold the wrong ones. A new
 exercise needs at least three, each with words of the diagnosis that it alone must get.
 """
 
 import ast
-import math
 from collections.abc import Callable
 from typing import Any
 
+import mutants_05
 import numpy as np
 import pytest
 from test_lessons import LESSONS, build
 
 import minilora as ml
 from minilora import check, counting
-from minilora.check import EXERCISES, Yours, compare, exercise, require
+from minilora import exercise as framework
+from minilora.exercise import EXERCISES, Yours, compare, exercise, require
 
-Mutant = tuple[Callable[..., Any], str]
-
-MUTANTS: dict[str, list[Mutant]] = {
-    "count_lora": [
-        (lambda d_in, d_out, r: d_in * d_out, "that is W, which is frozen"),
-        (lambda d_in, d_out, r: d_in * d_out + r * (d_in + d_out), "counts the frozen W too"),
-        (lambda d_in, d_out, r: r * d_in, "A alone"),
-        (lambda d_in, d_out, r: r * d_out, "B alone"),
-        (lambda d_in, d_out, r: 2 * r * d_in, "B has d_out columns"),
-        (lambda d_in, d_out, r: (d_in * r) * (r * d_out), "do not multiply"),
-        (lambda d_in, d_out, r: d_in + d_out, "that is for r = 1"),
-        (lambda d_in, d_out, r: r * (d_in + d_out) + 1, "is 1,281; expected 1,280."),
-        (lambda d_in, d_out, r: (d_in * r, r * d_out), "an array of shape (2,); expected a number"),
-        (lambda d_in, d_out, r: d_in // (r - r), "raised ZeroDivisionError"),
-        (lambda d_in, d_out: d_in + d_out, "raised TypeError"),
-        (lambda d_in, d_out, r: print if r else None, "builtin_function_or_method; expected a num"),
-    ],
-    "count_model": [
-        (lambda s, n_layer, r, targets: sum(r * sum(s[t]) for t in targets), "that is one block"),
-        (lambda s, n_layer, r, targets: n_layer * r * sum(map(sum, s.values())), "every matrix"),
-        (lambda s, n_layer, r, targets: n_layer * r * sum(s[targets[0]]), "one target; sum over"),
-        (lambda s, n_layer, r, targets: n_layer * sum(sum(s[t]) for t in targets), "for r = 1"),
-        (
-            lambda s, n_layer, r, targets: n_layer * sum(2 * r * s[t][0] for t in targets),
-            "takes each matrix as square",
-        ),
-        (
-            lambda s, n_layer, r, targets: n_layer * sum(math.prod(s[t]) for t in targets),
-            "the matrices themselves, which are frozen",
-        ),
-        (lambda s, n_layer, r, targets: s["query"], "raised KeyError: 'query'"),
-    ],
-    "break_even_rank": [
-        (lambda d_in, d_out: min(d_in, d_out), "the largest rank W can have"),
-        (lambda d_in, d_out: d_in / 2, "a square matrix only"),
-        (lambda d_in, d_out: (d_in + d_out) / (d_in * d_out), "upside down"),
-        (lambda d_in, d_out: d_in * d_out // (d_in + d_out), "leave it unrounded"),
-        (lambda d_in, d_out: 2 * d_in * d_out / (d_in + d_out), "twice as many numbers as W"),
-    ],
-    "largest_rank": [
-        (lambda s, n, targets, budget: -(-budget // _per_rank(s, n, targets)), "round down"),
-        (lambda s, n, targets, budget: budget / _per_rank(s, n, targets), "a whole number"),
-        (lambda s, n, targets, budget: budget // _per_rank(s, 1, targets), "every block has its"),
-        (lambda s, n, targets, budget: (budget - 1) // _per_rank(s, n, targets), "exactly the bud"),
-        (lambda s, n, targets, budget: max(1, budget // _per_rank(s, n, targets)), "answer is 0"),
-    ],
-    "training_gigabytes": [
-        (lambda frozen, trained, bits: _gb(frozen, trained, bits) * 1e9, "that is bytes"),
-        (lambda frozen, trained, bits: _gb(0, trained, bits), "must be in memory too"),
-        (
-            lambda frozen, trained, bits: _gb(frozen, trained, bits) + 10 * frozen / 1e9,
-            "have no gradient and no moments",
-        ),
-        (lambda frozen, trained, bits: _gb(frozen, trained, bits, 4), "lacks AdamW's two moments"),
-        (lambda frozen, trained, bits: _gb(frozen, trained, bits, 8), "8 in all"),
-        (lambda frozen, trained, bits: _gb(frozen, trained, bits, 10), "take 12"),
-        (lambda frozen, trained, bits: _gb(frozen, trained, 8 * bits), "a byte has 8"),
-        (lambda frozen, trained, bits: _gb(frozen, trained, 16), "take frozen_bits each, not 16"),
-    ],
-    "rank_for_gpu": [
-        (lambda *a: _rank(*a), "nothing is left for an adapter"),
-        (lambda f, n, gpu, reserve, bits: max(0, _rank(f, n, gpu, 0, bits)), "take it off first"),
-        (lambda f, n, gpu, reserve, bits: max(0, _rank(f, n / 6, gpu, reserve, bits)), "12 bytes"),
-        (lambda f, n, gpu, reserve, bits: _rank(0, n, gpu, reserve, bits), "take their place"),
-        (lambda f, n, gpu, reserve, bits: max(0, _rank(f, n, gpu, reserve, 16)), "not 16"),
-        (
-            lambda f, n, gpu, reserve, bits: ((gpu - reserve) * 1e9 - f * bits / 8) / (12 * n),
-            "round down",
-        ),
-    ],
-}  # fmt: skip
-
-
-def _per_rank(shapes, n_layer, targets):
-    return n_layer * sum(sum(shapes[name]) for name in targets)
-
-
-def _gb(frozen, trained, bits, bytes_trained=12):
-    return (frozen * bits / 8 + bytes_trained * trained) / 1e9
-
-
-def _rank(frozen, per_rank, gpu, reserve, bits):
-    return int(((gpu - reserve) * 1e9 - frozen * bits / 8) // (12 * per_rank))
+MUTANTS = mutants_05.MUTANTS
 
 
 def lesson_functions() -> dict[str, tuple[Callable[..., Any], Callable[..., Any]]]:
@@ -131,7 +50,7 @@ MUTANT_CASES = [
 
 @pytest.fixture(autouse=True)
 def _no_attempts_yet(monkeypatch):
-    monkeypatch.setattr(check, "_wrong_answers", type(check._wrong_answers)())
+    monkeypatch.setattr(framework, "_wrong_answers", type(framework._wrong_answers)())
 
 
 def judge(name: str, answer: Any) -> check.Verdict:
@@ -225,7 +144,7 @@ def test_checkers_agree_with_the_package():
 @pytest.fixture
 def double(monkeypatch):
     """A checker that is registered for one test."""
-    monkeypatch.setattr(check, "EXERCISES", {})
+    monkeypatch.setattr(framework, "EXERCISES", {})
 
     @exercise(hints=("first hint", "second hint"))
     def double(yours: Yours) -> str:
@@ -283,7 +202,7 @@ def test_a_result_instead_of_the_function_is_refused_with_the_remedy(double):
     ],
 )
 def test_compare_says_whether_kind_shape_or_value_differs(got, words):
-    with pytest.raises(check.Wrong, match=".*") as wrong:
+    with pytest.raises(framework.Wrong) as wrong:
         compare("ΔW", got, np.arange(6.0).reshape(2, 3))
     assert words in str(wrong.value)
 
@@ -292,7 +211,7 @@ def test_compare_knows_a_mistake_by_its_shape_or_by_its_values():
     right = np.arange(6.0).reshape(2, 3)
     mistakes = {"A comes first": right.T, "s is missing": right / 2}
     for wrong, why in ((right.T, "A comes first"), (right / 2, "s is missing")):
-        with pytest.raises(check.Wrong, match=why):
+        with pytest.raises(framework.Wrong, match=why):
             compare("ΔW", wrong, right, mistakes)
 
 
@@ -301,13 +220,13 @@ def test_compare_takes_tensors_float32_and_rounding_but_counts_must_be_exact():
     compare("y", ml.Tensor(right.astype(np.float32)), right)
     compare("y", right * (1 + 1e-9), right)
     compare("count", 4_194_304.0, 4_194_304)
-    with pytest.raises(check.Wrong, match="4,194,305; expected 4,194,304"):
+    with pytest.raises(framework.Wrong, match="4,194,305; expected 4,194,304"):
         compare("count", 4_194_305, 4_194_304)
-    with pytest.raises(check.Wrong):
+    with pytest.raises(framework.Wrong):
         compare("y", right + 1e-5, right)
 
 
 def test_require_ends_a_check_with_its_message():
     require(True, "never said")
-    with pytest.raises(check.Wrong, match="too many"):
+    with pytest.raises(framework.Wrong, match="too many"):
         require(False, "too many")

@@ -24,6 +24,7 @@ import pytest
 
 import minilora as ml
 from minilora import cli, commands, doctor
+from minilora.compare import LABELS
 from minilora.evaluate import text_loss
 from minilora.lora import lora_layers
 from minilora.recipes import BASE_MODELS, load_task, text_task
@@ -217,6 +218,29 @@ def test_rates_and_steps_reach_the_training(asked, argv, expected):
     assert cli.main(argv) == 0
     settings = asked[0].settings
     assert (settings.lr_full, settings.lr_lora, settings.steps) == expected
+
+
+@pytest.mark.parametrize(
+    ("argv", "methods"),
+    [
+        ([], ["full", "lora", "scratch"]),
+        (["--methods", "bitfit"], ["bitfit"]),
+        (["--methods", "lora+,full, dora"], ["lora+", "full", "dora"]),
+        (["--methods", "lora,full,lora"], ["lora", "full"]),
+        (["--methods", ",".join(LABELS)], list(LABELS)),
+    ],
+)
+def test_methods_reach_the_comparison_each_once(asked, argv, methods):
+    assert cli.main(argv) == 0
+    assert list(asked[0].methods) == methods
+
+
+@pytest.mark.parametrize(("names", "wrong"), [("full,lore", "lore"), ("", ""), ("lora,", "")])
+def test_a_method_that_does_not_exist_is_an_error_that_names_those_that_do(names, wrong, capsys):
+    assert exit_of(["--methods", names]) == 2
+    error = capsys.readouterr().err
+    assert f"argument --methods: no method {wrong!r}; use: full, head, last-block, " in error
+    assert "olora, scratch" in error and "Traceback" not in error
 
 
 def test_threads_reach_the_comparison(asked):

@@ -5,6 +5,7 @@ comparison saved is loaded again and must be, number for number, the model that 
 """
 
 import hashlib
+import io
 import json
 import signal
 import sys
@@ -17,14 +18,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import minilora as ml
 from minilora.compare import DEFAULT_METHODS, Settings, compare, forget, step_memory
 from minilora.evaluate import exact_match, text_loss
 from minilora.hub import ASSETS
 from minilora.lora import lora_layers
+from minilora.methods import METHODS
 from minilora.nn import Linear
+from minilora.plots import compare_figure
 from minilora.recipes import BASE_MODELS, load_task
+from minilora.report import print_comparison
 from minilora.train import TrainingInterrupted
 
 RUN_KEYS = set(
@@ -404,3 +409,101 @@ def test_measuring_memory_stops_when_the_step_fails(reverse):
     with pytest.raises(RuntimeError, match="no batch"):
         step_memory(training)
     assert not tracemalloc.is_tracing()
+
+
+FOUR = ("full", "bitfit", "dora", "prefix")
+
+
+def with_rates(task):
+    """Rates of methods for which the task may have none yet."""
+    return replace(task, lr=dict.fromkeys(METHODS, 1e-2) | task.lr)
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory):
+    task, out = with_rates(quickly_measured(load_task("code"))), tmp_path_factory.mktemp("four")
+    entry = compare(task, [0], out, Settings(steps=2), quiet=True, methods=FOUR)
+    return SimpleNamespace(task=task, out=out, entry=entry)
+
+
+def test_methods_are_those_asked_for_in_their_order(four):
+    assert [run["method"] for run in four.entry["runs"]] == list(FOUR)
+    assert all(set(run) == RUN_KEYS | {"evaluations"} for run in four.entry["runs"])
+    assert {run["method"]: run["lr"] for run in four.entry["runs"]} == {
+        method: four.task.lr[method] for method in FOUR
+    }
+    assert all(list(texts) == ["base", *FOUR] for texts in four.entry["samples"].values())
+    assert json.loads(json.dumps(four.entry, allow_nan=False))
+
+
+def test_methods_train_as_many_numbers_as_their_formulas_say(four):
+    C, L, r = 128, 2, 4
+    linears = 4 * (C + C) + (C + 4 * C) + (4 * C + C)  # d_in + d_out of a block
+    n = round(r * linears / (2 * C))  # as many keys and values as LoRA has numbers
+    total = four.entry["base"]["params"]
+    trained = {run["method"]: run["trainable_params"] for run in four.entry["runs"]}
+    assert trained == {
+        "full": total,
+        "bitfit": L * 11 * C + C,
+        "dora": L * (r * linears + 9 * C),
+        "prefix": L * n * 2 * C,
+    }
+    for run in four.entry["runs"]:
+        added = trained[run["method"]] if run["method"] in ("dora", "prefix") else 0
+        assert run["total_params"] == total + added
+        assert run["optimizer_bytes"] == 8 * run["trainable_params"]
+
+
+def test_of_other_methods_the_trained_numbers_alone_are_kept_on_disk(four):
+    for method in ("bitfit", "prefix"):
+        run = of(four, method)
+        numbers = 4 * run["trainable_params"]  # float32, and a header with their names
+        assert numbers < run["disk_bytes"] < numbers + 3_000
+    assert of(four, "dora")["disk_bytes"] < of(four, "full")["disk_bytes"] / 10
+    assert {path.name for path in four.out.iterdir()} == {"checkpoints", "code-full"}
+
+
+def test_all_methods_but_a_prefix_start_at_the_base(four):
+    losses = {run["method"]: run["losses"] for run in four.entry["runs"]}
+    assert losses["full"][0] == losses["bitfit"][0] == losses["dora"][0] != losses["prefix"][0]
+    assert len({run[1] for run in losses.values()}) == 4
+    old = four.entry["base"]["old"]
+    assert [run["old_detached"] for run in four.entry["runs"]] == [None, None, old, None]
+
+
+def test_comparison_of_other_methods_is_printed_and_drawn(four):
+    console = Console(file=io.StringIO(), width=100)
+    print_comparison(four.entry, console)
+    text = console.file.getvalue()
+    for run in four.entry["runs"]:
+        assert METHODS[run["method"]].label in text and f"{run['trainable_params']:,}" in text
+    assert [ax.get_title("left").split(":")[0] for ax in compare_figure(four.entry).axes] == [
+        "New task",
+        "Old task, what the base could do",
+    ]
+
+
+def test_a_single_method_is_a_comparison_with_the_base(tmp_path):
+    task = replace(with_rates(quickly_measured(load_task("reverse"))), prompts=())
+    entry = compare(task, [0], tmp_path, Settings(steps=2), quiet=True, methods=("bitfit",))
+    (run,) = entry["runs"]
+    assert run["trainable_params"] == 4 * 11 * 64 + 64
+    console = Console(file=io.StringIO(), width=100)
+    print_comparison(entry | {"samples": {"<ab>": {"base": "ab", "bitfit": "ba"}}}, console)
+    assert "BitFit" in console.file.getvalue()
+    assert len(compare_figure(entry).axes) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoints"}
+
+
+def test_lora_plus_is_compared_at_its_ratio_and_the_others_at_one(reverse, tmp_path, monkeypatch):
+    seen = {}
+
+    def run(trainings, *options):
+        seen.update({t.name: t.config.loraplus_lr_ratio for t in trainings})
+        raise InterruptedError
+
+    monkeypatch.setattr("minilora.compare.run", run)
+    task, methods = with_rates(reverse.task), ("lora", "lora+", "full", "scratch")
+    with pytest.raises(InterruptedError):
+        compare(task, [0], tmp_path, Settings(steps=1), methods=methods)
+    assert seen == {"LoRA": 1, "LoRA+": 16, "full fine-tuning": 1, "from scratch": 1}

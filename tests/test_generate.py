@@ -13,6 +13,7 @@ from minilora.decoder import Decoder, is_plain
 from minilora.generate import generate
 from minilora.lora import add_adapter, disable_adapter, merge_adapter
 from minilora.lora_config import LoraConfig
+from minilora.methods import METHODS
 from minilora.nn import Module
 from minilora.tensor import Tensor
 from minilora.transformer import KVCache, Transformer, TransformerConfig
@@ -325,6 +326,47 @@ def test_sampling_never_draws_a_token_of_probability_zero():
     model = Says(np.array([0.0, -np.inf, 1.0, -np.inf, -200.0]))
     drawn = generate(model, np.zeros((50_000, 1), int), 1, rng=np.random.default_rng(0))
     assert set(drawn[:, 1]) == {0, 2}
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [(m, o) for m in METHODS for o in ({}, LLAMA) if (m, o) != ("bitfit", LLAMA)],
+    ids=lambda value: value if isinstance(value, str) else "llama" if value else "gpt2",
+)
+def test_generation_with_any_method_equals_computing_everything_again(method, options):
+    """With a cache, but for prompt tuning: its prompt stays in front of the newest symbols."""
+    model, rng = make(**options), np.random.default_rng(1)
+    lora = LoraConfig(r=2, target_modules=["q_proj", "v_proj"])
+    METHODS[method].prepare(model, lora, rng)
+    for p in model.trainable_parameters():
+        p.data += (0.2 * rng.standard_normal(p.shape)).astype(np.float32)
+    again = newest_in_the_block if method == "prompt" else reference
+    prompts = rng.integers(13, size=(4, 3))
+    greedy = generate(model, prompts, 17, temperature=0)  # past the block's end, twice
+    np.testing.assert_array_equal(greedy, again(model, prompts, 17))
+    assert len(np.unique(greedy[:, 3:])) > 3
+    decoded = {"adapter", "prefix", "prompt"}  # these have parts that Decoder does not know
+    assert is_plain(model) == (method not in decoded)
+
+
+def newest_in_the_block(model, ids, new):
+    block = model.config.block_size
+    for _ in range(new):
+        following = model(ids[:, -block:]).data[:, -1].argmax(axis=1)
+        ids = np.concatenate([ids, following[:, None]], axis=1)
+    return ids
+
+
+@FAMILIES
+@pytest.mark.parametrize("method", ["adapter", "prefix"])
+def test_only_new_tokens_go_through_a_model_with_added_parts(method, options):
+    model = make(**options)
+    METHODS[method].prepare(model, LoraConfig(r=2), np.random.default_rng(0))
+    ids = np.random.default_rng(1).integers(13, size=(2, 8))
+    cache = [KVCache() for _ in model.layers]
+    parts = [model(ids[:, a:b], cache=cache).data for a, b in ((0, 3), (3, 4), (4, 8))]
+    assert [c.length for c in cache] == [8, 8]  # the prefix takes no room
+    np.testing.assert_allclose(np.concatenate(parts, axis=1), model(ids).data, rtol=1e-4, atol=1e-4)
 
 
 def decoded_and_recomputed(model, ids):

@@ -24,8 +24,9 @@ FLOORS = {
     3: "lora methods",
     4: "decoder generate parallel train evaluate hub hf_layouts peft_layouts recipes "
     "analysis counting",
-    5: "compare plots report doctor profiler sweep study check",
-    6: "commands cli __main__",
+    5: "compare plots report doctor profiler sweep study study_plots exercise "
+    "exercises_00 exercises_05 exercises_06 exercises_07 check",
+    6: "commands study_commands cli __main__",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 ORDER_OF_FLOOR_0 = FLOORS[0].split()

@@ -156,7 +156,7 @@ END = "    # END SOLUTION\n"
         ("# %%\nprint", "# %% [markdown]\n# # SOLUTION\n# ", "stands in a markdown cell"),
         ("check.count_lora(count_lora)\n", "pass\n", "no check follows the solution 'def count_l"),
         (FENCE, "", "before it"),
-        ("check.count_lora(count_lora)", "check.count(count)", "has no checker named count"),
+        ("check.count_lora(count_lora)", "check.count(count)", "knows no checker named count"),
         ("check.count_lora(count_lora)", "check.count_lora(other)", "as check.count_lora(count_lo"),
         ("check.count_lora(", "x = 1\ncheck.count_lora(", "stands alone in its cell, as check.cou"),
         (FENCE + "    both = d_in + d_out\n", "", "has no '# SOLUTION'"),

@@ -21,6 +21,7 @@ from minilora import lora as L
 from minilora.gradcheck import gradcheck
 from minilora.lora import LoraLinear
 from minilora.lora_config import LoraConfig, find_targets
+from minilora.methods import count_parameters, print_trainable_parameters
 from minilora.nn import Linear, Module, Parameter
 from minilora.tensor import Node, Tensor, grad
 from minilora.transformer import Transformer, TransformerConfig
@@ -1040,11 +1041,11 @@ LLAMA2_7B = dict(
 
 def test_print_trainable_parameters_prints_pefts_line_for_gpt2(capsys):
     model = big(**GPT2)
-    L.print_trainable_parameters(model)
+    print_trainable_parameters(model)
     add(
         model, r=8
     )  # q and v: as many numbers as PEFT's r=8 on c_attn, which shares A among q, k, v
-    L.print_trainable_parameters(model)
+    print_trainable_parameters(model)
     plain, lora = capsys.readouterr().out.splitlines()
     assert plain == (
         "trainable params: 124,439,808 || all params: 124,439,808 || trainable%: 100.0000"
@@ -1054,22 +1055,22 @@ def test_print_trainable_parameters_prints_pefts_line_for_gpt2(capsys):
 
 def test_llama_2_7b_with_q_and_v_at_rank_8_trains_4194304_numbers():
     model = big(**LLAMA2_7B)
-    assert L.count_parameters(model) == (6_738_415_616, 6_738_415_616)
+    assert count_parameters(model) == (6_738_415_616, 6_738_415_616)
     add(model, r=8)
-    assert L.count_parameters(model) == (4_194_304, 6_738_415_616 + 4_194_304)
+    assert count_parameters(model) == (4_194_304, 6_738_415_616 + 4_194_304)
 
 
 def test_gpt2_medium_with_q_and_v_at_rank_4_trains_393216_numbers():
     model = big(**{**GPT2, "n_layer": 24, "n_head": 16, "n_embd": 1024})
     add(model, r=4)
-    assert L.count_parameters(model)[0] == 393_216
+    assert count_parameters(model)[0] == 393_216
 
 
 def test_gpt3_with_q_and_v_at_rank_1_trains_the_papers_4_7_million():
     sizes = dict(vocab_size=50257, block_size=2048, n_layer=96, n_head=96, n_embd=12288)
     model = big(**sizes)
     add(model, r=1)
-    trainable, total = L.count_parameters(model)
+    trainable, total = count_parameters(model)
     assert trainable == 4_718_592
     assert (total - trainable) / trainable == pytest.approx(37_142, rel=0.005)
 
@@ -1078,7 +1079,7 @@ def test_one_4096_matrix_at_rank_8_trains_65536_numbers_which_is_0_39_percent():
     model = One.__new__(One)
     model.proj = Linear(4096, 4096, bias=False, rng=_Zeros())
     add(model, target_modules=["proj"], r=8)
-    trainable, total = L.count_parameters(model)
+    trainable, total = count_parameters(model)
     assert trainable == 65_536 and total == 4096 * 4096 + 65_536
     assert round(100 * trainable / 4096**2, 2) == 0.39
 
@@ -1091,7 +1092,7 @@ def test_every_adapted_matrix_trains_r_times_the_sum_of_its_sides(family, r):
     if family == "llama":
         shapes.remove((16, 11))  # the head is not among "all-linear"
     add(model, target_modules="all-linear", r=r)
-    assert L.count_parameters(model)[0] == sum(r * (d_in + d_out) for d_in, d_out in shapes)
+    assert count_parameters(model)[0] == sum(r * (d_in + d_out) for d_in, d_out in shapes)
 
 
 @st.composite

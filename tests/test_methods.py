@@ -350,13 +350,13 @@ def test_additive_methods_train_about_as_many_numbers_as_lora(lora, family):
 
     model = prepared("adapter", base, lora)
     m = model.layers[0].mlp.down_proj.down.weight.shape[1]
-    assert abs(m * 4 * L * C - size) <= 2 * L * C or m == 1 and size < 4 * L * C
+    assert abs(m * 4 * L * C - size) <= 2 * L * C or (m == 1 and size < 4 * L * C)
 
     n = prepared("prefix", base, lora).layers[0].attn.prefix_k.shape[0]
-    assert abs(n * 2 * L * width - size) <= L * width or n == T and size > T * 2 * L * width
+    assert abs(n * 2 * L * width - size) <= L * width or (n == T and size > T * 2 * L * width)
 
     n = prepared("prompt", base, lora).tok_embed.prompt.shape[0]
-    assert 0 <= size - n * C < C or n == 20 and size > 20 * C
+    assert 0 <= size - n * C < C or (n == 20 and size > 20 * C)
 
 
 def test_size_counts_exceptions_to_the_rank():

@@ -62,7 +62,8 @@ def sgd_by_the_formula(params, steps, lr, momentum):
     return values
 
 
-def adamw_by_the_formula(params, steps, lr, beta1, beta2, eps, decay):
+def adamw_by_the_formula(params, steps, lr, beta1, beta2, eps, decay, factors=(1, 1, 1, 1, 1, 1)):
+    """The factors multiply the rate of the gradient's step, not that of the decay."""
     values = arrays(params)
     m = [np.zeros_like(x) for x in values]
     v = [np.zeros_like(x) for x in values]
@@ -73,7 +74,7 @@ def adamw_by_the_formula(params, steps, lr, beta1, beta2, eps, decay):
             v[i] = beta2 * v[i] + (1 - beta2) * p.grad**2
             m_hat, v_hat = m[i] / (1 - beta1**t), v[i] / (1 - beta2**t)
             shrink = 1 - lr * decay if p.ndim >= 2 else 1
-            values[i] = shrink * values[i] - lr * m_hat / (np.sqrt(v_hat) + eps)
+            values[i] = shrink * values[i] - factors[i] * lr * m_hat / (np.sqrt(v_hat) + eps)
     return values
 
 
@@ -91,6 +92,61 @@ def test_adamw_follows_its_formula_for_many_steps(decay):
     expected = adamw_by_the_formula(parameters(), 200, 0.02, 0.8, 0.97, 1e-3, decay)
     run(AdamW(params, 0.02, (0.8, 0.97), 1e-3, decay), params, 200)
     assert_all_close(arrays(params), expected, 1e-10)
+
+
+FACTORS = (16, 1, 0.5, 2, 1, 8)  # a different one for vectors and matrices in their order
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_factors_multiply_the_rate_of_their_own_parameters(decay):
+    """Also when matrices are sorted before vectors, as all but one are here."""
+    params, options = parameters(), (0.02, 0.8, 0.97, 1e-3, decay)
+    expected = adamw_by_the_formula(parameters(), 50, *options, FACTORS)
+    optimizer = AdamW(params, 0.02, (0.8, 0.97), 1e-3, decay, lr_factors=FACTORS)
+    assert [p.ndim >= 2 for p in optimizer.params] == sorted(
+        (len(shape) >= 2 for shape in SHAPES), reverse=True
+    )
+    run(optimizer, params, 50)
+    assert_all_close(arrays(params), expected, 1e-10)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_factors_of_one_are_no_factors_bit_for_bit(dtype):
+    without, with_ones = parameters(dtype), parameters(dtype)
+    run(AdamW(without), without, 20)
+    run(AdamW(with_ones, lr_factors=[1.0] * len(SHAPES)), with_ones, 20)
+    assert_all_equal(arrays(with_ones), arrays(without))
+    assert all(p.dtype == dtype for p in with_ones)
+
+
+def test_factors_obey_a_learning_rate_changed_between_steps():
+    twice, once = parameters(), parameters()
+    a = AdamW(twice, lr=0.01, weight_decay=0.0, lr_factors=[2.0] * len(SHAPES))
+    b = AdamW(once, lr=0.02, weight_decay=0.0)
+    for step, lr in enumerate([0.01, 0.003, 0.0]):
+        a.lr, b.lr = lr, 2 * lr
+        run(a, twice, 1, first=step)
+        run(b, once, 1, first=step)
+    assert_all_close(arrays(twice), arrays(once), 1e-12)
+
+
+@pytest.mark.parametrize("n", [0, len(SHAPES) - 1, len(SHAPES) + 1])
+def test_factors_must_be_as_many_as_the_parameters(n):
+    with pytest.raises(ValueError, match="argument 2 is (shorter|longer)"):
+        AdamW(parameters(), lr_factors=[1.0] * n)
+
+
+def test_factors_are_no_state_and_a_restored_run_keeps_them():
+    whole, first, second = parameters(), parameters(), parameters()
+    run(AdamW(whole, lr_factors=FACTORS), whole, 30)
+    optimizer = AdamW(first, lr_factors=FACTORS)
+    run(optimizer, first, 13)
+    restored = AdamW(second, lr_factors=FACTORS)
+    assert set(optimizer.state()) == {"flat", "m", "v", "t"}
+    restored.load_state(optimizer.state())
+    assert restored.state_bytes == AdamW(parameters()).state_bytes
+    run(restored, second, 17, first=13)
+    assert_all_equal(arrays(second), arrays(whole))
 
 
 def test_adamws_defaults_are_the_papers():

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from minilora.compare import DEFAULT_METHODS, LABELS
 from minilora.plots import (
     COLORS,
+    FAMILY_COLORS,
     compare_figure,
     plot_costs,
     plot_learning_curves,
@@ -266,3 +267,55 @@ def test_panels_can_be_drawn_on_axes_of_ones_own():
     left, right = figure.subplots(1, 2)
     assert plot_learning_curves(entry(), left) is left and plot_costs(entry(), right) is right
     figure.savefig(io.BytesIO(), format="png")
+
+
+def many_methods():
+    """Four methods that trained ever less, two seeds of one of them, and what they came to."""
+    results = [
+        ("full", 0, 400_000, 1.6, 1.9),
+        ("dora", 0, 20_000, 1.7, 1.8),
+        ("prefix", 0, 18_000, 2.4, 1.4),
+        ("bitfit", 0, 3_000, 2.0, 1.5),
+        ("bitfit", 1, 3_000, 2.2, 1.7),
+    ]
+    keys = ("method", "seed", "trainable_params", "new_after", "old_after")
+    runs = [dict(zip(keys, values, strict=True)) for values in results]
+    return entry(runs=runs, base={"new": 3.0, "old": 1.3}, metric="nats per character")
+
+
+def test_other_methods_are_drawn_by_what_they_learned_and_lost():
+    drawn = many_methods()
+    for ax, which in zip(compare_figure(drawn).axes, ("new", "old"), strict=True):
+        points = [line for line in ax.lines if line.get_marker() not in ("None", "")]
+        values = {"full": [], "dora": [], "prefix": [], "bitfit": []}
+        for run in drawn["runs"]:
+            values[run["method"]].append(run[f"{which}_after"])
+        assert [line.get_xdata()[0] for line in points] == [np.mean(v) for v in values.values()]
+        families = ("full", "reparameterized", "additive", "selective")
+        colors = [to_rgb(FAMILY_COLORS[family]) for family in families]
+        assert [to_rgb(line.get_color()) for line in points] == colors
+        assert len({line.get_marker() for line in points}) == 4  # told apart in grey too
+        ranges = [line.get_xdata() for line in ax.lines if len(set(line.get_ydata())) == 1]
+        assert [list(ends) for ends in ranges if len(ends) == 2] == [
+            [min(v), max(v)] for v in values.values()
+        ]
+        (base,) = (line for line in ax.lines if line.get_linestyle() == ":")
+        assert set(base.get_xdata()) == {drawn["base"][which]}
+
+
+def test_other_methods_are_named_with_the_numbers_they_trained():
+    ax = compare_figure(many_methods()).axes[0]
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    assert names == [
+        "full fine-tuning: 400,000",
+        "DoRA: 20,000",
+        "prefix tuning: 18,000",
+        "BitFit: 3,000",
+    ]
+
+
+@pytest.mark.parametrize("method", ["bitfit", "scratch"])
+def test_one_method_alone_is_drawn(method, tmp_path):
+    drawn = many_methods()
+    drawn["runs"] = [drawn["runs"][0] | {"method": method}]
+    assert png(compare_figure(drawn), tmp_path / "a.png")[:4] == b"\x89PNG"

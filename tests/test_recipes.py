@@ -12,8 +12,8 @@ import pytest
 from minilora import recipes
 from minilora.data import IGNORE_INDEX, Corpus, decode, encode, load_corpus, load_words
 from minilora.lora import add_adapter
-from minilora.methods import count_parameters
 from minilora.lora_config import LoraConfig
+from minilora.methods import count_parameters
 from minilora.recipes import BASE_MODELS, TASKS, load_task, new_model, text_task
 from minilora.string_tasks import PRETRAIN_TASKS, STRING_TASKS
 from minilora.tensor import Tensor

@@ -14,6 +14,7 @@ from minilora.report import (
     compare_table,
     human_bytes,
     improvement,
+    methods_table,
     print_comparison,
     sample_panels,
     summary,
@@ -256,6 +257,54 @@ def test_everything_is_printed_in_order_table_summary_samples():
     assert places == sorted(places) and places[0] > text.index("LoRA trained 4.4%")
     assert text.index("def f(x):") in range(places[1], places[2])
     assert text.index("def g(x):") in range(places[2], places[3])
+
+
+def many_methods():
+    runs = [
+        run("full", seed=0),
+        run("bitfit", 0, lr=0.01, trainable_params=2_944, new_after=2.1, disk_bytes=12_000),
+        run("bitfit", 1, lr=0.01, trainable_params=2_944, new_after=2.3, disk_bytes=12_000),
+        run("prefix", lr=0.03, trainable_params=18_432, seconds_per_step=0.06, old_after=1.5),
+        run("lora", lr=0.02, **ADAPTED),
+    ]
+    methods = ("base", "full", "bitfit", "prefix", "lora")
+    return text_entry(runs, samples={"def ": {method: f"by {method}" for method in methods}})
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        (
+            "full fine-tuning",
+            ["0.001", "417,280", "100.0%", "1.6 MiB", "51.2", "1.600", "1.800"],
+        ),
+        (
+            "BitFit",
+            ["0.01", "2,944", "0.7%", "11.7 KiB", "51.2", "2.200 (2.100 to 2.300)", "1.800"],
+        ),
+        ("prefix tuning", ["0.03", "18,432", "4.4%", "1.6 MiB", "60.0", "1.600", "1.500"]),
+        ("LoRA", ["0.02", "18,432", "4.4%", "1.6 MiB", "51.2", "1.600", "1.800"]),
+    ],
+)
+def test_table_of_many_methods_has_a_row_for_each(label, expected):
+    assert cells(printed(methods_table(many_methods()), width=140), label) == expected
+
+
+def test_table_of_many_methods_says_what_was_done_and_where_the_base_stands():
+    text = one_line(printed(methods_table(many_methods()), width=140))
+    assert "English → Python: 300 steps" in text
+    assert "nats per character, lower is better" in text
+    assert "The base model: new task 3.000, old task 1.343." in text
+
+
+def test_more_than_three_methods_are_rows_and_up_to_three_are_columns():
+    text = printed(many_methods(), width=140)
+    assert "trainable parameters" not in text and "ms/step" in text
+    assert "LoRA trained 4.4% of the parameters" in text  # beside full fine-tuning
+    assert all(f"by {name}" in text for name in ("base", "full", "bitfit", "prefix", "lora"))
+    entry = text_entry([run("bitfit")], samples={"def ": {"base": "a", "bitfit": "b"}})
+    text = printed(entry)
+    assert cells(text, "trainable parameters") == ["417,280"] and "LoRA" not in text
 
 
 def test_answers_to_string_prompts_stand_in_one_row():

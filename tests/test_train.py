@@ -104,6 +104,63 @@ def test_training_is_the_loop_one_would_write_by_hand(method):
     assert_same_weights(twin.state_dict(), model.state_dict())
 
 
+def test_lora_plus_trains_every_lora_B_at_a_multiple_of_the_rate_and_nothing_else():
+    """Also of an adapter that has biases and a norm of its own, sorted behind matrices."""
+    lora = LoraConfig(r=2, target_modules="all-linear", bias="all", modules_to_save=["norm"])
+    factors, rates = {}, {}
+    for ratio in (1, 16):
+        model = make("lora", lora=lora)
+        config = replace(CONFIG, steps=1, warmup=1, clip=1e9, loraplus_lr_ratio=ratio)
+        before = model.state_dict()
+        Training(model, batch, config).step()
+        rates[ratio] = {k: np.abs(v - before[k]).max() for k, v in model.state_dict().items()}
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    for name in trained:  # Adam's first step is as long as the rate, where there is a gradient
+        if rates[1][name] > 0.5 * CONFIG.lr:
+            factors[name] = rates[16][name] / rates[1][name]
+    assert {name.split(".")[-2] for name in factors} >= {"lora_B", "norm", "base"}
+    for name, factor in factors.items():
+        assert factor == pytest.approx(16 if ".lora_B." in name else 1, rel=1e-3), name
+    assert sum(".lora_B." in name for name in factors) == 6
+
+
+@pytest.mark.parametrize("ratio", [1, 16])
+def test_lora_plus_is_the_loop_with_factors_that_one_would_write_by_hand(ratio):
+    model, twin = make("lora"), make("lora")
+    c = replace(CONFIG, steps=6, loraplus_lr_ratio=ratio)
+    losses = train(model, batch, c).losses
+    names = [name for name, p in twin.named_parameters() if p.requires_grad]
+    params = twin.trainable_parameters()
+    factors = [ratio if "lora_B" in name else 1 for name in names]
+    optimizer = AdamW(params, c.lr, c.betas, weight_decay=0, lr_factors=factors)
+    for i in range(c.steps):
+        ids, targets = batch(np.random.default_rng((c.seed, i)))
+        loss = F.cross_entropy(twin(ids), targets)
+        assert loss.item() == losses[i]
+        optimizer.zero_grad()
+        loss.backward()
+        clip_grad_norm(params, c.clip)
+        optimizer.lr = c.lr * warmup_cosine(i, c.steps, c.warmup)
+        optimizer.step()
+    assert_same_weights(twin.state_dict(), model.state_dict())
+
+
+def test_a_run_of_lora_plus_goes_on_from_its_checkpoint_bit_for_bit(tmp_path):
+    config = replace(CONFIG, loraplus_lr_ratio=16)
+    undisturbed, model = make("lora"), make("lora")
+    train(undisturbed, batch, config)
+    first = Training(model, batch, config, checkpoint=tmp_path / "c", save_every=4)
+    for _ in range(6):
+        first.step()
+    again = make("lora")
+    second = Training(again, batch, config, checkpoint=tmp_path / "c")
+    assert second.steps_done == 4
+    run([second])
+    assert_same_weights(undisturbed.state_dict(), again.state_dict())
+    with pytest.raises(ValueError, match="another run .it differs in: loraplus_lr_ratio"):
+        Training(make("lora"), batch, CONFIG, checkpoint=tmp_path / "c")
+
+
 @METHODS
 def test_a_large_batch_is_trained_on_in_halves_as_one_would_write_by_hand(method):
     """Bit for bit; each half has dropout of its own, and counts by its share of the targets."""

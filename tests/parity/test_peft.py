@@ -315,7 +315,6 @@ def test_fresh_adapter_of_peft_leaves_our_model_bitwise_at_its_base(tmp_path):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (dict(use_dora=True), "use_dora"),
         (dict(lora_bias=True), "lora_bias"),
         (dict(init_lora_weights="pissa"), "init_lora_weights='pissa'"),
         (dict(init_lora_weights="olora"), "init_lora_weights='olora'"),
