@@ -25,6 +25,9 @@ REQUIRED = ("numpy", "matplotlib", "platformdirs", "rich", "safetensors", "threa
 OPTIONAL = {
     "pytest": "test",
     "hypothesis": "test",
+    "jupyterlab": "lessons",
+    "joblib": "sweep",
+    "distributed": "dask",
     "torch": "parity",
     "transformers": "parity",
     "peft": "parity",

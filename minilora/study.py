@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -89,7 +90,7 @@ def tune(
     **lora: Any,
 ) -> Tuned:
     """Fine-tune a task's base model. `lora` are changes of the task's LoraConfig; where only the
-    rank is changed, s stays what it is, or with rsLoRA alpha. A training that diverges ends there,
+    rank is changed, s goes with 1/√r. A training that diverges ends there,
     and its row says so."""
     found = find_task(task, model, characters)
     base = load_model(found.base)
@@ -127,8 +128,10 @@ def tune(
 
 
 def _lora_config(config: LoraConfig, **changes: Any) -> LoraConfig:
+    """Where only the rank changes, s goes with 1/√r, as for rsLoRA: with s fixed, ΔW grows with r
+    until the learning rate is too high for it."""
     if "r" in changes and "lora_alpha" not in changes and not config.use_rslora:
-        changes["lora_alpha"] = config.lora_alpha * changes["r"] / config.r
+        changes["lora_alpha"] = config.lora_alpha * math.sqrt(changes["r"] / config.r)
     return replace(config, **changes)
 
 
@@ -206,7 +209,7 @@ def spectrum_run(**settings: Any) -> Rows:
 
 def describe_delta(path: str, W: np.ndarray, delta: np.ndarray) -> dict[str, Any]:
     """The numbers that analysis.py has for one ΔW, in a row."""
-    rng = np.random.default_rng(0)
+    rng, sigma = np.random.default_rng(0), analysis.singular_values(delta)
     rank = np.linalg.matrix_rank(delta, rtol=max(delta.shape) * 2.0**-23)  # of float32 factors
     top = analysis.amplification(W, delta, min(4, int(rank)), rng=rng)
     return {
@@ -217,7 +220,7 @@ def describe_delta(path: str, W: np.ndarray, delta: np.ndarray) -> dict[str, Any
         "relative_norm": analysis.relative_norm(delta, W),
         "intruders": analysis.intruder_dimensions(W, W + delta),
         "amplification": top.factor,
-        "singular_values": [float(f"{s:.4g}") for s in analysis.singular_values(delta)],
+        "singular_values": [float(f"{s:.4g}") for s in sigma if s > 1e-6 * sigma[0]],
     }
 
 
@@ -282,15 +285,15 @@ RATES = {
     "full": (1e-4, 3e-4, 1e-3, 2e-3, 3e-3, 1e-2),
     "head": (1e-3, 3e-3, 1e-2, 3e-2),
     "last-block": (1e-3, 3e-3, 1e-2, 3e-2),
-    "bitfit": (3e-3, 1e-2, 3e-2, 1e-1),
-    "adapter": (1e-3, 3e-3, 1e-2, 3e-2),
-    "prompt": (1e-2, 3e-2, 1e-1, 3e-1),
-    "prefix": (3e-3, 1e-2, 3e-2, 1e-1),
+    "bitfit": (3e-3, 1e-2, 3e-2, 1e-1, 3e-1),
+    "adapter": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
+    "prompt": (1e-2, 3e-2, 1e-1, 3e-1, 1.0),
+    "prefix": (1e-2, 3e-2, 1e-1, 3e-1, 1.0),
     "lora": LOW_RANK_RATES,
     "rslora": LOW_RANK_RATES,
     "lora+": (3e-4, 1e-3, 3e-3, 1e-2),
     "dora": LOW_RANK_RATES,
-    "pissa": (3e-4, 1e-3, 3e-3, 1e-2),
+    "pissa": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
     "olora": (3e-4, 1e-3, 3e-3, 1e-2),
 }
 PLACES = {

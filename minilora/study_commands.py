@@ -96,15 +96,16 @@ def run_sweep(args: argparse.Namespace) -> None:
 
 def run_spectrum(args: argparse.Namespace) -> None:
     make_folder(args.out)
+    by: tuple[str, ...]
     if args.adapter or args.tuned:
-        rows, by = _given_spectrum(args), ("path",)
+        rows, by = _given_spectrum(args), ("task", "path")
         save_rows(rows, args.out / "spectrum.json")
     else:
         fixed = _own_task(args)
         methods: list[dict[str, Any]] = [{"method": "full"}]
         methods += [{"method": "lora", "r": r} for r in args.ranks]
         settings = [fixed | m | {"seed": seed} for m in methods for seed in range(args.seeds)]
-        rows, by = _swept(spectrum_run, settings, args, "spectrum"), STUDIES["spectrum"].by
+        rows, by = _swept(spectrum_run, settings, args, "spectrum"), ("method", "r")
     _print_rows("The singular values of ΔW", rows, by, STUDIES["spectrum"].shows)
     save_figure(spectrum_figure(rows), args.out / "spectrum.png")
     print(f"Written to {args.out}: spectrum.json, spectrum.png.")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from statistics import mean
 from typing import Any
 
@@ -111,7 +112,7 @@ def plot_known_rank_teacher(rows: Rows, ax: Axes) -> Axes:
 @style()
 def rank_sweep_figure(rows: Rows) -> Figure:
     tasks = _distinct(rows, "task")
-    figure, panels = _figure("Quality by rank, with s and the learning rate fixed", rows, 1, tasks)
+    figure, panels = _figure("Quality by rank, at a fixed learning rate, s ∝ 1/√r", rows, 1, tasks)
     for task, ax in zip(tasks, panels, strict=True):
         plot_rank_sweep(select(rows, task=task), ax)
     _legend(figure, panels[0])
@@ -345,14 +346,16 @@ def spectrum_figure(rows: Rows) -> Figure:
 
 
 def plot_spectrum(rows: Rows, ax: Axes) -> Axes:
-    """The singular values of one task's ΔW, each divided by the largest of its matrix. Those that
-    a rank leaves at zero, up to rounding, are not drawn."""
+    """The singular values of one task's ΔW, each divided by the largest of its matrix. Rows leave
+    out those that are zero but for rounding."""
+    most = max(len(row["singular_values"]) for row in rows)
     for same, look in _by_method(rows):
         relative = [[s / row["singular_values"][0] for s in row["singular_values"]] for row in same]
-        means = [mean(values) for values in zip(*relative, strict=False)]
-        means = [value for value in means if value > 1e-6]
-        ax.plot(range(1, len(means) + 1), means, markevery=max(len(means) // 12, 1), **look)
+        means = [mean(values) for values in zip_longest(*relative, fillvalue=0.0)]
+        marked = [2**n - 1 for n in range(9) if 2**n <= len(means)]
+        ax.plot(range(1, len(means) + 1), means, markevery=marked, **look)
     ax.set_yscale("log")
+    _log2_axis(ax, [2**n for n in range(9) if 2**n <= most])
     ax.set_xlabel("index i of the singular value")
     ax.set_ylabel(r"$\sigma_i / \sigma_1$")
     ax.set_title(_about(rows[0]["task"]), parse_math=False)
@@ -437,7 +440,7 @@ def plot_subspace_similarity(rows: Rows, ax: Axes) -> Axes:
     first = rows[0]
     ax.set_xlabel(f"top j directions of the A of rank {first['r_other']}")
     ax.set_ylabel(f"φ(i, j), top i of rank {first['r']}")
-    ax.set_ylim(0, 1)
+    ax.set_ylim(0, 1.04)
     ax.set_title(f"{_about(first['task'])}: r = {first['r']} and {first['r_other']}")
     return ax
 

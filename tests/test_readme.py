@@ -15,7 +15,7 @@ from minilora.report import human_bytes, improvement
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-RESULTS = json.loads((ROOT / "figures" / "compare.json").read_text("utf-8"))
+RESULTS = json.loads((ROOT / "minilora" / "assets" / "results" / "compare.json").read_text("utf-8"))
 ENTRIES = {entry["task"]: entry for entry in RESULTS["tasks"]}
 
 
@@ -30,7 +30,7 @@ def cell(entry, method, key, form):
 
 
 def readme_rows():
-    """The rows of README's first table, from figures/compare.json."""
+    """The rows of README's first table, from results/compare.json."""
     entry = ENTRIES["code"]
     size = runs(entry, "full")[0]["total_params"]
 

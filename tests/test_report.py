@@ -78,7 +78,7 @@ def word_entry(full, lora, base=0.0, **changes):
         runs,
         metric="share of answers exactly right",
         higher_is_better=True,
-        base={"new": base, "old": 1.0},
+        base={"new": base, "old": 1.0, "params": 417_280},
         samples={"<abc>": {"base": "abc", "full": "cba", "lora": "cba"}},
         **changes,
     )

@@ -104,7 +104,7 @@ def fake_spectrum(settings):
     rank = min(settings.get("r", d), d)
     rows = []
     for size, path in ((1.0, "layers.0.attn.q_proj"), (3.0, "layers.0.mlp.up_proj")):
-        values = [size * 0.9**i if i < rank else 1e-9 for i in range(d)]
+        values = [size * 0.9**i for i in range(rank)]
         measures = {"effective_rank": rank / 2 + size, "stable_rank": 2.0, "k90": 3}
         measures |= {"relative_norm": 0.25, "intruders": 1, "singular_values": values}
         rows.append(tuned(settings) | {"path": path} | measures)
@@ -411,11 +411,18 @@ def test_small_data_draws_the_end_and_how_far_validation_has_risen():
 
 
 @pytest.mark.parametrize(("label", "n"), [("full fine-tuning", 128), ("LoRA, r = 16", 16)])
-def test_spectrum_is_divided_by_the_largest_and_ends_where_it_is_zero(label, n):
+def test_spectrum_is_divided_by_the_largest_and_ends_with_the_rank(label, n):
     ax = plot_spectrum(pick("spectrum", task="code"), axes())
     drawn = line(ax, label)
     np.testing.assert_array_equal(drawn.get_xdata(), range(1, n + 1))
     np.testing.assert_allclose(drawn.get_ydata(), 0.9 ** np.arange(n))
+
+
+def test_matrix_of_lower_rank_counts_as_zero_beyond_it():
+    long, short = pick("spectrum", task="code", r=4, seed=0)
+    short = short | {"singular_values": short["singular_values"][:1]}
+    drawn = line(plot_spectrum([long, short], axes()), "LoRA, r = 4")
+    np.testing.assert_allclose(drawn.get_ydata(), [1, 0.9 / 2, 0.81 / 2, 0.729 / 2])
 
 
 def test_table_of_the_spectrum_holds_means_over_matrices():

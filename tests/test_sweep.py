@@ -93,8 +93,7 @@ def ended(log):
 
 
 def wait_until_three_are_saved(log):
-    wait_for(lambda: ended(log) >= 3)
-    time.sleep(0.2)  # their rows are on their way
+    wait_for(lambda: saved_numbers(Path(log).parent / "rows") >= {0, 1, 2})
 
 
 def numbered(folder, n, **options):
@@ -115,7 +114,7 @@ def squares(n):
     return [{"number": sign * i, "square": i * i} for i in range(n) for sign in (1, -1)]
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=300):
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "waited in vain"
@@ -276,7 +275,7 @@ class Child:
 
     def end(self):
         """(exit status, standard output, standard error)"""
-        out, err = self.process.communicate(timeout=60)
+        out, err = self.process.communicate(timeout=300)
         return self.process.returncode, out, err
 
 
