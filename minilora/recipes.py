@@ -2,8 +2,9 @@
 
 `docs-tiny` has read English documentation; its new task is Python code, or a text of the user's.
 `words-tiny` solves seven string tasks; its new ones are to reverse and to sort a word. The learning
-rates are each method's best on the validation split, or within 0.01 nats of it where a higher one
-would cost the old task much more; results are reported on the test split.
+rates are each method's best on the validation split, or within 0.01 of it (nats, or share of
+words) where a higher one would cost the old task much more; those of code and reverse were swept
+(`minilora study learning_rate_sweep`), sort uses those of reverse. Results are on the test split.
 Imports nn.py, transformer.py, lora_config.py, data.py, string_tasks.py, evaluate.py, train.py.
 """
 
@@ -97,7 +98,7 @@ class Task:
     about: str
     metric: str
     steps: int
-    lr: dict[str, float]  # by method: "full", "lora"
+    lr: dict[str, float]  # by method, of methods.METHODS
     lora: LoraConfig
     batch: Batch
     val: Evaluate
@@ -110,6 +111,16 @@ class Task:
         return self.metric == EXACT
 
 
+_TEXT_RATES = {
+    "full": 1e-3, "lora": 1e-2, "rslora": 1e-2, "lora+": 3e-3, "dora": 1e-2, "pissa": 3e-3,
+    "olora": 3e-3, "head": 1e-2, "last-block": 3e-3, "bitfit": 1e-1, "adapter": 1e-2,
+    "prompt": 3e-1, "prefix": 3e-1,
+}  # fmt: skip
+_STRING_RATES = {
+    "full": 3e-3, "lora": 1e-2, "rslora": 1e-2, "lora+": 1e-3, "dora": 3e-3, "pissa": 3e-3,
+    "olora": 1e-3, "head": 1e-2, "last-block": 3e-2, "bitfit": 1e-1, "adapter": 3e-2,
+    "prompt": 3e-2, "prefix": 3e-1,
+}  # fmt: skip
 _TEXT_LORA = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear")
 TASKS = ("code", "reverse", "sort")
 
@@ -126,7 +137,7 @@ def load_task(name: str) -> Task:
     batch, val, test = _string_data((name,), 32)
     return Task(
         name, "words-tiny", f"seven string tasks → {name} a word", EXACT, 600,
-        {"full": 3e-3, "lora": 1e-2},
+        _STRING_RATES,
         LoraConfig(r=r, lora_alpha=4, use_rslora=True, target_modules="all-linear"),
         batch, val, test, _string_data(PRETRAIN_TASKS, 32)[2],
         tuple(f"{symbol}{word}>" for word in words[:: len(words) // 3][:3]),
@@ -139,7 +150,7 @@ def text_task(corpus: Corpus) -> Task:
     batch, val, test = _text_data(corpus, 12)
     return Task(
         corpus.name, "docs-tiny", f"English documentation → {corpus.name}", NATS, 300,
-        {"full": 1e-3, "lora": 1e-2}, _TEXT_LORA, batch, val, test, _prose_data()[2],
+        _TEXT_RATES, _TEXT_LORA, batch, val, test, _prose_data()[2],
         (" ".join(first_words) + " ",),
     )  # fmt: skip
 

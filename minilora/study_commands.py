@@ -190,27 +190,26 @@ def _given_spectrum(args: argparse.Namespace) -> Rows:
 
 
 def _print_rows(title: str, rows: Rows, by: tuple[str, ...], shows: tuple[str, ...]) -> None:
-    """A line for each combination of `by`: means over seeds (and matrices) of `shows`, and where
-    there are several values the lowest and highest."""
-    table = Table(title=title, title_justify="left")
+    """A line for each combination of `by`, with the means of `shows`."""
+    seeds = len({row.get("seed", 0) for row in rows})
+    note = f"means of {seeds} seeds; every run is in the JSON file" if seeds > 1 else None
+    table = Table(title=title, caption=note, title_justify="left", caption_justify="left")
     for name in by:
         table.add_column(name)
     for name in shows:
-        table.add_column(name, justify="right")
+        table.add_column(name.replace("_", " "), justify="right")
     for key, same in _grouped(rows, by):
-        cells = [_spread([row[name] for row in same if row[name] is not None]) for name in shows]
+        values = [[row[name] for row in same if row[name] is not None] for name in shows]
+        cells = (_short(mean(v)) if v else "–" for v in values)
         table.add_row(*("–" if part is None else str(part) for part in key), *cells)
     Console(markup=False).print(table)
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.4g}"
 
 
 def _grouped(rows: Rows, by: tuple[str, ...]) -> Iterator[tuple[tuple[Any, ...], Rows]]:
     keys = dict.fromkeys(tuple(row[name] for name in by) for row in rows)
     for key in keys:
         yield key, [row for row in rows if tuple(row[name] for name in by) == key]
-
-
-def _spread(values: list[float]) -> str:
-    if not values:
-        return "–"
-    low, high = f"{min(values):.4g}", f"{max(values):.4g}"
-    return low if low == high else f"{mean(values):.4g} ({low} to {high})"

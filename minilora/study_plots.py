@@ -25,7 +25,7 @@ from minilora.compare import LABELS
 from minilora.methods import METHODS
 from minilora.plots import COLORS, FAMILY_COLORS, FAMILY_MARKERS, plot_methods, style
 from minilora.recipes import EXACT, NATS
-from minilora.study import PLACES, best_rates
+from minilora.study import PLACES
 from minilora.sweep import Rows
 
 ABOUT = {"code": "Python code", "reverse": "Reverse a word", "sort": "Sort a word"}
@@ -142,16 +142,20 @@ def learning_rate_sweep_figure(rows: Rows) -> Figure:
 
 
 def plot_learning_rate_sweep(rows: Rows, ax: Axes) -> Axes:
-    """Quality of one task on the validation split by rate, full and LoRA; a ring marks the best."""
+    """Quality of one task on the validation split by rate, full and LoRA. A ring marks the best
+    rate, or several that are equally good."""
     task = rows[0]["task"]
-    best = best_rates(rows, task, task in EXACT_TASKS)
+    best = max if task in EXACT_TASKS else min
     for method, marker in (("full", "o"), ("lora", "s")):
         same = select(rows, method=method)
         label = LABELS[method] + (f", r = {same[0]['r']}" if method == "lora" else "")
         plot_spread(same, ax, "lr", "val", color=COLORS[method], marker=marker, label=label)
-        at_best = mean(row["val"] for row in select(same, lr=best[method]))
-        ax.plot(best[method], at_best, color=COLORS[method], **_RING)
-    ax.plot([], [], color="black", **_RING, label="each one's best")
+        rates, means, _, _ = spread(same, "lr", "val")
+        ringed = [
+            (lr, value) for lr, value in zip(rates, means, strict=True) if value == best(means)
+        ]
+        ax.plot(*zip(*ringed, strict=True), color=COLORS[method], **_RING)
+    ax.plot([], [], color="black", **_RING, label="best of each")
     ax.set_xscale("log")
     ax.set_xlabel("learning rate")
     _quality_axis(ax, task, "val")

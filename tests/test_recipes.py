@@ -13,9 +13,10 @@ from minilora import recipes
 from minilora.data import IGNORE_INDEX, Corpus, decode, encode, load_corpus, load_words
 from minilora.lora import add_adapter
 from minilora.lora_config import LoraConfig
-from minilora.methods import count_parameters
+from minilora.methods import METHODS, count_parameters
 from minilora.recipes import BASE_MODELS, TASKS, load_task, new_model, text_task
 from minilora.string_tasks import PRETRAIN_TASKS, STRING_TASKS
+from minilora.study import shipped_rows
 from minilora.tensor import Tensor
 from minilora.train import TrainConfig
 from minilora.transformer import TransformerConfig
@@ -95,7 +96,8 @@ def test_a_new_model_depends_on_its_seed_alone():
 def test_the_tasks_are_trained_as_the_headline_says(name, base, steps, rows, lora, scale, metric):
     task = load_task(name)
     assert (task.name, task.base, task.steps) == (name, base, steps)
-    assert task.lr == {"full": 1e-3 if name == "code" else 3e-3, "lora": 1e-2}
+    assert (task.lr["full"], task.lr["lora"]) == (1e-3 if name == "code" else 3e-3, 1e-2)
+    assert task.lr.keys() == METHODS.keys()
     assert task.lora == replace(lora, target_modules="all-linear")
     r, s = task.lora.rank_and_scale("layers.0.attn.q_proj")
     assert (r, s) == (lora.r, pytest.approx(scale))
@@ -280,3 +282,16 @@ def test_every_task_says_what_it_is_about():
     assert load_task("code").about == "English documentation → Python code"
     assert load_task("sort").about == "seven string tasks → sort a word"
     assert recipes.NATS != recipes.EXACT
+
+
+@pytest.mark.parametrize("name", ["code", "reverse"])
+def test_every_methods_rate_is_within_a_hundredth_of_its_best_on_val(name):
+    task = load_task(name)
+    quality: dict[tuple[str, float], list[float]] = {}
+    for row in shipped_rows("learning_rate_sweep"):
+        if row["task"] == name:
+            value = row["val"] if task.higher_is_better else -row["val"]
+            quality.setdefault((row["method"], row["lr"]), []).append(value)
+    for method, rate in task.lr.items():
+        best = max(np.mean(values) for (one, _), values in quality.items() if one == method)
+        assert np.mean(quality[method, rate]) > best - 0.0101, method

@@ -294,6 +294,16 @@ def test_units_are_nats_for_texts_and_per_cent_for_string_tasks():
     assert {"0%", "100%"} <= {t.get_text() for t in reverse.get_yticklabels()}
 
 
+def test_rates_that_are_equally_good_are_all_ringed():
+    rows = [
+        row | {"val": min(row["val"], 0.7)} for row in pick("learning_rate_sweep", task="reverse")
+    ]
+    ax = plot_learning_rate_sweep(rows, axes())
+    full, lora = [d for d in ax.lines if d.get_markersize() == 13 and len(d.get_xdata())]
+    assert list(full.get_xdata()) == [0.001, 0.002, 0.003, 0.01]
+    assert list(lora.get_xdata()) == [0.003]
+
+
 @pytest.mark.parametrize("task", ["code", "reverse"])
 def test_learning_rates_draw_full_and_lora_and_ring_the_best(task):
     rows = pick("learning_rate_sweep", task=task)

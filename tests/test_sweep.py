@@ -391,8 +391,12 @@ class Cluster:
 @CLUSTER
 @POSIX
 def test_several_machines_lose_no_run_when_a_worker_dies(tmp_path):
+    from distributed import Client
+
     settings, log = numbered(tmp_path, 10), tmp_path / "log"
     with Cluster(tmp_path) as cluster:
+        with Client(cluster.address, timeout=300) as client:
+            client.wait_for_workers(2, timeout=300)
 
         def kill_a_worker_in_its_run():
             wait_for(lambda: sum(times_run(tmp_path).values()) == 6)  # two of them wait

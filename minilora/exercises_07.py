@@ -1,0 +1,259 @@
+"""The checkers of lesson 07, The singular values of ΔW. Imports exercise.py."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minilora.exercise import Yours, compare, exercise, require
+
+
+@exercise(
+    hints=(
+        "Make shares of them, `p = S / S.sum()`. Which p has no logarithm?",
+        "With `p = S[S > 0] / S.sum()` the answer is `np.exp(-np.sum(p * np.log(p)))`.",
+    )
+)
+def effective_rank(yours: Yours) -> str:
+    for values in ([4, 2, 1, 1], [6, 6, 6, 6, 6], [3, 3, 0, 0, 0]):
+        S = np.array(values, np.float64)
+        got = yours(S.copy())
+        what = f"effective rank of S = {values}"
+        nan = isinstance(got, float) and np.isnan(got)
+        require(not nan, f"your {what} is nan: 0 log 0 is nan for NumPy, so leave the zeros out")
+        p, energy = (part[part > 0] / part.sum() for part in (S, S**2))
+        entropy, of_energy = (-np.sum(part * np.log(part)) for part in (p, energy))
+        mistakes = {
+            "that is the entropy itself; take exp of it": entropy,
+            "the minus sign of the entropy is missing": np.exp(-entropy),
+            "that makes shares of the squares; here p is of S itself": np.exp(of_energy),
+            "that is the rank, which does not ask how large they are": len(p),
+            "that is the stable rank": np.sum(S**2) / S.max() ** 2,
+            "log2 goes with 2 to the power of it, log with exp": np.exp(entropy / np.log(2)),
+            "the shares p must add up to 1: divide S by its sum": np.exp(-np.sum(S * np.log(S)))
+            if S.all()
+            else np.inf,
+        }
+        compare(what, got, np.exp(entropy), mistakes)
+    return "n equal singular values have effective rank n, and any others of that number less."
+
+
+@exercise(
+    hints=(
+        "`np.cumsum(S**2)` has, at index i, what the first i + 1 directions hold together.",
+        "`np.argmax` of a Boolean array is the index of the first True; the answer is one more.",
+    )
+)
+def k90(yours: Yours) -> str:
+    for values in ([7, 3, 2, 2, 2, 2], [3, 1], [5], [4, 4, 4, 4]):
+        S = np.array(values, np.float64)
+        held, plain = np.cumsum(S**2), np.cumsum(S)
+        expected = int(np.argmax(held >= 0.9 * held[-1])) + 1
+        mistakes = {
+            "that is 90 per cent of the sum of S; take the squares": np.argmax(
+                plain >= 0.9 * plain[-1]
+            )
+            + 1,
+            "that is the index, which starts at 0; count the directions": expected - 1,
+            "90 per cent is of the sum of the squares, without a root": np.argmax(
+                held >= 0.81 * held[-1]
+            )
+            + 1,
+            "that compares with 0.9 itself, not with 0.9 of the whole sum": 1,
+            "exactly 90 per cent is enough: use >=": np.argmax(held > 0.9 * held[-1]) + 1,
+        }
+        compare(f"k90 of S = {values}", yours(S.copy()), expected, mistakes)
+    return "Squares, because the square of the Frobenius norm is the sum of the squares of S."
+
+
+@exercise(
+    hints=(
+        "`U, S, Vt = np.linalg.svd(M, full_matrices=False)`: which part of each do you keep?",
+        "`(U[:, :k] * S[:k]) @ Vt[:k]`: columns of U, rows of Vt.",
+    )
+)
+def truncate(yours: Yours) -> str:
+    rng = np.random.default_rng(7)
+    for shape, k, dtype in (((6, 4), 2, float), ((4, 6), 3, np.float32), ((5, 5), 5, float)):
+        M = rng.standard_normal(shape).astype(dtype)
+        U, S, Vt = np.linalg.svd(M.astype(float), full_matrices=False)
+        expected = (U[:, :k] * S[:k]) @ Vt[:k]
+        n = len(S)
+        columns = np.where(np.arange(shape[1]) < k, M, 0)
+        mistakes = {
+            "the singular values are missing: scale each direction by its own": U[:, :k] @ Vt[:k],
+            "that is what a truncation leaves out": M - expected,
+            "that keeps the k weakest directions, not the strongest": (U[:, n - k :] * S[n - k :])
+            @ Vt[n - k :],
+            "that has one direction too few": (U[:, : k - 1] * S[: k - 1]) @ Vt[: k - 1],
+            "that is U_k Σ_k; multiply it by the first k rows of Vt": U[:, :k] * S[:k],
+            "its directions are the rows of Vt, not its columns": (U[:, :k] * S[:k])
+            @ Vt.T[:k, : shape[1]]
+            if Vt.shape[0] == Vt.shape[1]
+            else np.inf,
+            "that keeps k columns of M, not k directions": columns,
+            "keep the shape of M": expected.T,
+        }
+        got = yours(M.copy(), k)
+        tolerance = 1e-6 if dtype is float else 1e-5
+        compare(f"matrix for {yours.inputs}", got, expected, mistakes, tolerance)
+    M = rng.standard_normal((3, 4))
+    compare("matrix for k = 0", yours(M, 0), 0 * M, {"with k = 0 nothing is kept": M})
+    return "Of all matrices of rank k, this one is nearest to M (Eckart and Young 1936)."
+
+
+@exercise(
+    hints=(
+        "`U.T @ V`, of shape (i, j), has all cosines between a direction of one and of the other.",
+        "Square them, add them up, and divide by the smaller of `U.shape[1]` and `V.shape[1]`.",
+    )
+)
+def similarity(yours: Yours) -> str:
+    rng = np.random.default_rng(3)
+    for d, i, j, dtype in ((9, 3, 3, float), (9, 2, 5, float), (12, 6, 4, np.float32)):
+        U, V = (np.linalg.qr(rng.standard_normal((d, n)))[0].astype(dtype) for n in (i, j))
+        cosines = U.T.astype(float) @ V
+        squared = np.sum(cosines**2)
+        few = min(i, j)
+        mistakes = {
+            "that is not divided by min(i, j)": squared,
+            "the norm is squared": np.sqrt(squared) / few,
+            "all of it is right but the divisor, min(i, j)": squared / max(i, j),
+            "divide by min(i, j), not by the number of all pairs": squared / (i * j),
+            "that is the largest squared cosine alone": np.linalg.norm(cosines, 2) ** 2,
+            "square each cosine before adding them up": np.sum(cosines) ** 2 / few,
+            "that adds up the cosines, whose signs are arbitrary": np.sum(cosines) / few,
+        }
+        if i == j:
+            why = "that is 1 whatever the spaces are: U V^T is transposed, you need U^T V"
+            mistakes[why] = 1.0
+        got = yours(U.copy(), V.copy())
+        compare(f"φ for {yours.inputs}", got, squared / few, mistakes, 1e-6 if i < 6 else 1e-5)
+    return "A mean of squared cosines: 1 if one space holds the other, 0 if they are orthogonal."
+
+
+def _planted() -> tuple[np.ndarray, np.ndarray]:
+    """W (16, 16) and W_after, of whose six strongest output directions two are new: they are mixed
+    evenly from eight of W's, to each of which they have the cosine 1 / √8 = 0.35."""
+    rng = np.random.default_rng(1)
+    U, V = (np.linalg.qr(rng.standard_normal((16, 16)))[0] for _ in range(2))
+    two = np.array([[1, 1], [1, -1]])
+    new = V[:, 5:13] @ np.kron(np.kron(two, two), two) / np.sqrt(8)
+    top = [new[:, 0], V[:, 15], V[:, 2], new[:, 1], V[:, 0], V[:, 1]]
+    rest = [*new[:, 2:].T, V[:, 3], V[:, 4], V[:, 13], V[:, 14]]
+    S = np.arange(16.0, 0, -1)
+    return (U * S) @ V.T, (U * S * 2) @ np.stack(top + rest)
+
+
+@exercise(
+    hints=(
+        "The output directions are the rows of Vt. `np.abs(Vt @ Vt_after[:k].T)` has the cosines "
+        "of all of W's with the top k of W_after's.",
+        "Take the largest in each column, `.max(axis=0)`, and count those below epsilon.",
+    )
+)
+def intruders(yours: Yours) -> str:
+    flipped = np.diag([6.0, -5, 4, -3, 2, 1])
+    W, W_after = _planted()
+    cases = ((np.abs(flipped), flipped, 6, 0.5), (W, W_after, 6, 0.5), (W, W_after, 6, 0.3))
+    for before, after, k, epsilon in cases:
+        (U, _, V), (U_after, _, V_after) = (np.linalg.svd(M) for M in (before, after))
+        signed = V @ V_after.T
+        cosines = np.abs(signed)
+        best = cosines.max(axis=0)
+        expected = int(np.sum(best[:k] < epsilon))
+        mistakes = {
+            "a direction and its opposite are the same: take the cosine's absolute value": np.sum(
+                signed.max(axis=0)[:k] < epsilon
+            ),
+            "that counts those that W does have": k - expected,
+            "compare with all directions of W, not with the one of the same index": np.sum(
+                np.diag(cosines)[:k] < epsilon
+            ),
+            "compare with all directions of W, not with its top k alone": np.sum(
+                cosines[:k, :k].max(axis=0) < epsilon
+            ),
+            "count among the top k only": np.sum(best < epsilon),
+            "that looks for W's directions in W_after; it is the other way round": np.sum(
+                cosines.max(axis=1)[:k] < epsilon
+            ),
+            "epsilon is an argument, and not always 0.5": np.sum(best[:k] < 0.5),
+            "those are input directions, columns of U; take the rows of Vt": np.sum(
+                np.abs(U.T @ U_after).max(axis=0)[:k] < epsilon
+            ),
+        }
+        got = yours(before.copy(), after.copy(), k, epsilon)
+        compare(f"count for k={k}, epsilon={epsilon}", got, expected, mistakes)
+    return "Two directions that W does not have were planted, and found."
+
+
+Weights = dict[str, np.ndarray]
+
+
+def _tuned(shapes: dict[str, tuple[int, int]], r: int | None, size: float, seed: int) -> list:
+    """[before, after]: float32 weights, changed by LoRA of rank r or, None, everywhere. size: of W.
+    The strengths of ΔW's directions lie between 0.001 and 1."""
+    rng = np.random.default_rng(seed)
+    before, after = {}, {}
+    for name, (d_in, d_out) in shapes.items():
+        W = (size * rng.standard_normal((d_in, d_out))).astype(np.float32)
+        n = (0 if name == "frozen" else r) if r is not None else min(d_in, d_out)
+        U, V = (np.linalg.qr(rng.standard_normal((d, n)))[0] for d in (d_in, d_out))
+        delta = (U * np.geomspace(1, 1e-3, n)) @ V.T if n else 0
+        before[name], after[name] = W, (W + delta).astype(np.float32)
+    return [before, after]
+
+
+@exercise(
+    hints=(
+        "For each matrix take ΔW in float64, and count its singular values above the tolerance, "
+        "which is made from W_after. Not every matrix need have an adapter: take the largest rank.",
+        "With `S` from `np.linalg.svd(..., compute_uv=False)` the rank is `int(np.sum(S > "
+        "tolerance))`; if it reaches `min(W.shape)` for some matrix, it was full fine-tuning.",
+    )
+)
+def tuned_how(yours: Yours) -> str:
+    square, wide = {"q": (24, 24), "up": (16, 48)}, {"frozen": (16, 16), "down": (48, 16)}
+    for shapes, r, size, about in (
+        (square, 3, 0.1, "LoRA of rank 3"),
+        (wide, 5, 0.1, "LoRA of rank 5, on the second matrix alone"),
+        (square, 2, 30.0, "LoRA of rank 2, where W is far larger than ΔW"),
+        (wide, None, 0.1, "full fine-tuning, where some directions of ΔW are weak"),
+    ):
+        before, after = _tuned(shapes, r, size, seed=len(about))
+        if r is None:
+            before["frozen"] = after["frozen"]  # as of a layer that was left out
+        expected = ("full", 16) if r is None else ("LoRA", r)
+        got = yours(dict(before), dict(after))
+        pair = isinstance(got, tuple) and len(got) == 2
+        require(pair, 'return a method and a rank, such as ("LoRA", 4)')
+        require(
+            got[0] in ("LoRA", "full"), f'the method is "LoRA" or "full"; yours is {got[0]!r:.40}'
+        )
+        if got == expected:
+            continue
+        deltas = [after[name].astype(float) - before[name] for name in before]
+        S = [np.linalg.svd(delta, compute_uv=False) for delta in deltas]
+        eps = float(np.finfo(np.float32).eps)
+        mistakes = {
+            "rounding alone gives every direction a little strength: use the tolerance": max(
+                int(np.sum(s > s[0] * 1e-12)) for s in S
+            ),
+            "the first matrix need not have an adapter: take the largest rank of all": int(
+                np.sum(S[0] > eps * np.linalg.norm(after[next(iter(after))]))
+            ),
+            "the rounding is as large as W_after makes it, not ΔW": max(
+                int(np.sum(s > eps * np.linalg.norm(s))) for s in S
+            ),
+            "weak directions count too: only rounding may be left out": max(
+                int(np.sum(s > 0.01 * s[0])) for s in S
+            ),
+        }
+        seen = f"for {about}, yours says {got[0]!r}, {got[1]!r:.40}; expected {expected}"
+        wrong_method = got[1] == expected[1]
+        mistakes["a matrix has at most rank min(d_in, d_out); compare with this"] = (
+            got[1] if wrong_method else -1
+        )
+        for why, rank in mistakes.items():
+            require(got[1] != rank, f"{seen}: {why}")
+        require(False, seen)
+    return "And nothing but the weights was needed: a low rank is a fingerprint of LoRA."
