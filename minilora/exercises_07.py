@@ -49,6 +49,7 @@ def k90(yours: Yours) -> str:
         held, plain = np.cumsum(S**2), np.cumsum(S)
         expected = int(np.argmax(held >= 0.9 * held[-1])) + 1
         mistakes = {
+            "exactly 90 per cent is enough: use >=": np.argmax(held > 0.9 * held[-1]) + 1,
             "that is 90 per cent of the sum of S; take the squares": np.argmax(
                 plain >= 0.9 * plain[-1]
             )
@@ -59,7 +60,6 @@ def k90(yours: Yours) -> str:
             )
             + 1,
             "that compares with 0.9 itself, not with 0.9 of the whole sum": 1,
-            "exactly 90 per cent is enough: use >=": np.argmax(held > 0.9 * held[-1]) + 1,
         }
         compare(f"k90 of S = {values}", yours(S.copy()), expected, mistakes)
     return "Squares, because the square of the Frobenius norm is the sum of the squares of S."
@@ -73,7 +73,7 @@ def k90(yours: Yours) -> str:
 )
 def truncate(yours: Yours) -> str:
     rng = np.random.default_rng(7)
-    for shape, k, dtype in (((6, 4), 2, float), ((4, 6), 3, np.float32), ((5, 5), 5, float)):
+    for shape, k, dtype in (((6, 5), 2, float), ((4, 6), 3, np.float32), ((5, 5), 5, float)):
         M = rng.standard_normal(shape).astype(dtype)
         U, S, Vt = np.linalg.svd(M.astype(float), full_matrices=False)
         expected = (U[:, :k] * S[:k]) @ Vt[:k]
@@ -86,10 +86,7 @@ def truncate(yours: Yours) -> str:
             @ Vt[n - k :],
             "that has one direction too few": (U[:, : k - 1] * S[: k - 1]) @ Vt[: k - 1],
             "that is U_k Σ_k; multiply it by the first k rows of Vt": U[:, :k] * S[:k],
-            "its directions are the rows of Vt, not its columns": (U[:, :k] * S[:k])
-            @ Vt.T[:k, : shape[1]]
-            if Vt.shape[0] == Vt.shape[1]
-            else np.inf,
+            "its directions are the rows of Vt, not its columns": (U[:, :k] * S[:k]) @ Vt[:, :k].T,
             "that keeps k columns of M, not k directions": columns,
             "keep the shape of M": expected.T,
         }
@@ -162,9 +159,6 @@ def intruders(yours: Yours) -> str:
         best = cosines.max(axis=0)
         expected = int(np.sum(best[:k] < epsilon))
         mistakes = {
-            "a direction and its opposite are the same: take the cosine's absolute value": np.sum(
-                signed.max(axis=0)[:k] < epsilon
-            ),
             "that counts those that W does have": k - expected,
             "compare with all directions of W, not with the one of the same index": np.sum(
                 np.diag(cosines)[:k] < epsilon
@@ -181,6 +175,9 @@ def intruders(yours: Yours) -> str:
                 np.abs(U.T @ U_after).max(axis=0)[:k] < epsilon
             ),
         }
+        if after is flipped:
+            why = "a direction and its opposite are the same: take the cosine's absolute value"
+            mistakes = {why: np.sum(signed.max(axis=0)[:k] < epsilon)} | mistakes
         got = yours(before.copy(), after.copy(), k, epsilon)
         compare(f"count for k={k}, epsilon={epsilon}", got, expected, mistakes)
     return "Two directions that W does not have were planted, and found."
@@ -189,71 +186,64 @@ def intruders(yours: Yours) -> str:
 Weights = dict[str, np.ndarray]
 
 
-def _tuned(shapes: dict[str, tuple[int, int]], r: int | None, size: float, seed: int) -> list:
-    """[before, after]: float32 weights, changed by LoRA of rank r or, None, everywhere. size: of W.
-    The strengths of ΔW's directions lie between 0.001 and 1."""
-    rng = np.random.default_rng(seed)
+def _tuned(
+    shapes: dict[str, tuple[int, int]], r: int | None, size: float
+) -> tuple[Weights, Weights]:
+    """(before, after): float32 weights of standard deviation `size`, to which a ΔW of rank r is
+    added or, None, of the highest rank there can be; "frozen" is not changed."""
+    rng = np.random.default_rng(r)
     before, after = {}, {}
     for name, (d_in, d_out) in shapes.items():
         W = (size * rng.standard_normal((d_in, d_out))).astype(np.float32)
-        n = (0 if name == "frozen" else r) if r is not None else min(d_in, d_out)
+        n = min(d_in, d_out) if r is None else r
         U, V = (np.linalg.qr(rng.standard_normal((d, n)))[0] for d in (d_in, d_out))
-        delta = (U * np.geomspace(1, 1e-3, n)) @ V.T if n else 0
+        delta = 0 * W if name == "frozen" else (U * np.geomspace(1, 3e-3, n)) @ V.T
         before[name], after[name] = W, (W + delta).astype(np.float32)
-    return [before, after]
+    return before, after
 
 
 @exercise(
     hints=(
-        "For each matrix take ΔW in float64, and count its singular values above the tolerance, "
-        "which is made from W_after. Not every matrix need have an adapter: take the largest rank.",
-        "With `S` from `np.linalg.svd(..., compute_uv=False)` the rank is `int(np.sum(S > "
-        "tolerance))`; if it reaches `min(W.shape)` for some matrix, it was full fine-tuning.",
+        "For each matrix count the singular values of ΔW that are above its tolerance. Not every "
+        "matrix need have an adapter: take the largest rank of all.",
+        "With `S = np.linalg.svd(delta, compute_uv=False)` a rank is `int(np.sum(S > tolerance))`; "
+        "if one reaches `min(delta.shape)`, it was full fine-tuning.",
     )
 )
 def tuned_how(yours: Yours) -> str:
-    square, wide = {"q": (24, 24), "up": (16, 48)}, {"frozen": (16, 16), "down": (48, 16)}
-    for shapes, r, size, about in (
-        (square, 3, 0.1, "LoRA of rank 3"),
-        (wide, 5, 0.1, "LoRA of rank 5, on the second matrix alone"),
-        (square, 2, 30.0, "LoRA of rank 2, where W is far larger than ΔW"),
-        (wide, None, 0.1, "full fine-tuning, where some directions of ΔW are weak"),
+    for about, shapes, r, size in (
+        ("LoRA of rank 3", {"q": (24, 24), "up": (16, 48)}, 3, 0.1),
+        ("LoRA of rank 5 on one matrix", {"frozen": (24, 24), "down": (48, 16)}, 5, 0.1),
+        ("LoRA of rank 2 on large W", {"q": (24, 24), "frozen": (16, 48)}, 2, 100.0),
+        ("full fine-tuning", {"up": (16, 48), "frozen": (16, 48)}, None, 0.1),
     ):
-        before, after = _tuned(shapes, r, size, seed=len(about))
-        if r is None:
-            before["frozen"] = after["frozen"]  # as of a layer that was left out
+        before, after = _tuned(shapes, r, size)
         expected = ("full", 16) if r is None else ("LoRA", r)
         got = yours(dict(before), dict(after))
-        pair = isinstance(got, tuple) and len(got) == 2
+        pair = isinstance(got, tuple) and len(got) == 2 and isinstance(got[1], int | np.integer)
         require(pair, 'return a method and a rank, such as ("LoRA", 4)')
-        require(
-            got[0] in ("LoRA", "full"), f'the method is "LoRA" or "full"; yours is {got[0]!r:.40}'
-        )
-        if got == expected:
-            continue
-        deltas = [after[name].astype(float) - before[name] for name in before]
-        S = [np.linalg.svd(delta, compute_uv=False) for delta in deltas]
-        eps = float(np.finfo(np.float32).eps)
-        mistakes = {
-            "rounding alone gives every direction a little strength: use the tolerance": max(
-                int(np.sum(s > s[0] * 1e-12)) for s in S
-            ),
-            "the first matrix need not have an adapter: take the largest rank of all": int(
-                np.sum(S[0] > eps * np.linalg.norm(after[next(iter(after))]))
-            ),
-            "the rounding is as large as W_after makes it, not ΔW": max(
-                int(np.sum(s > eps * np.linalg.norm(s))) for s in S
-            ),
-            "weak directions count too: only rounding may be left out": max(
-                int(np.sum(s > 0.01 * s[0])) for s in S
-            ),
-        }
-        seen = f"for {about}, yours says {got[0]!r}, {got[1]!r:.40}; expected {expected}"
-        wrong_method = got[1] == expected[1]
-        mistakes["a matrix has at most rank min(d_in, d_out); compare with this"] = (
-            got[1] if wrong_method else -1
-        )
-        for why, rank in mistakes.items():
-            require(got[1] != rank, f"{seen}: {why}")
-        require(False, seen)
-    return "And nothing but the weights was needed: a low rank is a fingerprint of LoRA."
+        require(got[0] in ("LoRA", "full"), f'the method is "LoRA" or "full", not {got[0]!r:.40}')
+        seen = f"for {about}, yours says {got[0]}, rank {got[1]}; expected {expected[0]}, rank "
+        why = "the tolerance is made from W_after, whose rounding it is, not from ΔW"
+        require(got[1] <= expected[1] or size < 1, f"{seen}{expected[1]}: {why}")
+        for why, rank in _wrong_ranks(before, after).items():
+            require(got[1] == expected[1] or got[1] != rank, f"{seen}{expected[1]}: {why}")
+        require(got[1] == expected[1], f"{seen}{expected[1]}")
+        why = "it is full if the rank of a matrix is the highest it can have, min(d_in, d_out)"
+        require(got[0] == expected[0], f"{seen}{expected[1]}: {why}")
+    return "Nothing but the weights was needed: a low rank is LoRA's fingerprint."
+
+
+def _wrong_ranks(before: Weights, after: Weights) -> dict[str, int]:
+    """What known mistakes make of the rank, and what to say of each."""
+    eps, ours, without, coarse = np.finfo(np.float32).eps, [], [], []
+    for name, W in after.items():
+        S = np.linalg.svd(W.astype(float) - before[name], compute_uv=False)
+        ours.append(int(np.sum(eps * np.linalg.norm(W) < S)))
+        without.append(int(np.sum(1e-12 * S[0] < S)))
+        coarse.append(int(np.sum(0.01 * S[0] < S)))
+    return {
+        "rounding alone gives every direction some strength: use the tolerance": max(without),
+        "weak directions count too; leave out only what may be rounding": max(coarse),
+        "not every matrix need have an adapter: take the largest rank of all": min(ours),
+    }

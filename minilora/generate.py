@@ -37,7 +37,8 @@ def generate(
     temperature 0 takes the likeliest token; otherwise logits / temperature are sampled with `rng`,
     from the top_k likeliest only, and from the smallest set holding top_p of the probability
     (Holtzman et al. 2020). `on_token` is called with each new column (B,). When block_size is
-    reached, the model goes on with the later half of what it sees.
+    reached, the model goes on with the later half of what it sees (after prompt tuning, which
+    cannot use a cache, with all that fits).
     """
     prompt = np.atleast_2d(np.asarray(prompt_ids, dtype=np.int64))
     if prompt.shape[1] == 0:

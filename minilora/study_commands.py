@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -24,16 +25,11 @@ from rich.table import Table
 import minilora
 from minilora.analysis import delta_weights, weight_matrices
 from minilora.commands import machine, make_folder, say
+from minilora.experiment import describe_delta, quality_run, spectrum_run
 from minilora.hub import load_adapter, load_model
+from minilora.lora import lora_layers
 from minilora.plots import compare_figure, save_figure
-from minilora.study import (
-    RESULTS,
-    STUDIES,
-    describe_delta,
-    quality_run,
-    shipped_rows,
-    spectrum_run,
-)
+from minilora.study import RESULTS, STUDIES, shipped_rows
 from minilora.study_plots import rank_sweep_figure, spectrum_figure, study_figures
 from minilora.sweep import Rows, save_rows, sweep
 
@@ -98,7 +94,7 @@ def run_spectrum(args: argparse.Namespace) -> None:
     make_folder(args.out)
     by: tuple[str, ...]
     if args.adapter or args.tuned:
-        rows, by = _given_spectrum(args), ("task", "path")
+        rows, by = _given_spectrum(args), ("path",)
         save_rows(rows, args.out / "spectrum.json")
     else:
         fixed = _own_task(args)
@@ -129,7 +125,7 @@ def run_lessons(args: argparse.Namespace) -> int:
             say(f"{folder / path.name} is there already and stays as it is")
         else:
             shutil.copyfile(path, folder / path.name)
-    print(f"{len(notebooks)} lessons are in {folder}.")
+    print(f"The lessons are in {folder}: {', '.join(path.name for path in notebooks)}")
     if not args.open:
         return 0
     if find_spec("jupyterlab") is None:
@@ -138,10 +134,10 @@ def run_lessons(args: argparse.Namespace) -> int:
 
 
 def _question(notebook: Path) -> str:
-    """The first line of the notebook's first cell after its title."""
-    cell = "".join(json.loads(notebook.read_text("utf-8"))["cells"][0]["source"])
-    lines = [line.strip("*_ ") for line in cell.splitlines()[1:] if line.strip()]
-    return lines[0] if lines else ""
+    """What a notebook's first cell says after "The question."."""
+    title = "".join(json.loads(notebook.read_text("utf-8"))["cells"][0]["source"])
+    found = re.search(r"\*\*The question\.\*\* (.+?)\n\n", title, re.DOTALL)
+    return " ".join(found[1].split()) if found else ""
 
 
 def _draw(results: dict[str, Rows], out: Path) -> None:
@@ -184,7 +180,8 @@ def _given_spectrum(args: argparse.Namespace) -> Rows:
     else:
         after, name, method = load_model(args.tuned), args.tuned, "full"
     W = weight_matrices(base)
-    about = {"task": Path(name).name, "method": method, "r": None, "seed": 0}
+    ranks = [layer.lora_A["default"].shape[1] for layer in lora_layers(after).values()]
+    about = {"task": Path(name).name, "method": method, "r": max(ranks, default=None), "seed": 0}
     deltas = delta_weights(base, after)
     return [about | describe_delta(path, W[path], D) for path, D in deltas.items() if D.any()]
 
@@ -195,7 +192,7 @@ def _print_rows(title: str, rows: Rows, by: tuple[str, ...], shows: tuple[str, .
     note = f"means of {seeds} seeds; every run is in the JSON file" if seeds > 1 else None
     table = Table(title=title, caption=note, title_justify="left", caption_justify="left")
     for name in by:
-        table.add_column(name)
+        table.add_column(name, no_wrap=True)
     for name in shows:
         table.add_column(name.replace("_", " "), justify="right")
     for key, same in _grouped(rows, by):

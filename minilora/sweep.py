@@ -150,9 +150,18 @@ def _client(scheduler: str) -> Any:
             'a Dask cluster needs distributed: pip install "minilora[dask]"'
         ) from None
     try:
-        return Client(scheduler, timeout=10)
+        client = Client(scheduler, timeout=10)
     except (OSError, ValueError) as error:
         raise ConnectionError(
             f"no Dask scheduler answers at {scheduler} ({error}); start one with `dask scheduler` "
             "and give the address that it prints"
         ) from None
+    try:
+        client.wait_for_workers(1, timeout=10)
+    except TimeoutError:
+        client.close()
+        raise ConnectionError(
+            f"the Dask scheduler at {scheduler} has no workers; start some with "
+            f"`dask worker {scheduler}`"
+        ) from None
+    return client

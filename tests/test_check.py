@@ -9,7 +9,10 @@ import ast
 from collections.abc import Callable
 from typing import Any
 
+import mutants_00
 import mutants_05
+import mutants_06
+import mutants_07
 import numpy as np
 import pytest
 from test_lessons import LESSONS, build
@@ -19,7 +22,7 @@ from minilora import check, counting
 from minilora import exercise as framework
 from minilora.exercise import EXERCISES, Yours, compare, exercise, require
 
-MUTANTS = mutants_05.MUTANTS
+MUTANTS = mutants_00.MUTANTS | mutants_05.MUTANTS | mutants_07.MUTANTS | mutants_06.MUTANTS
 
 
 def lesson_functions() -> dict[str, tuple[Callable[..., Any], Callable[..., Any]]]:

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 
 import minilora as ml
-from minilora import study
+from minilora import experiment, study
 from minilora.data import TextError, decode, load_corpus
 from minilora.evaluate import exact_match, text_loss
+from minilora.experiment import find_task, teacher_run, tune
 from minilora.lora import lora_layers
 from minilora.methods import METHODS
 from minilora.recipes import TASKS, load_task
-from minilora.study import RATES, STUDIES, best_rates, find_task, teacher_run, tune
+from minilora.study import RATES, STUDIES, best_rates
 from minilora.sweep import sweep
 
 PROSE = "It was the best of times, it was the worst of times, it was the age of wisdom. " * 40
@@ -39,7 +40,7 @@ def quickly_measured(task):
 @pytest.fixture
 def quick(monkeypatch):
     """Tasks that are quickly measured."""
-    monkeypatch.setattr(study, "find_task", lambda *args: quickly_measured(find_task(*args)))
+    monkeypatch.setattr(experiment, "find_task", lambda *args: quickly_measured(find_task(*args)))
 
 
 @pytest.fixture
@@ -74,6 +75,8 @@ def test_settings_are_json_different_and_have_every_seed(name):
     settings = STUDIES[name].settings(range(3))
     texts = [json.dumps(s, sort_keys=True, allow_nan=False) for s in settings]
     assert len(set(texts)) == len(texts) > 0
+    if name == "learning_rate_sweep":  # the other methods' rates were sought with one seed
+        settings = [s for s in settings if s["method"] in ("full", "lora")]
     if name != "parameter_counts":  # which has no chance in it
         of_seed = [
             [json.dumps(s | {"seed": None}, sort_keys=True) for s in settings if s["seed"] == seed]
@@ -100,7 +103,7 @@ def test_which_weights_compares_places_of_about_the_same_budget(task):
     for place, targets in study.PLACES.items():
         model = ml.load_model(find_task(task).base)
         config = ml.LoraConfig(r=study.BUDGETS[task][place], target_modules=targets)
-        trained[place] = study.count_parameters(prepared(model, config))[0]
+        trained[place] = experiment.count_parameters(prepared(model, config))[0]
     assert set(trained) == set(study.BUDGETS[task]) and len(trained) == 6
     mean = {"code": 18_000, "sort": 9_700}[task]
     assert all(value == pytest.approx(mean, rel=0.06) for value in trained.values()), trained
@@ -124,7 +127,7 @@ def test_first_setting_of_every_study_gives_rows_of_json(name, quick, monkeypatc
 
 
 def test_a_run_says_what_it_was_and_what_it_cost(quick):
-    (row,) = study.quality_run(task="reverse", method="lora", seed=3, steps=2, lr=0.005)
+    (row,) = experiment.quality_run(task="reverse", method="lora", seed=3, steps=2, lr=0.005)
     base = ml.load_model("words-tiny")
     values = {key: row.pop(key) for key in ("val", "test", "old")}
     assert all(0 <= value <= 1 for value in values.values())
@@ -145,7 +148,7 @@ def test_a_run_says_what_it_was_and_what_it_cost(quick):
 def test_qualities_are_those_of_the_tuned_model_on_each_split(quick):
     settings = dict(task="code", method="full", seed=0, steps=2)
     t = tune(**settings)
-    (row,) = study.quality_run(**settings)
+    (row,) = experiment.quality_run(**settings)
     assert row["val"] == t.task.val(t.model) != t.task.val(t.base)
     assert (row["test"], row["old"]) == (t.task.test(t.model), t.task.old(t.model))
     assert (row["r"], row["scale"]) == (None, None)
@@ -177,7 +180,9 @@ def test_changing_rank_and_alpha_takes_both():
 
 
 def test_seed_draws_batches_and_adapter(quick):
-    rows = [study.quality_run(task="code", method="lora", seed=s, steps=2)[0] for s in (0, 0, 1)]
+    rows = [
+        experiment.quality_run(task="code", method="lora", seed=s, steps=2)[0] for s in (0, 0, 1)
+    ]
     assert rows[0] == rows[1]
     assert rows[0]["test"] != rows[2]["test"]
 
@@ -195,10 +200,12 @@ def test_a_rate_that_diverges_ends_there_and_its_row_says_so(method):
 
 
 def test_curves_have_a_point_at_each_evaluation(quick):
-    (row,) = study.small_data_run(task="code", method="lora", seed=0, steps=26, characters=3000)
-    assert [step for step, _ in row["curve"]] == [0, 25, 26]
+    (row,) = experiment.small_data_run(
+        task="code", method="lora", seed=0, steps=51, characters=3000
+    )
+    assert [step for step, _ in row["curve"]] == [0, 50, 51]
     assert row["characters"] == 3000 and row["trainable"] == 18_432
-    (row,) = study.frontier_run(task="code", method="lora", seed=0, steps=3)
+    (row,) = experiment.frontier_run(task="code", method="lora", seed=0, steps=3)
     t = tune("code", "lora", 0, steps=3)
     assert row["curve"] == [
         (0, t.task.val(t.base), t.task.old(t.base)),
@@ -208,7 +215,7 @@ def test_curves_have_a_point_at_each_evaluation(quick):
 
 @pytest.mark.parametrize("r", [1, 3, 4])
 def test_spectrum_has_a_row_for_every_matrix(r, quick):
-    rows = study.spectrum_run(task="reverse", method="lora", seed=0, steps=2, r=r)
+    rows = experiment.spectrum_run(task="reverse", method="lora", seed=0, steps=2, r=r)
     places = [f"attn.{x}_proj" for x in "qkvo"] + ["mlp.up_proj", "mlp.down_proj"]
     assert [row["path"] for row in rows] == [f"layers.{i}.{at}" for i in range(4) for at in places]
     for row in rows:
@@ -221,7 +228,7 @@ def test_spectrum_has_a_row_for_every_matrix(r, quick):
 
 def test_truncation_goes_from_the_bases_matrices_to_the_tuned_models(quick):
     settings = dict(task="code", method="full", seed=0, steps=3)
-    t, rows = tune(**settings), study.truncation_run(**settings)
+    t, rows = tune(**settings), experiment.truncation_run(**settings)
     assert [row["k"] for row in rows] == [0, 1, 2, 4, 8, 16, 32, 64, 128]  # C = 128 is full rank
     whole, none = t.task.test(t.model), without_its_deltas(t)
     assert rows[-1]["test"] == pytest.approx(whole, rel=1e-6)
@@ -230,7 +237,7 @@ def test_truncation_goes_from_the_bases_matrices_to_the_tuned_models(quick):
 
 
 def test_truncation_stops_at_the_smallest_matrix(quick):
-    rows = study.truncation_run(task="reverse", method="full", seed=0, steps=1)
+    rows = experiment.truncation_run(task="reverse", method="full", seed=0, steps=1)
     assert [row["k"] for row in rows] == [0, 1, 2, 4, 8, 16, 32, 64]
 
 
@@ -245,7 +252,7 @@ def without_its_deltas(t):
 
 def test_subspaces_are_compared_with_their_own_starts(quick, monkeypatch):
     monkeypatch.setattr(study, "tune", lambda *args, **kw: tune(*args, **kw, steps=2))
-    rows = study.subspace_run("reverse", seed=0, r=3, r_other=64)
+    rows = experiment.subspace_run("reverse", seed=0, r=3, r_other=64)
     assert {(row["i"], row["j"]) for row in rows} == {
         (i, j) for i in (1, 2, 3) for j in (1, 2, 4, 8, 16, 32, 64)
     }
@@ -261,7 +268,7 @@ def test_subspaces_are_compared_with_their_own_starts(quick, monkeypatch):
 def test_the_start_of_an_adapter_is_drawn_again(seed):
     t = tune("reverse", "lora", seed, r=3, steps=1)  # B is zero, so that one step leaves A alone
     for path, layer in lora_layers(t.model).items():
-        np.testing.assert_array_equal(study._start(t, path), layer.lora_A["default"].data)
+        np.testing.assert_array_equal(experiment._start(t, path), layer.lora_A["default"].data)
 
 
 def rate_rows(task, values):
@@ -285,6 +292,8 @@ def test_best_rates_are_those_of_the_best_mean_over_seeds():
     assert best_rates(rows, "code", higher_is_better=True) == {"full": 1e-3, "lora": 4e-2}
     assert best_rates(rows, "reverse", higher_is_better=True) == {"full": 9.0}
     assert best_rates(rows, "sort", higher_is_better=True) == {}
+    diverged = rate_rows("code", [("full", 1.0, (None, 0.0))])
+    assert best_rates(rows + diverged, "code", higher_is_better=False)["full"] == 3e-3
 
 
 def test_tasks_of_the_recipes_are_found_by_name():
@@ -329,3 +338,16 @@ def test_a_study_swept_is_its_rows_in_order(tmp_path):
     found = STUDIES["parameter_counts"]
     rows = sweep(found.run, found.settings(range(1)), tmp_path, jobs=1)
     assert rows == [row for s in found.settings(range(1)) for row in found.run(**s)]
+
+
+def test_a_run_that_diverged_has_no_quality():
+    (row,) = experiment.quality_run(task="code", method="full", seed=0, steps=30, lr=1e20)
+    assert row["diverged"]
+    assert row["val"] is row["test"] is row["old"] is None
+
+
+def test_other_methods_rates_are_sought_with_one_seed():
+    settings = STUDIES["learning_rate_sweep"].settings(range(3))
+    others = [s for s in settings if s["method"] not in ("full", "lora")]
+    assert {s["seed"] for s in others} == {0}
+    assert {s["method"] for s in settings} == METHODS.keys()

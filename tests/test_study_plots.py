@@ -300,7 +300,7 @@ def test_rates_that_are_equally_good_are_all_ringed():
     ]
     ax = plot_learning_rate_sweep(rows, axes())
     full, lora = [d for d in ax.lines if d.get_markersize() == 13 and len(d.get_xdata())]
-    assert list(full.get_xdata()) == [0.001, 0.002, 0.003, 0.01]
+    assert list(full.get_xdata()) == [0.002, 0.003]
     assert list(lora.get_xdata()) == [0.003]
 
 

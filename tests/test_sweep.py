@@ -23,7 +23,7 @@ import pytest
 from threadpoolctl import threadpool_info
 
 import minilora
-from minilora.study import tune
+from minilora.experiment import tune
 from minilora.sweep import SweepInterrupted, sweep
 
 SEVERAL = pytest.mark.skipif(find_spec("joblib") is None, reason="needs joblib")

@@ -1,0 +1,689 @@
+# %% [markdown]
+# # 00 · LoRA in ten minutes
+#
+# **The question.** What is LoRA, and how does it help in fine-tuning a model?
+#
+# **You will be able to**
+#
+# - say in a few sentences what LoRA is, and show that each of them is true of a running model;
+# - fine-tune a language model in a few lines, with LoRA and without, and compare the two;
+# - say what trains, what stays frozen, and what has to be stored;
+# - merge an adapter into a model, take it off again, and swap it for another;
+# - refute the three wrong answers that exams offer, and say what LoRA does *not* do.
+#
+# **Time to run:** 40 seconds; ten minutes to read, without the exercises. **Before this:** you know
+# what a matrix product is, and that a network learns by small steps against the gradient of a loss.
+
+# %%
+import json
+import tempfile
+from pathlib import Path
+from statistics import mean
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import minilora as ml
+from minilora import check, plots, study
+from minilora.compare import step_memory
+
+# %% [markdown]
+# ## The exam card
+#
+# > **What is LoRA, and how does it help in fine-tuning models?**
+# >
+# > LoRA, *low-rank adaptation*, keeps the pretrained weights W fixed **(1)** and learns their
+# > change as a product of two thin matrices, ΔW = s A B, whose rank r is much smaller than the
+# > sides of W **(2)**. Only A and B train **(3)**, and they have far fewer numbers than W **(4)**.
+# > It suits the projections of attention and of the feed-forward layers **(5)**. For inference,
+# > ΔW is merged into W, or applied beside it and swapped **(6)**. So a model learns a new task on a
+# > small budget, and what it could do before is not lost **(7)**.
+#
+# That is the right answer. Below, each of its seven claims is tried on a real, if small, language
+# model, and then the wrong answers are.
+#
+# ## A picture
+
+# %%
+FULL, LORA, FROZEN = plots.COLORS["full"], plots.COLORS["lora"], "0.85"
+
+
+def box(ax, corner, width, height, color, text, text_color):
+    ax.add_patch(plt.Rectangle(corner, width, height, color=color, lw=0))
+    middle = corner[0] + width / 2, corner[1] + height / 2
+    ax.text(*middle, text, ha="center", va="center", color=text_color, linespacing=1.4)
+
+
+def arrow(ax, start, end):
+    ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "0.25", "shrinkB": 0})
+
+
+with plots.style():
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(9, 3.9), width_ratios=[1, 1.45], layout="constrained"
+    )
+    box(left, (1.5, 2), 3, 3, FULL, "W\ntrains", "white")
+    arrow(left, (3, 0.9), (3, 2))
+    arrow(left, (3, 5), (3, 7.1))
+    left.text(3, 0.4, "x", ha="center", va="center")
+    left.text(3, 7.5, "y", ha="center", va="center")
+    left.set(title="Full fine-tuning", xlim=(0, 6), ylim=(0, 8))
+
+    box(right, (1, 2), 3, 3, FROZEN, "W\nfrozen", "black")
+    box(right, (6.2, 2), 0.6, 1.35, LORA, "A", "black")
+    box(right, (5, 4.4), 3, 0.6, LORA, "B", "black")
+    right.text(7, 2.65, "from d_in numbers to r", va="center", fontsize=9)
+    right.text(8.15, 4.7, "from r to d_out", va="center", fontsize=9)
+    arrow(right, (4.3, 0.9), (2.5, 2))
+    arrow(right, (4.7, 0.9), (6.5, 2))
+    arrow(right, (6.5, 3.35), (6.5, 4.4))
+    arrow(right, (2.5, 5), (4.28, 6.1))
+    arrow(right, (6.5, 5), (4.72, 6.1))
+    arrow(right, (4.5, 6.5), (4.5, 7.1))
+    right.text(4.5, 0.4, "x", ha="center", va="center")
+    right.text(4.5, 6.25, "+", ha="center", va="center", fontsize=15)
+    right.text(4.5, 7.5, "y", ha="center", va="center")
+    right.text(6.05, 5.75, "times s", fontsize=9)
+    right.set(title="LoRA", xlim=(0, 11), ylim=(0, 8))
+    for ax in (left, right):
+        ax.set_aspect("equal")
+        ax.axis("off")
+    plt.show()
+
+# %% [markdown]
+# A layer turns a row x of d_in numbers into a row y of d_out numbers. Full fine-tuning changes its
+# matrix W. LoRA leaves W alone and puts a narrow detour beside it. Blue is what full fine-tuning
+# trains and orange what LoRA trains, in every figure of these lessons.
+#
+# ## The formula
+#
+# $$y = x (W + \Delta W), \qquad \Delta W = s A B, \qquad s = \alpha / r$$
+#
+# | | shape | |
+# |---|---|---|
+# | W | d_in × d_out | the pretrained weights, frozen |
+# | A | d_in × r | trains, starts random |
+# | B | r × d_out | trains, starts at zero |
+# | r | | the rank, which you choose: 4, 8, 16, … |
+# | α | | alpha, which you choose too: how much the detour counts |
+#
+# The *rank* of a matrix is the number of rows from which all its rows can be mixed, that is, built
+# as weighted sums. Every row of A B is a mix of the r rows of B, so the rank of ΔW is at most r.
+# Hence "low-rank".
+#
+# Nobody has to form A B in order to use it: (x A) B is the same, and works with two thin matrices.
+# (Hu et al. 2021, section 4.1. The paper multiplies columns, so its A and B are the transposes of
+# ours.)
+
+# %% [markdown]
+# ### Exercise 0.1: the layer
+#
+# *Difficulty 1 of 5, 3 minutes.* Write the formula in NumPy, where `@` is the matrix product.
+# Replace the `...`, then run both cells.
+
+
+# %%
+def lora_forward(
+    x: np.ndarray, W: np.ndarray, A: np.ndarray, B: np.ndarray, alpha: float, r: int
+) -> np.ndarray:
+    """y = x (W + s A B) with s = alpha / r.   x (..., d_in) -> y (..., d_out)"""
+    # SOLUTION
+    return x @ W + (alpha / r) * (x @ A) @ B
+    # END SOLUTION
+
+
+# %%
+check.lora_forward(lora_forward)
+
+# %% [markdown]
+# ## A model to tune
+#
+# `docs-tiny` is a transformer with two blocks. It has read the English documentation that comes
+# with Python, and writes text one character at a time. Its new task: Python code.
+#
+# How well a model knows a text is measured by its *loss*: the mean of -log p, where p is the
+# probability that it gave to the character that really came next. Lower is better. The unit is
+# called nats per character.
+
+# %%
+english, code = ml.load_corpus("prose"), ml.load_corpus("code")
+base = ml.load_model("docs-tiny")
+
+
+def losses(model):
+    """Of Python code and of English, on texts that no model was trained on."""
+    return ml.text_loss(model, code.test), ml.text_loss(model, english.test)
+
+
+def write(model, prompt="def "):
+    ids = ml.encode(prompt)[None]  # characters as numbers: a batch of one text
+    rng = np.random.default_rng(0)  # the same dice for every model
+    return ml.decode(ml.generate(model, ids, 160, temperature=0.7, rng=rng)[0])
+
+
+base_code, base_english = losses(base)
+print(f"loss on Python code {base_code:.3f}, on English {base_english:.3f}")
+print(f'\nWhat it writes after "def ":\n{write(base)}')
+
+# %% [markdown]
+# It continues the first word of a Python function with something like English. Nothing else is to
+# be expected: it has seen no code.
+#
+# ## Add LoRA: claims 3 and 4
+#
+# These three lines are all it takes. We load the model again, because `base` is to stay as it is,
+# and put an adapter of rank 4 on every matrix of both blocks.
+
+# %%
+lora_model = ml.load_model("docs-tiny")
+config = ml.LoraConfig(r=4, lora_alpha=8, target_modules="all-linear")
+ml.add_adapter(lora_model, config, "code", rng=np.random.default_rng(3))
+
+q = lora_model.layers[0].attn.q_proj
+for name, array in (("W", q.base.weight), ("A", q.lora_A["code"]), ("B", q.lora_B["code"])):
+    trains = "trains" if array.requires_grad else "frozen"
+    print(f"{name}  {array.shape!s:<11} {array.size:>6,} numbers, {trains}")
+
+full_count = ml.count_parameters(base)[0]
+lora_count, lora_total = ml.count_parameters(lora_model)
+print(f"\nwhole model: {full_count:,} numbers trained, now {lora_count:,} do")
+print(f"             that is {lora_count / full_count:.1%}")
+
+# %% [markdown]
+# **Claim 4 holds**, for the matrix and for the model. Lesson 05 counts larger models, for which the
+# share is far smaller.
+#
+# Because B starts at zero, ΔW does too. So before training the model with the adapter *is* the base
+# model, to the last bit. And when we compute gradients for a batch, only A and B get any.
+
+# %%
+ids, targets = ml.random_windows(code.train, 12, 64, np.random.default_rng(0))  # 12 texts
+same = np.array_equal(lora_model(ids).data, base(ids).data)
+print(f"same output as the base, bit for bit: {same}")
+
+ml.cross_entropy(lora_model(ids), targets).backward()
+has_gradient = [name for name, p in lora_model.named_parameters() if p.grad is not None]
+has_none = [name for name, p in lora_model.named_parameters() if p.grad is None]
+print(f"\narrays with a gradient: {len(has_gradient)}, such as {has_gradient[0]}")
+print(f"arrays without:         {len(has_none)}, such as {has_none[0]}")
+assert all(".lora_A." in name or ".lora_B." in name for name in has_gradient)
+
+# %% [markdown]
+# **Claim 3 holds.** The `assert` at the end would stop the notebook if anything but an A or a B had
+# a gradient.
+#
+# ## Train, both ways
+#
+# Now both methods start from the same model and see the same batches, 300 of 12 texts of 64
+# characters. Full fine-tuning takes 0.001 as its learning rate, the size of a step, and LoRA 0.01:
+# it likes larger ones (lesson 08).
+
+# %%
+SEED = 3  # the results that come with minilora are of seeds 0, 1 and 2, so this is a fourth run
+
+
+def batches_of(text):
+    return lambda rng: ml.random_windows(text, 12, 64, rng)
+
+
+def train(model, lr, steps=300, text=code.train, **options):
+    config = ml.TrainConfig(steps=steps, lr=lr, seed=SEED)
+    return ml.train(model, batches_of(text), config, **options)
+
+
+def watch(model):
+    return ml.text_loss(model, code.val)  # val: for watching; test: for the result
+
+
+full_model = ml.load_model("docs-tiny")
+curves = {
+    "full": train(full_model, lr=1e-3, evaluate=watch, evaluate_every=25).evaluations,
+    "lora": train(lora_model, lr=1e-2, evaluate=watch, evaluate_every=25).evaluations,
+}
+
+# %%
+shipped = json.loads((study.RESULTS / "compare.json").read_text("utf-8"))["tasks"][0]
+
+
+def of_three(method, key):
+    """The three seeds' results that come with minilora."""
+    return [run[key] for run in shipped["runs"] if run["method"] == method]
+
+
+live = {"full": losses(full_model), "lora": losses(lora_model)}
+print(f"{'loss on Python code':<20} {'this run':>9}   three seeds: mean (lowest to highest)")
+print(f"{'base model':<20} {base_code:>9.3f}   {shipped['base']['new']:.3f}")
+for method, name in (("full", "full fine-tuning"), ("lora", "LoRA, r = 4")):
+    seeds = of_three(method, "new_after")
+    spread = f"{mean(seeds):.3f} ({min(seeds):.3f} to {max(seeds):.3f})"
+    print(f"{name:<20} {live[method][0]:>9.3f}   {spread}")
+
+means = {method: mean(of_three(method, "new_after")) for method in live}
+share = (base_code - live["lora"][0]) / (base_code - live["full"][0])
+share_of_three = (shipped["base"]["new"] - means["lora"]) / (shipped["base"]["new"] - means["full"])
+print(f"\nLoRA's part of full's improvement: {share:.0%}; of three seeds: {share_of_three:.0%}")
+
+# %%
+with plots.style():
+    figure, ax = plt.subplots(figsize=(8.5, 4.4), layout="constrained")
+    for method, name, end in (
+        ("full", "full fine-tuning", -9), ("lora", "LoRA, r = 4", 9), ("scratch", "", 0),
+    ):  # fmt: skip
+        runs = of_three(method, "evaluations")
+        steps = [step for step, _ in runs[0]]
+        band = [[loss for _, loss in at_step] for at_step in zip(*runs, strict=True)]
+        color = plots.COLORS[method]
+        lowest, highest = ([f(values) for values in band] for f in (min, max))
+        ax.fill_between(steps, lowest, highest, color=color, alpha=0.35, lw=0)
+        if method == "scratch":
+            ax.plot(steps, [mean(values) for values in band], ":", color="0.45")
+            ax.text(306, band[-1][0], "from random\nweights", color="0.35", va="center")
+        else:
+            marker = {"full": "o", "lora": "s"}[method]
+            ax.plot(*zip(*curves[method], strict=True), marker=marker, color=color)
+            ax.annotate(
+                name, (300, curves[method][-1][1]), (6, end), textcoords="offset points",
+                va="center",
+            )  # fmt: skip
+    ax.set(xlim=(0, 375), ylim=(1.6, 3.6), xticks=range(0, 301, 50))
+    ax.set_xlabel("training step (band: range of three seeds; markers: this run)")
+    ax.set_ylabel("loss on Python code (validation)")
+    ax.set_title("Learning Python code in 300 steps")
+    plt.show()
+
+# %% [markdown]
+# **What to see.** Both curves fall steeply at once and level off, far below the grey one, a model
+# of the same size that starts from random weights: most of what they can do at the end comes from
+# the base model. LoRA's curve stays a little above full fine-tuning's, at every step and in every
+# run. It gets most of the way with a small part of the numbers; it does *not* get all of it.
+#
+# **What it does not show.** What either of them lost on the way: that comes under claim 7. Nor what
+# happens with other ranks, tasks and models: on an easy task LoRA may reach full fine-tuning, and
+# on a hard one it may stay further behind (lesson 06).
+#
+# And what do they write now?
+
+# %%
+for name, model in (("base", base), ("full", full_model), ("LoRA", lora_model)):
+    print(f"--- {name}\n{write(model)}\n")
+
+# %% [markdown]
+# Neither is a programmer after 300 steps. But the English is gone: there are names with
+# underscores, brackets, `self`, and lines that are indented.
+#
+# ## What has changed: claims 1 and 2
+#
+# We compare every weight with the base model's, byte by byte. Then we look at the change itself: in
+# one matrix of a feed-forward layer, how high is its rank?
+
+# %%
+before = {name: p.data for name, p in base.named_parameters()}
+
+
+def changed(model):
+    """How many of the base model's numbers are no longer what they were."""
+    now = {name.replace(".base.", "."): p.data for name, p in model.named_parameters()}
+    return sum(int((now[name] != array).sum()) for name, array in before.items())
+
+
+print(f"numbers of the base that changed, of {full_count:,}:")
+print(f"  full fine-tuning {changed(full_model):>8,}\n  LoRA             {changed(lora_model):>8,}")
+
+path = "layers.0.mlp.up_proj"
+full_delta = full_model.get_submodule(path).weight.data - base.get_submodule(path).weight.data
+lora_delta = ml.get_delta_weight(lora_model, path)  # s A B
+for name, delta in (("full fine-tuning", full_delta), ("LoRA", lora_delta)):
+    print(f"the change of {path}, {name}: {delta.shape}, rank {np.linalg.matrix_rank(delta)}")
+
+ranks = [np.linalg.matrix_rank(layer.delta_weight("code")) for layer in (
+    module for _, module in lora_model.named_modules() if isinstance(module, ml.LoraLinear)
+)]  # fmt: skip
+print(f"\nranks of LoRA's change in all {len(ranks)} matrices: {sorted({int(r) for r in ranks})}")
+
+# %% [markdown]
+# **Claims 1 and 2 hold.** W is untouched, and every ΔW has rank 4 where it could have 128. Note
+# what is of low rank: the *change*. LoRA does not break W itself into thin matrices, though one
+# often reads that it "decomposes the weights".
+#
+# Full fine-tuning's change has every rank there is. So LoRA does not find what full fine-tuning
+# finds, written shorter. It finds another change, which does nearly the same (lesson 07).
+#
+# ## What it saves, and what it does not
+#
+# Which numbers must be computed, kept in memory, and stored? The optimizer, AdamW, keeps two
+# numbers for each one that trains. We measure it, a training step, and the file.
+
+
+# %%
+def file_bytes(save, model):
+    with tempfile.TemporaryDirectory() as folder:
+        save(model, Path(folder, "saved"))
+        return sum(file.stat().st_size for file in Path(folder, "saved").iterdir())
+
+
+costs = {}
+for method, model, save in (
+    ("full", full_model, ml.save_model), ("lora", lora_model, ml.save_adapter),
+):  # fmt: skip
+    training = ml.Training(model, batches_of(code.train), ml.TrainConfig(steps=1, lr=1e-3))
+    costs[method] = {
+        "numbers that train": sum(p.size for p in model.trainable_parameters()),
+        "optimizer, kB": training.optimizer.state_bytes / 1e3,
+        "file to keep, kB": file_bytes(save, model) / 1e3,
+        "peak memory of a step, MB": step_memory(training) / 1e6,
+    }
+
+print(f"{'':<26} {'full':>9} {'LoRA':>9} {'LoRA / full':>12}")
+for what, full in costs["full"].items():
+    lora = costs["lora"][what]
+    digits = 1 if what.endswith("MB") else 0
+    print(f"{what:<26} {full:>9,.{digits}f} {lora:>9,.{digits}f} {lora / full:>12.0%}")
+
+with plots.style():
+    figure, ax = plt.subplots(figsize=(8, 3.2), layout="constrained")
+    plots.plot_costs(shipped, ax)
+    plt.show()
+
+# %% [markdown]
+# The figure is of the three shipped runs, which were timed on an otherwise idle machine; so this
+# notebook has no seconds of its own. The table and the figure say the same.
+#
+# What belongs to *trained numbers* nearly disappears: their gradients, the optimizer's memory, the
+# file to keep of each task. What belongs to *computing with the model* does not. LoRA still sends
+# every batch through all of W, and keeps what each layer gave, the *activations*, for the way back.
+# So time and memory of a step fall only by about a fifth here. In a larger model, trained with
+# fewer texts at a time, weights and optimizer are a larger part of the memory, and more of it is
+# saved (lesson 05).
+#
+# ## Where to put it: claim 5
+#
+# A block of a transformer has matrices of two kinds. Those of *attention* (q, k, v, o) let
+# characters look at each other; those of the *feed-forward* layers (up, down) work on each
+# character alone. LoRA can go to any of them. Here are three places with about the same number of
+# trained numbers, 100 steps each.
+
+# %%
+places = {
+    "attention": ml.LoraConfig(5, 10, ["q_proj", "k_proj", "v_proj", "o_proj"]),
+    "feed-forward": ml.LoraConfig(4, 8, ["up_proj", "down_proj"]),
+    "both": ml.LoraConfig(2, 4, "all-linear"),
+}
+print(f"{'':<13} {'rank':>4} {'numbers':>8} {'loss on code':>13}")
+print(f"{'base model':<13} {'':>4} {0:>8} {base_code:>13.2f}")
+for place, place_config in places.items():
+    model = ml.load_model("docs-tiny")
+    ml.add_adapter(model, place_config, rng=np.random.default_rng(SEED))
+    train(model, lr=1e-2, steps=100)
+    numbers, loss = ml.count_parameters(model)[0], ml.text_loss(model, code.test)
+    print(f"{place:<13} {place_config.r:>4} {numbers:>8,} {loss:>13.2f}")
+
+# %% [markdown]
+# **Claim 5 holds**: either place takes the model most of the way. Here the feed-forward layers are
+# the better one. That is one task, one seed and few steps; other tasks prefer other places
+# (lesson 09).
+#
+# ## Merge, take off, swap: claims 6 and 7
+#
+# *Merging* adds ΔW to W. Then the detour is not needed, and the model costs what the base model
+# costs. *Unmerging* puts W back.
+
+# %%
+beside = lora_model(ids).data
+ml.merge_adapter(lora_model)
+merged = lora_model(ids).data
+gap, size = abs(merged - beside).max(), abs(beside).max()
+print(f"outputs up to {size:.0f}, merged and beside differ by less than 0.001: {gap < 1e-3}")
+same_choice = (merged.argmax(-1) == beside.argmax(-1)).mean()
+print(f"same choice of the likeliest character: {same_choice:.1%}")
+
+ml.unmerge_adapter(lora_model)
+print(f"numbers of the base that differ after unmerging: {changed(lora_model)}")
+
+W = base.get_submodule(path).weight.data
+rounded = ((W + lora_delta) - lora_delta != W).mean()
+print(f"share that would differ in {path}, had we subtracted ΔW instead: {rounded:.0%}")
+
+# %% [markdown]
+# The last line says why unmerging means to *keep* W: additions are rounded, and taking ΔW off again
+# does not undo the rounding.
+#
+# An adapter need not be merged. Beside W, it can be switched off or swapped. Let us teach the same
+# model a second thing, to write in capitals, with an adapter of its own.
+
+# %%
+capitals, capitals_test = (
+    ml.encode(ml.decode(part).upper()) for part in (english.train, english.test)
+)
+ml.add_adapter(lora_model, config, "capitals", rng=np.random.default_rng(SEED))
+train(lora_model, lr=1e-2, steps=150, text=capitals)
+
+
+def row(name):
+    both = losses(lora_model)
+    values = [both[0], ml.text_loss(lora_model, capitals_test), both[1]]
+    print(f"{name:<18}" + "".join(f"{value:>14.3f}" for value in values))
+
+
+print(f"{'loss on':<18}{'Python code':>14}{'CAPITALS':>14}{'English':>14}")
+for name in ("code", "capitals"):
+    ml.set_adapter(lora_model, name)
+    row(f"adapter {name}")
+with ml.disable_adapter(lora_model):
+    row("no adapter")
+    back = losses(lora_model) == (base_code, base_english)
+print(f"\nwithout an adapter, exactly the base model's losses: {back}")
+print(f"numbers of the base that changed: {changed(lora_model)}")
+
+for name, prompt in (("code", "def "), ("capitals", "THE ")):
+    ml.set_adapter(lora_model, name)
+    print(f"\n--- adapter {name}\n{write(lora_model, prompt)}")
+
+# %% [markdown]
+# **Claim 6 holds.** One base model, two small adapters, and each does its own task.
+#
+# **Claim 7 holds, if it is read with care.** A new task was learned with few numbers, and without
+# the adapter the model is exactly what it was. But look at the column "English": *with* an adapter,
+# the old task suffers. Does it suffer less than under full fine-tuning?
+
+# %%
+print(f"{'loss on English':<24} {'this run':>9} {'three seeds, mean':>18}")
+print(f"{'base model':<24} {base_english:>9.3f} {shipped['base']['old']:>18.3f}")
+for method, name in (("full", "full fine-tuning"), ("lora", "LoRA, attached")):
+    print(f"{name:<24} {live[method][1]:>9.3f} {mean(of_three(method, 'old_after')):>18.3f}")
+with ml.disable_adapter(lora_model):
+    detached = losses(lora_model)[1]
+print(f"{'LoRA, detached':<24} {detached:>9.3f} {mean(of_three('lora', 'old_detached')):>18.3f}")
+
+# %% [markdown]
+# It does not, here: while the adapter is attached, the model has forgotten as much as under full
+# fine-tuning. You will read that LoRA forgets less. With these learning rates it does not hold for
+# this model. What LoRA does guarantee is another thing: nothing is overwritten, so nothing is lost
+# for good.
+#
+# ## Three wrong answers, measured
+#
+# Exams offer answers of three kinds beside the right one.
+
+# %%
+merged_model = ml.load_model("docs-tiny")
+ml.add_adapter(merged_model, config, rng=np.random.default_rng(SEED))
+start = [p.data.dtype.name for p in merged_model.parameters()]
+ml.merge_and_unload(merged_model)
+zeros = [sum(int((p.data == 0).sum()) for p in m.parameters()) for m in (base, merged_model)]
+types = sorted({p.data.dtype.name for p in merged_model.parameters()} | set(start))
+all_merged = ml.count_parameters(merged_model)[1]
+
+print('1. "It increases the number of trainable parameters."')
+print(f"   trainable: {full_count:,} -> {lora_count:,}")
+print(f"   all numbers: {full_count:,} -> {lora_total:,}; after merging {all_merged:,}")
+
+print('\n2. "It is distillation, pruning, quantization, …"')
+print(f"   a smaller model that imitates (distillation): {full_count:,} -> {all_merged:,} numbers")
+print(f"   weights set to zero (pruning): {zeros[0]:,} zeros -> {zeros[1]:,}")
+print(f"   fewer bits for a number (quantization): {', '.join(types)} throughout")
+
+print('\n3. "It has no effect on efficiency."')
+for what, value in costs["full"].items():
+    print(f"   {what:<26} {costs['lora'][what] / value:>5.0%} of full fine-tuning's")
+
+# %% [markdown]
+# 1. The first mixes up "trainable" and "all". A and B come on top, but W no longer trains.
+# 2. Those are other techniques. Distillation and pruning make a model smaller, quantization makes
+#    its numbers shorter, and LoRA does none of this: it is a way to *fine-tune*. It can be combined
+#    with them, as in QLoRA, whose frozen W has 4 bits a number.
+# 3. It is efficient in what has to be trained, kept and stored. It is less so in time.
+#
+# Two more to be wary of: "inference is faster" (merged it costs the same, beside W a little more)
+# and "it is always as good as full fine-tuning" (here it is not quite).
+#
+# ## Exercises
+
+# %% [markdown]
+# ### Exercise 0.2: the change
+#
+# *Difficulty 1 of 5, 3 minutes.* Compute ΔW from A, B, alpha and r.
+
+
+# %%
+def delta_weight(A: np.ndarray, B: np.ndarray, alpha: float, r: int) -> np.ndarray:
+    """ΔW = s A B, which has the shape of W.   A (d_in, r), B (r, d_out)"""
+    # SOLUTION
+    return (alpha / r) * (A @ B)
+    # END SOLUTION
+
+
+# %%
+check.delta_weight(delta_weight)
+
+# %% [markdown]
+# ### Exercise 0.3: merging
+#
+# *Difficulty 2 of 5, 4 minutes.* Return the merged matrix. Somebody may want W back later, so the
+# array W that you are given must stay as it is.
+
+
+# %%
+def merge(W: np.ndarray, A: np.ndarray, B: np.ndarray, s: float) -> np.ndarray:
+    """W + s A B in an array of its own."""
+    # SOLUTION
+    return W + s * (A @ B)
+    # END SOLUTION
+
+
+# %%
+check.merge(merge)
+
+# %% [markdown]
+# ### Exercise 0.4: the share that trains
+#
+# *Difficulty 2 of 5, 5 minutes.* A model has `total` numbers. LoRA of rank r is put on matrices
+# whose sides (d_in, d_out) are in `shapes`. Which share of all numbers, adapters included, trains
+# then? A share lies between 0 and 1. (PEFT, the usual library for LoRA, reports this share in
+# per cent.)
+
+
+# %%
+def trained_share(total: int, shapes: list[tuple[int, int]], r: int) -> float:
+    """Numbers that train, divided by all numbers, both with LoRA in place."""
+    # SOLUTION
+    trained = sum(r * (d_in + d_out) for d_in, d_out in shapes)
+    return trained / (total + trained)
+    # END SOLUTION
+
+
+# %%
+check.trained_share(trained_share)
+
+# %% [markdown]
+# ### Exercise 0.5: the gradients
+#
+# *Difficulty 3 of 5, 12 minutes.* Training needs the gradients of A and B. G is the gradient of the
+# loss with respect to y, and has the shape of y. One rule is enough: if Z = X M, then the gradient
+# of M is Xᵀ (gradient of Z), and that of X is (gradient of Z) Mᵀ. Use it on y = x W + s (x A) B,
+# first for B, then for A.
+#
+# Before you run the check, predict: at the start B is zero and A is not. Which of the two gradients
+# is zero then?
+
+
+# %%
+def lora_gradients(
+    x: np.ndarray, A: np.ndarray, B: np.ndarray, s: float, G: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(gradient of A, gradient of B).   x (n, d_in), A (d_in, r), B (r, d_out), G (n, d_out)"""
+    # SOLUTION
+    grad_A = s * x.T @ (G @ B.T)
+    grad_B = s * (x @ A).T @ G
+    return grad_A, grad_B
+    # END SOLUTION
+
+
+# %%
+check.lora_gradients(lora_gradients)
+
+# %% [markdown]
+# Now compare your prediction with the model, before its first step.
+
+# %%
+model = ml.load_model("docs-tiny")
+ml.add_adapter(model, config, rng=np.random.default_rng(SEED))
+ml.cross_entropy(model(ids), targets).backward()
+for letter in "AB":
+    found = [p.grad for name, p in model.named_parameters() if f".lora_{letter}." in name]
+    moved = sum(bool(np.any(np.asarray(grad) != 0)) for grad in found)
+    print(f"gradients of {letter} that are not zero: {moved} of {len(found)}")
+
+# %% [markdown]
+# The gradient of A contains B, so in the first step only B moves, and from the second on both do.
+# If both started at zero, both gradients would be zero, for ever.
+
+# %% [markdown]
+# ### Exercise 0.6, a small project: LoRA by hand
+#
+# *Difficulty 4 of 5, 20 minutes.* Train A and B without any library. In each step compute
+# y = x (W + s A B), then G = (y - target) / n, where n is the number of rows of x (this is the
+# gradient of half the mean squared error), then both gradients, from the A and B that this step
+# began with. Then take lr times its gradient off each. Change none of the arrays you are given; you
+# may call your `lora_gradients`.
+
+
+# %%
+def train_lora(
+    x: np.ndarray, target: np.ndarray, W: np.ndarray, A: np.ndarray, B: np.ndarray,
+    s: float, lr: float, steps: int,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """A and B after `steps` steps of gradient descent.   x (n, d_in), target (n, d_out)"""
+    # SOLUTION
+    for _ in range(steps):
+        y = x @ W + s * (x @ A) @ B
+        G = (y - target) / len(x)
+        grad_A, grad_B = lora_gradients(x, A, B, s, G)
+        A, B = A - lr * grad_A, B - lr * grad_B
+    return A, B
+    # END SOLUTION
+
+
+# %%
+check.train_lora(train_lora)
+
+# %% [markdown]
+# ## The exam cards this prepares
+#
+# - What is LoRA, and how does it help in fine-tuning models?
+# - What does "low rank" mean, and what is it that has a low rank?
+# - What trains, what is frozen, and what has gradients and optimizer state?
+# - Does LoRA increase the number of trainable parameters? Does it make the model smaller?
+# - Why does B start at zero, and why not both A and B?
+# - Merged or beside: what happens at inference?
+# - What does LoRA guarantee about the old task, and what not?
+# - Why do time and memory fall by less than the number of trained parameters?
+#
+# ## Where to read on
+#
+# - Hu et al. 2021, *LoRA: Low-Rank Adaptation of Large Language Models*: sections 1 (the idea in a
+#   page) and 4 (the method).
+# - Biderman et al. 2024, *LoRA Learns Less and Forgets Less*: the same comparison for a model of 7
+#   billion parameters. There LoRA does forget less.
+# - Mangrulkar et al. 2022, *PEFT*: the library, whose names are used here too.
+# - In this package: `minilora/lora.py`, which is all of LoRA in one file, and `minilora compare` in
+#   a terminal, which makes the comparison above with as many seeds as you like.
