@@ -265,12 +265,12 @@ def plot_which_weights(rows: Rows, ax: Axes) -> Axes:
 
 @style()
 def forgetting_frontier_figure(rows: Rows) -> Figure:
-    tasks = _distinct(rows, "task")
-    figure, panels = _figure(
-        "What is forgotten for what is learned", rows, 1, tasks, shown="thin lines: each of them"
-    )
-    for task, ax in zip(tasks, panels, strict=True):
-        plot_forgetting_frontier(select(rows, task=task), ax)
+    """The whole of each training, and larger, all but its first evaluation, at the base model."""
+    title, shown = "What is forgotten for what is learned", "thin lines: each of them"
+    figure, panels = _figure(title, rows, 1, range(2), shown)
+    plot_forgetting_frontier(rows, panels[0]).set_title("From the base model on")
+    tails = [row | {"curve": row["curve"][1:]} for row in rows]
+    plot_forgetting_frontier(tails, panels[1]).set_title(f"From step {tails[0]['curve'][0][0]} on")
     _legend(figure, panels[0], lines=2)
     return figure
 
@@ -288,10 +288,11 @@ def plot_forgetting_frontier(rows: Rows, ax: Axes) -> Axes:
             new, old = mean_curve(same)
             look: dict[str, Any] = {"color": color, "marker": marker, "ls": _DASHES[i]}
             ax.plot(new, old, **look, label=f"{LABELS[method]}, rate {lr:g}")
-            ax.annotate("", (new[-1], old[-1]), xytext=(new[-3], old[-3]),
-                        arrowprops={"arrowstyle": "-|>", "color": color, "lw": 1.5})  # fmt: skip
-    _, new_base, old_base = rows[0]["curve"][0]
-    ax.plot(new_base, old_base, "*", color="black", ms=13, zorder=5, label="base model")
+            arrow = {"arrowstyle": "-|>", "color": color, "lw": 1.5, "mutation_scale": 18}
+            ax.annotate("", (new[-1], old[-1]), xytext=(new[-3], old[-3]), arrowprops=arrow)
+    step, new_start, old_start = rows[0]["curve"][0]
+    if step == 0:
+        ax.plot(new_start, old_start, "*", color="black", ms=13, zorder=5, label="base model")
     ax.set_xlabel(f"new task, validation loss ({NATS})")
     ax.set_ylabel(f"old task, test loss ({NATS})")
     return ax
@@ -547,7 +548,7 @@ def _quality_axis(ax: Axes, task: str, split: str, about: str = "", axis: str = 
     if task in EXACT_TASKS:
         label = f"{name}: answers exactly right"
         (ax.yaxis if axis == "y" else ax.xaxis).set_major_formatter(PercentFormatter(1))
-        ax.set(**{f"{axis}lim": (-0.03, 1.03)})
+        ax.set(**{f"{axis}lim": (-0.05, 1.05)})
     else:
         label = f"{name} loss ({NATS})"
     ax.set(**{f"{axis}label": label})

@@ -116,7 +116,7 @@ def prepared(model, config, seed=0):
 
 @pytest.mark.parametrize("name", [n for n in STUDIES if n != "known_rank_teacher"])
 def test_first_setting_of_every_study_gives_rows_of_json(name, quick, monkeypatch):
-    monkeypatch.setattr(study, "tune", lambda *args, **kw: tune(*args, **kw | {"steps": 2}))
+    monkeypatch.setattr(experiment, "tune", lambda *args, **kw: tune(*args, **kw | {"steps": 2}))
     found, settings = STUDIES[name], STUDIES[name].settings(range(1))[0]
     rows = found.run(**settings)
     assert rows and json.loads(json.dumps(rows, allow_nan=False))
@@ -165,12 +165,9 @@ def scales(task, **lora):
 
 
 @pytest.mark.parametrize("r", [1, 16])
-def test_changing_only_the_rank_keeps_the_scale(r):
-    assert scales("code", r=r) == scales("code") == 2
-
-
-@pytest.mark.parametrize("r", [1, 16])
-def test_changing_only_the_rank_keeps_alpha_with_rslora(r):
+def test_when_only_the_rank_changes_the_scale_goes_with_its_root(r):
+    assert scales("code") == 2
+    assert scales("code", r=r) == pytest.approx(4 / r**0.5)
     assert scales("reverse", r=r) == pytest.approx(4 / r**0.5)
     assert scales("code", r=r, lora_alpha=4, use_rslora=True) == pytest.approx(4 / r**0.5)
 
@@ -220,7 +217,7 @@ def test_spectrum_has_a_row_for_every_matrix(r, quick):
     assert [row["path"] for row in rows] == [f"layers.{i}.{at}" for i in range(4) for at in places]
     for row in rows:
         sigma = np.array(row["singular_values"])
-        assert len(sigma) == 64 and sigma[r - 1] > 0 and sigma[r:].max() < 1e-6 * sigma[0]
+        assert len(sigma) == r and (sigma > 1e-6 * sigma[0]).all()  # zeros, rounded, are left out
         assert row["stable_rank"] == pytest.approx((sigma**2).sum() / sigma[0] ** 2, rel=1e-3)
         assert 1 <= row["effective_rank"] <= r + 0.001 and 1 <= row["k90"] <= r
         assert row["amplification"] > 0 and 0 <= row["intruders"] <= 10
@@ -251,7 +248,7 @@ def without_its_deltas(t):
 
 
 def test_subspaces_are_compared_with_their_own_starts(quick, monkeypatch):
-    monkeypatch.setattr(study, "tune", lambda *args, **kw: tune(*args, **kw, steps=2))
+    monkeypatch.setattr(experiment, "tune", lambda *args, **kw: tune(*args, **kw, steps=2))
     rows = experiment.subspace_run("reverse", seed=0, r=3, r_other=64)
     assert {(row["i"], row["j"]) for row in rows} == {
         (i, j) for i in (1, 2, 3) for j in (1, 2, 4, 8, 16, 32, 64)

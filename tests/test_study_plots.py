@@ -398,6 +398,13 @@ def test_frontier_draws_the_mean_of_the_curves_from_the_base_on():
     assert [base.get_xdata()[0], base.get_ydata()[0]] == rows[0]["curve"][0][1:]
 
 
+def test_frontier_is_shown_again_without_the_base():
+    whole, tail = STUDY_FIGURES["forgetting-frontier"](RESULTS).axes
+    assert tail.get_title(loc="left") == "From step 50 on"
+    for a, b in zip(whole.lines[:-1], tail.lines, strict=True):  # the last one is the base
+        np.testing.assert_array_equal(a.get_xdata()[1:], b.get_xdata())
+
+
 def test_frontiers_rates_are_steps_of_two_colours_and_an_arrow_ends_each():
     ax = plot_forgetting_frontier(RESULTS["forgetting_frontier"], axes())
     means = [d for d in ax.lines if "rate" in str(d.get_label())]
