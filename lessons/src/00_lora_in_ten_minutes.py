@@ -292,10 +292,10 @@ with plots.style():
     plt.show()
 
 # %% [markdown]
-# **What to see.** Both curves fall steeply at once and level off, far below the grey one, a model
-# of the same size that starts from random weights: most of what they can do at the end comes from
-# the base model. LoRA's curve stays a little above full fine-tuning's, at every step and in every
-# run. It gets most of the way with a small part of the numbers; it does *not* get all of it.
+# **What to see.** Both curves fall steeply at once and level off, far below the dotted one, which
+# is a model of the same size that started from random weights: that distance is what the base model
+# is worth. LoRA's curve stays a little above full fine-tuning's, in this run and in the other
+# three. It gets most of the way with a small part of the numbers; it does *not* get all of it.
 #
 # **What it does not show.** What either of them lost on the way: that comes under claim 7. Nor what
 # happens with other ranks, tasks and models: on an easy task LoRA may reach full fine-tuning, and
@@ -313,7 +313,7 @@ for name, model in (("base", base), ("full", full_model), ("LoRA", lora_model)):
 #
 # ## What has changed: claims 1 and 2
 #
-# We compare every weight with the base model's, byte by byte. Then we look at the change itself: in
+# We compare every weight with the base model's, bit by bit. Then we look at the change itself: in
 # one matrix of a feed-forward layer, how high is its rank?
 
 # %%
@@ -323,7 +323,10 @@ before = {name: p.data for name, p in base.named_parameters()}
 def changed(model):
     """How many of the base model's numbers are no longer what they were."""
     now = {name.replace(".base.", "."): p.data for name, p in model.named_parameters()}
-    return sum(int((now[name] != array).sum()) for name, array in before.items())
+    return sum(  # compared as bits, so that not even -0 passes for 0
+        int((now[name].view(np.int32) != array.view(np.int32)).sum())
+        for name, array in before.items()
+    )
 
 
 print(f"numbers of the base that changed, of {full_count:,}:")
@@ -391,9 +394,9 @@ with plots.style():
 # What belongs to *trained numbers* nearly disappears: their gradients, the optimizer's memory, the
 # file to keep of each task. What belongs to *computing with the model* does not. LoRA still sends
 # every batch through all of W, and keeps what each layer gave, the *activations*, for the way back.
-# So time and memory of a step fall only by about a fifth here. In a larger model, trained with
-# fewer texts at a time, weights and optimizer are a larger part of the memory, and more of it is
-# saved (lesson 05).
+# So time and memory of a step fall by little more than a fifth here. In a larger model, trained
+# with fewer texts at a time, weights and optimizer are a larger part of the memory, and more of it
+# is saved (lesson 05).
 #
 # ## Where to put it: claim 5
 #
@@ -418,9 +421,9 @@ for place, place_config in places.items():
     print(f"{place:<13} {place_config.r:>4} {numbers:>8,} {loss:>13.2f}")
 
 # %% [markdown]
-# **Claim 5 holds**: either place takes the model most of the way. Here the feed-forward layers are
-# the better one. That is one task, one seed and few steps; other tasks prefer other places
-# (lesson 09).
+# **Claim 5 holds**: either place alone takes the model most of the way. Here the feed-forward
+# layers do a little better than attention. That is one task, one seed and few steps; other tasks
+# prefer other places (lesson 09).
 #
 # ## Merge, take off, swap: claims 6 and 7
 #
@@ -496,22 +499,21 @@ print(f"{'LoRA, detached':<24} {detached:>9.3f} {mean(of_three('lora', 'old_deta
 
 # %% [markdown]
 # It does not, here: while the adapter is attached, the model has forgotten as much as under full
-# fine-tuning. You will read that LoRA forgets less. With these learning rates it does not hold for
-# this model. What LoRA does guarantee is another thing: nothing is overwritten, so nothing is lost
-# for good.
+# fine-tuning, or nearly. You will read that LoRA forgets less. With these learning rates it does
+# not hold for this model. What LoRA does guarantee is another thing: nothing is overwritten, so
+# nothing is lost for good.
 #
 # ## Three wrong answers, measured
 #
 # Exams offer answers of three kinds beside the right one.
 
 # %%
-merged_model = ml.load_model("docs-tiny")
-ml.add_adapter(merged_model, config, rng=np.random.default_rng(SEED))
-start = [p.data.dtype.name for p in merged_model.parameters()]
-ml.merge_and_unload(merged_model)
-zeros = [sum(int((p.data == 0).sum()) for p in m.parameters()) for m in (base, merged_model)]
-types = sorted({p.data.dtype.name for p in merged_model.parameters()} | set(start))
-all_merged = ml.count_parameters(merged_model)[1]
+ml.set_adapter(lora_model, "code")
+types = {p.data.dtype.name for p in lora_model.parameters()}
+ml.merge_and_unload(lora_model)  # for good: what is left is a plain model, which knows code
+types |= {p.data.dtype.name for p in lora_model.parameters()}
+zeros = [sum(int((p.data == 0).sum()) for p in m.parameters()) for m in (base, lora_model)]
+all_merged = ml.count_parameters(lora_model)[1]
 
 print('1. "It increases the number of trainable parameters."')
 print(f"   trainable: {full_count:,} -> {lora_count:,}")
@@ -520,11 +522,12 @@ print(f"   all numbers: {full_count:,} -> {lora_total:,}; after merging {all_mer
 print('\n2. "It is distillation, pruning, quantization, …"')
 print(f"   a smaller model that imitates (distillation): {full_count:,} -> {all_merged:,} numbers")
 print(f"   weights set to zero (pruning): {zeros[0]:,} zeros -> {zeros[1]:,}")
-print(f"   fewer bits for a number (quantization): {', '.join(types)} throughout")
+print(f"   fewer bits for a number (quantization): {', '.join(sorted(types))} throughout")
 
 print('\n3. "It has no effect on efficiency."')
 for what, value in costs["full"].items():
-    print(f"   {what:<26} {costs['lora'][what] / value:>5.0%} of full fine-tuning's")
+    name = what.partition(",")[0]  # without the unit
+    print(f"   {name:<22} {costs['lora'][what] / value:>4.0%} of full fine-tuning's")
 
 # %% [markdown]
 # 1. The first mixes up "trainable" and "all". A and B come on top, but W no longer trains.

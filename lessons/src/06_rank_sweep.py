@@ -23,18 +23,19 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import minilora as ml
-from minilora import analysis, check, plots, recipes, study, study_plots
+from minilora import analysis, check, experiment, plots, recipes, study, study_plots
 
 # %% [markdown]
 # ## A picture
 #
 # A column times a row is a matrix, the simplest kind: all its rows are multiples of one row. A
 # product A B is the sum of r of them, column i of A times row i of B. The **rank** of a matrix is
-# how many such layers it takes to build it. So LoRA's r is the highest rank that ΔW can have.
+# how many such pieces it takes to build it. So LoRA's r is the highest rank that ΔW can have.
 #
-# Every matrix can be taken apart into layers, the strongest first, by the *singular value
-# decomposition* (SVD). The strength of a layer is its **singular value** σ. Here is a matrix that
-# we build from 4 layers, and what SVD makes of it.
+# Every matrix can be taken apart into such pieces, the strongest first, by the *singular value
+# decomposition* (SVD): columns in U, rows in Vt, each of length 1, and between them the strength of
+# each piece, its **singular value** σ. Here is a matrix that we build from 4 pieces, and what SVD
+# makes of it.
 
 # %%
 rng = np.random.default_rng(3)
@@ -48,34 +49,35 @@ print("singular values:", *(f"{value:.1f}" for value in sigma[:6]), "... of", le
 print("number of them above 0, the rank of M:", int(np.sum(sigma > 1e-9)))
 
 # %% [markdown]
-# SVD has found the strengths that we put in. Now we keep only the r strongest layers.
+# SVD has found the strengths that we put in. Now we keep only the r strongest pieces.
 
 # %%
 with plots.style():
-    figure, panels = plt.subplots(1, 5, figsize=(11, 2.5), layout="constrained")
-    scale = {"cmap": "PuOr_r", "vmin": -abs(M).max(), "vmax": abs(M).max()}
-    panels[0].imshow(M, **scale)
+    figure, panels = plt.subplots(1, 5, figsize=(11, 2.3), layout="constrained")
+    look = {"cmap": "PuOr_r", "vmin": -abs(M).max(), "vmax": abs(M).max(), "aspect": "auto"}
+    panels[0].imshow(M, **look)
     panels[0].set_title("M, of rank 4", fontsize=11)
     for r, ax in zip((1, 2, 3), panels[1:4], strict=True):
         nearest = (U[:, :r] * sigma[:r]) @ Vt[:r]
         missed = np.sum((M - nearest) ** 2) / np.sum(M**2)
-        ax.imshow(nearest, **scale)
+        ax.imshow(nearest, **look)
         ax.set_title(f"r = {r}: misses {missed:.1%}", fontsize=11)
     for ax in panels[:4]:
         ax.set(xticks=[], yticks=[])
         ax.grid(False)
     panels[4].bar(range(1, 9), sigma[:8], color=plots.COLORS["lora"])
-    panels[4].set(xticks=range(1, 9), xlabel="layer i")
-    panels[4].set_title("strength σ of layer i", fontsize=11)
+    panels[4].set(xticks=range(1, 9), xlabel="piece i")
+    panels[4].set_title("strength σ of piece i", fontsize=11)
     plt.show()
 
 # %% [markdown]
-# One layer has the broad pattern, three can hardly be told from the whole. "Misses" is the share of
-# the sum of squares of all entries.
+# Each small square is an entry of the matrix: orange above zero, purple below. One piece has the
+# broad pattern, three can hardly be told from the whole. "Misses" is the share of the sum of squares
+# of all entries.
 #
 # ## The formula
 #
-# No matrix N of rank r is nearer to M than the sum of its r strongest layers, and what is missed is
+# No matrix N of rank r is nearer to M than the sum of its r strongest pieces, and what is missed is
 # the rest of the singular values, squared (Eckart and Young 1936):
 #
 # $$\min_{\mathrm{rank}(N) \le r} \; \sum_{ij} (M - N)_{ij}^2 = \sum_{i > r} \sigma_i^2$$
@@ -128,7 +130,7 @@ check.best_rank_error(best_rank_error)
 # %%
 tried = {4: (1, 2, 3, 4, 5, 8), 16: (4, 8, 15, 16, 17, 32)}
 live = [
-    study.teacher_run(k, spectrum, r, seed=0)[0]
+    experiment.teacher_run(k, spectrum, r, seed=0)[0]
     for k, ranks in tried.items()
     for spectrum in ("flat", "geometric")
     for r in ranks
@@ -171,8 +173,8 @@ with plots.style():
 # %% [markdown]
 # **What to see.** Each curve follows the black marks, the least that its rank allows, and drops to
 # zero at r = k, the *knee*. Beyond the knee more rank brings nothing, but it does no harm either.
-# Where the spectrum is geometric, the last layers before the knee hardly matter: most of the error
-# is gone at half of k.
+# Where the spectrum is geometric, the last pieces before the knee hardly matter: half of k already
+# leaves less than a quarter of the error that rank 1 leaves.
 #
 # **What it does not show.** Anything about real tasks: here there is one layer, and somebody chose
 # k. A model has many layers, and nobody says that the change it needs has a rank below its width.
@@ -180,13 +182,13 @@ with plots.style():
 # %% [markdown]
 # ## What else changes when r changes
 #
-# Before we sweep ranks on a model, one decision. ΔW = s A B is a sum of r layers, and with AdamW
+# Before we sweep ranks on a model, one decision. ΔW = s A B is a sum of r pieces, and with AdamW
 # each entry of A and B moves by about the learning rate in a step, however many there are. So, with
 # the same s and the same rate, a higher rank makes ΔW grow faster. There are three rules for s:
 #
 # | rule | when r is 16 times larger | where it comes from |
 # |---|---|---|
-# | s fixed (so alpha grows with r) | s stays | nobody recommends it, but it is easily done |
+# | s fixed, alpha grows with r | s stays | the common advice "alpha = 2 r" (then s = 2) |
 # | s = alpha / r, alpha fixed | s is 16 times smaller | Hu et al. 2021, the default |
 # | s = alpha / √r, alpha fixed | s is 4 times smaller | rsLoRA, Kalajdzievski 2023 |
 #
@@ -230,10 +232,11 @@ for r, loss in live_code.items():
     print(f"{name:<17} {loss:.2f}")
 
 # %% [markdown]
-# Rank 1 already has most of the gain; ranks 4 and 64 add to it, less and less. One seed is an
-# anecdote, however. Here are three seeds, all ranks, and two further tasks: to reverse and to sort
-# the letters of a word. There quality is the share of answers that are exactly right, higher is
-# better; the base model `words-tiny` cannot do them, but has learned other games with letters.
+# Rank 1 already has most of the gain; ranks 4 and 64 add to it, less and less. But this is one seed,
+# that is, one random start and one order of the batches. The package has the results of three (the
+# first is the one that you have just run), of more ranks, and of two further tasks: to reverse and
+# to sort the letters of a word. There quality is the share of answers that are exactly right, and
+# higher is better; the base model `words-tiny` cannot do them, but knows other games with letters.
 
 # %%
 sweep = study.shipped_rows("rank_sweep")
@@ -308,7 +311,7 @@ print("all hold")
 # | MultiNLI | 91.3 | 91.4 | 91.3 | 91.6 | 91.4 |
 #
 # Do not carry that over to any task. These are small changes for a very large model; our models
-# have to learn much that is new, in matrices that are 100 times narrower.
+# have to learn much that is new, in matrices about 100 times narrower.
 #
 # ## A plateau and a jump
 #
@@ -374,7 +377,8 @@ for key, model in adapted.items():
 # %% [markdown]
 # With s = 2 rank 64 is worse than rank 1. Not because its rank is too high: the line above it has
 # the same rank, and is the best of all. Its weights have moved further than W itself is large, as
-# if the learning rate were too high.
+# if the learning rate were too high. "alpha = 2 r" is fine at r = 4; at this rate it does not carry
+# over to r = 64.
 #
 # So a sweep over r is always a sweep over something else as well: s, or alpha, or the rate that
 # would be best. When you read that "a higher rank hurts", ask which rule was used. (Lesson 08 is
@@ -412,7 +416,7 @@ check.best_adapter(best_adapter)
 
 
 # %%
-def share_of_gain(base: float, full: float, lora: float) -> float | None:
+def share_of_gain(base: float, full: float, lora: float) -> float:
     """Which share of full fine-tuning's gain over the base model LoRA has."""
     # SOLUTION
     return (base - lora) / (base - full)
@@ -490,7 +494,7 @@ check.predict_knee(predict_knee)
 
 # %%
 secret = int(np.random.default_rng(5).integers(10, 19))
-losses = {r: study.teacher_run(secret, "flat", r, seed=7)[0]["loss"] for r in (2, 5, 8, 32)}
+losses = {r: experiment.teacher_run(secret, "flat", r, seed=7)[0]["loss"] for r in (2, 5, 8, 32)}
 print(f"your prediction: {predict_knee(losses)!s}")
 print(f"the teacher's rank: {secret}")
 
@@ -519,4 +523,5 @@ print(f"the teacher's rank: {secret}")
 # - Kalajdzievski 2023, *A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA* (rsLoRA).
 # - Biderman et al. 2024, *LoRA Learns Less and Forgets Less* (tasks where even r = 256 is short of
 #   full fine-tuning).
-# - In this package: `teacher_run` and `STUDIES` in `minilora/study.py`.
+# - In this package: `teacher_run` in `minilora/experiment.py`, the settings of the sweep in
+#   `minilora/study.py`.

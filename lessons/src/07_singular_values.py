@@ -40,7 +40,7 @@ anything = np.array([[1.7, 0.8], [-0.3, 1.1]])
 product = np.array([[0.9], [0.5]]) @ np.array([[1.6, 0.9]])  # A (2, 1) times B (1, 2)
 
 with plots.style():
-    figure, panels = plt.subplots(1, 3, figsize=(9, 3.2), layout="constrained")
+    figure, panels = plt.subplots(1, 3, figsize=(8.2, 2.4), layout="constrained")
     shapes = (
         (np.eye(2), "0.4", "what goes in"),
         (anything, plots.COLORS["full"], "x M, any M"),
@@ -53,9 +53,10 @@ with plots.style():
             if ax is not panels[0] and sigma > 1e-9:
                 direction = direction * np.sign(direction[1])  # upwards
                 ax.annotate("", direction * sigma, (0, 0), arrowprops={"arrowstyle": "->"})
-                x, y = direction * (sigma + 0.25)
-                ax.text(x, y, f"{name} = {sigma:.2f}", ha="center", va="center")
-        ax.set(xlim=(-2.6, 2.6), ylim=(-1.7, 1.7), aspect="equal", title=title)
+                side = "left" if direction[0] > 0 else "right"
+                x, y = direction * (sigma + 0.15)
+                ax.text(x, y, f"{name} = {sigma:.2f}", ha=side, va="center")
+        ax.set(xlim=(-2.4, 3.6), ylim=(-1.6, 1.6), aspect="equal", title=title)
         ax.axis("off")
     plt.show()
 
@@ -171,8 +172,8 @@ check.k90(k90)
 #
 # Now to real weights. `docs-tiny`, a small language model, has read English documentation. We teach
 # it Python code, once by full fine-tuning and twice by LoRA of rank 4, with different *seeds*: a
-# seed decides where A starts and which batches are drawn. Each method gets the learning rate that
-# is best for it. The losses are on a test text, in nats per character; lower is better.
+# seed decides where A starts and which batches are drawn. Each method gets a learning rate
+# that suits it. The losses are on a test text, in nats per character; lower is better.
 
 # %%
 base = ml.load_model("docs-tiny")
@@ -226,35 +227,34 @@ for method in sigma:
     print(f"  {method:<5}", *(f"{s:6.3f}" for s in sigma[method][path][:10]))
 
 stronger = sum(sigma["lora"][p][3] > sigma["full"][p][0] for p in W)
-print(f"\nmatrices in which LoRA's weakest direction is stronger than full's strongest: {stronger}")
+print(f"\nLoRA's fourth is larger than full's first in {stronger} of {len(W)} matrices")
 
 # %%
+spectrum = shipped_rows("spectrum")  # three seeds, more ranks; what it is comes below
+powers = [1, 2, 4, 8, 16, 32, 64, 128]
+
 with plots.style():
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-    for method, marker, label in (("full", "o", "full fine-tuning"), ("lora", "s", "LoRA, r = 4")):
-        r = 4 if method == "lora" else 128
-        look = {"color": plots.COLORS[method], "marker": marker, "label": label}
-        index = range(1, r + 1)
-        left.plot(index, sigma[method][path][:r], **look)
-        shares = [S[:r] / S[0] for S in sigma[method].values()]
-        right.plot(index, np.mean(shares, axis=0), **look)
-    for ax in (left, right):
-        ax.axvline(4, color=plots.COLORS["lora"], ls=":", lw=1)
-        ax.annotate("LoRA: 0 from\nhere on", (4.3, 2e-4), color="0.3", fontsize=9)
-        ax.set_xscale("log", base=2)
-        ax.set_xticks([1, 2, 4, 8, 16, 32, 64, 128], [1, 2, 4, 8, 16, 32, 64, 128])
-        ax.set_yscale("log")
-        ax.set_ylim(1e-4, 4)
-        ax.set_xlabel("index i of the singular value")
-    left.set(title=f"One matrix: {path}", ylabel="σᵢ")
-    right.set(title="All twelve matrices, mean", ylabel="σᵢ / σ₁")
-    left.legend(loc="lower left")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.7), layout="constrained")
+    marked = [i - 1 for i in powers]
+    for method, marker in (("full", "o"), ("lora", "D")):
+        look = {"color": plots.COLORS[method], "marker": marker, "markevery": marked}
+        left.plot(range(1, 129), sigma[method][path], **look)  # LoRA's zeros: below the axis
+    left.set(xscale="log", yscale="log", xlabel="index i of the singular value", ylabel="σᵢ")
+    left.set_xticks(powers, powers)
+    left.set_xticks([], minor=True)
+    left.set_ylim(1e-4, 4)
+    left.set_title(f"Here: {path}")
+    study_plots.plot_spectrum([row for row in spectrum if row["task"] == "code"], right)
+    right.set_title("Mean: all matrices, three seeds")
+    lines, labels = right.get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=5)
     plt.show()
 
 # %% [markdown]
-# **What to see.** Full fine-tuning moves every direction there is, many of them a little: its line
-# falls slowly and has no knee after which nothing would come. LoRA moves four, and in this matrix
-# each of them further than full fine-tuning moves any.
+# **What to see.** Left: full fine-tuning moves every direction there is, many of them a little; its
+# line falls slowly, and has no knee after which nothing more would come. LoRA moves four, and in
+# this matrix each of them further than full fine-tuning moves any. After the last marker LoRA's
+# singular values are 0. Right: the same for other ranks, each matrix's σ divided by its largest.
 #
 # **What it does not show.** Whether the weak directions matter for the loss. To be small is not to
 # be useless, so we shall have to cut them off and look.
@@ -286,7 +286,6 @@ def mean(rows: list, key: str) -> float:
     return sum(row[key] for row in rows) / len(rows)
 
 
-spectrum = shipped_rows("spectrum")
 settings = [("full", None)] + [("lora", r) for r in (1, 4, 16, 64)]
 keys = ("effective_rank", "stable_rank", "k90", "relative_norm", "intruders")
 for task, width in (("code", 128), ("reverse", 64)):
@@ -303,24 +302,16 @@ for task, width in (("code", 128), ("reverse", 64)):
         )
     print()
 
-with plots.style():
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained", sharey=True)
-    for ax, task in zip(panels, ("code", "reverse"), strict=True):
-        study_plots.plot_spectrum([row for row in spectrum if row["task"] == task], ax)
-    lines, labels = panels[0].get_legend_handles_labels()
-    figure.legend(lines, labels, loc="outside lower center", ncols=5)
-    plt.show()
-
 # %% [markdown]
-# **What to see.** The picture holds for every seed and both tasks. Full fine-tuning's ΔW has an
-# effective rank of more than half the width, and needs dozens of directions for 90 per cent on code,
-# fifteen or so on reverse. LoRA of rank 4 uses its four directions almost evenly, but LoRA of rank
-# 64 by no means uses sixty-four. And LoRA's change is *larger* than full fine-tuning's, at every
-# rank and on both tasks: fewer directions, each pushed further. (With r = 64 on code it has become
-# larger than W itself: s was kept at 2, which at this rank is too much of a good thing.)
+# So the picture holds for both tasks. Full fine-tuning's ΔW has an effective rank of more than half
+# the width, and needs dozens of directions for 90 per cent on code, fifteen or so on reverse. LoRA
+# of rank 4 uses most of its four directions, but LoRA of rank 64 by no means uses sixty-four.
 #
-# **What it does not show.** That a high rank is *needed*. These are the weights that gradient
-# descent happened to find with nothing to hold it back. (Intruders, the last column, come later.)
+# And LoRA's change is *larger* than full fine-tuning's, at every rank and on both tasks: fewer
+# directions, each pushed further.
+#
+# None of this shows that a high rank is *needed*. These are the weights that gradient descent
+# happened to find with nothing to hold it back. (Intruders, the last column, come later.)
 #
 # ## Is full fine-tuning's ΔW of low rank?
 #
@@ -359,7 +350,7 @@ print(f"\nHere, LoRA trained at r = 4: {ml.text_loss(lora, corpus.test):.2f}")
 
 # %%
 with plots.style():
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
+    figure, panels = plt.subplots(1, 2, figsize=(8.4, 3.9), layout="constrained")
     for ax, task in zip(panels, ("code", "reverse"), strict=True):
         study_plots.plot_truncation(
             [row for row in truncation if row["task"] == task],
@@ -374,9 +365,9 @@ with plots.style():
 
 # %% [markdown]
 # **What to see.** Left, lower is better; right, higher. LoRA trained at rank 1 is better than full
-# fine-tuning cut to rank 4. On `reverse` it is starker still: trained at rank 1, LoRA reverses every
-# test word; cut to rank 1, full fine-tuning reverses next to none. In the end the blue line wins
-# on code, but it needs dozens of directions for that.
+# fine-tuning cut to rank 4. On `reverse` it is starker still: trained at rank 1, LoRA reverses
+# every test word; cut to rank 1, full fine-tuning reverses next to none. On code the blue line
+# catches up only with dozens of directions.
 #
 # So, for this model and these tasks:
 #
@@ -387,7 +378,7 @@ with plots.style():
 # one there that is nearly as good. What LoRA needs is that there *is* one.
 #
 # **What it does not show.** The best model of rank k near full fine-tuning's: nearest in Frobenius
-# norm is not best in loss, and training on after the cut would help. Nor does it show what holds
+# norm is not best in loss, and training on after the cut may help. Nor does it show what holds
 # for large models: Biderman et al. (2024) found the same for Llama-2-7B, where the ΔW of full
 # fine-tuning had 10 to 100 times the rank of typical LoRA, but with a small change of domain a ΔW
 # may well be flatter than ours.
@@ -422,7 +413,7 @@ for d in (64, 128):
 
 with plots.style():
     figure, panels = plt.subplots(
-        1, 4, figsize=(10, 3), layout="constrained", width_ratios=[2, 2, 2, 4]
+        1, 4, figsize=(8.2, 2.4), layout="constrained", width_ratios=[2, 2, 2, 4]
     )
     for ax, degrees in zip(panels, (15, 45, 80), strict=False):
         for turn, shade in ((0, 4), (np.radians(degrees), 64)):
@@ -497,17 +488,16 @@ for task in ("code", "reverse"):
         )
 
 with plots.style():
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained", sharey=True)
-    for ax, task in zip(panels, ("code", "reverse"), strict=True):
-        study_plots.plot_subspace_similarity([x for x in subspace if x["task"] == task], ax)
-    lines, labels = panels[0].get_legend_handles_labels()
-    figure.legend(lines, labels, loc="outside lower center", ncols=5)
+    figure, ax = plt.subplots(figsize=(6.2, 3.7), layout="constrained")
+    rows = [x for x in subspace if x["task"] == "code" and x["i"] in (1, 8)]
+    study_plots.plot_subspace_similarity(rows, ax)
+    ax.legend(loc="upper left")
     plt.show()
 
 # %% [markdown]
 # **What to see.** Every solid line lies above its dashed one: some directions are found by both. It
-# is the strongest ones that stand out most, by a factor of several; towards the right, where chance
-# is large, little is left.
+# is the few strongest, on the left, that stand out most. Towards the right, where chance is large,
+# the lines come closer together.
 #
 # **What it does not show.** The paper's result for GPT-3, that ranks 8 and 64 share one direction
 # with a similarity above 0.5. Here φ(1, 1) is well above chance, but far below that. It did not
@@ -516,8 +506,8 @@ with plots.style():
 # ## Amplification
 #
 # Does ΔW do something new, or strengthen what W does already? Hu et al. (section 7.3) take the r
-# strongest directions U, V of ΔW and ask how strong W is along them, $\|U^T W V\|$. The ratio
-# $\|\Delta W\| / \|U^T W V\|$ is the *amplification factor*. We take r = 4 for one matrix, and beside it the
+# strongest directions U, V of ΔW and ask how strong W is along them, $\|U^T W V\|$. The ratio of
+# ‖ΔW‖ to that is the *amplification factor*. We take r = 4 for one matrix, and beside it the
 # paper's Table 7.
 
 # %%
@@ -538,9 +528,12 @@ for method, r in (("full", None), ("lora", 4)):
     print(f"  {method:<5} {mean(rows, 'amplification'):.1f}")
 
 # %% [markdown]
-# As in the paper, W has little along LoRA's directions, far less than along its own, and LoRA makes
-# it several times as strong. Full fine-tuning amplifies less. (But note the column "chance": in a
-# small model, random directions have a good part of W too.)
+# As in the paper, W has far less along LoRA's directions than along its own, and ΔW makes it many
+# times as strong. Full fine-tuning amplifies less.
+#
+# But look at the column "chance", where the directions are random. In the paper W has 0.32 along
+# those of ΔW and 0.02 by chance; from this it concludes that ΔW strengthens what W already has.
+# Here, W has hardly more along them than by chance. So that conclusion we cannot draw.
 #
 # ## Intruder dimensions
 #
@@ -566,30 +559,46 @@ for method, changes in delta.items():
 # fixed ε cannot be compared between models of different widths, only within one.
 
 # %%
+for task in ("code", "reverse"):
+    rows = [x for x in spectrum if x["task"] == task and x["r"] in (4, 16, 64)]
+    norms, counts = ([x[key] for x in rows] for key in ("relative_norm", "intruders"))
+    correlation = np.corrcoef(norms, counts)[0, 1]
+    print(f"{task}: correlation of relative norm and intruders under LoRA: {correlation:.2f}")
+
 with plots.style():
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained", sharey=True)
+    figure, panels = plt.subplots(1, 2, figsize=(8.4, 3.7), layout="constrained", sharey=True)
     for ax, (task, width) in zip(panels, (("code", 128), ("reverse", 64)), strict=True):
         for method, r in settings:
             rows = [x for x in spectrum if (x["task"], x["method"], x["r"]) == (task, method, r)]
             color = plots.COLORS["full"] if r is None else study_plots.rank_color(r)
-            norms, counts = mean(rows, "relative_norm"), mean(rows, "intruders")
-            name = "full" if r is None else f"r = {r}"
-            ax.plot(norms, counts, "o" if r is None else "s", color=color, ms=9)
-            ax.annotate(name, (norms, counts), (8, 4), textcoords="offset points")
-        ax.set(title=f"{task}, d = {width}", xlabel="relative norm ‖ΔW‖ / ‖W‖")
-        ax.set(xlim=(0, 1.75 if task == "code" else 1.1), ylim=(-0.3, 10))
+            marker, name = ("o", "full") if r is None else ("s", f"LoRA, r = {r}")
+            for path in {x["path"]: None for x in rows}:
+                same = [x for x in rows if x["path"] == path]
+                x, y = mean(same, "relative_norm"), mean(same, "intruders")
+                ax.plot(x, y, marker, color=color, ms=4, alpha=0.5)
+            x, y = mean(rows, "relative_norm"), mean(rows, "intruders")
+            ax.plot(x, y, marker, color=color, ms=10, mec="white", zorder=3, label=name)
+        ax.set_title(f"{task}, d = {width}")
+        ax.set_xlabel("relative norm ‖ΔW‖ / ‖W‖")
+        ax.locator_params(axis="x", nbins=5)
     panels[0].set_ylabel("intruders among the top 10")
+    lines, labels = panels[0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=5)
     plt.show()
 
 # %% [markdown]
-# **What to see.** On code, LoRA has more intruders than full fine-tuning at every rank, and their
-# number grows with the rank and with the norm of ΔW. On reverse this holds from rank 4 on; LoRA of
-# rank 1 has fewer than full fine-tuning there, and can hardly have more than one.
+# A small dot is one matrix, mean of three seeds; a large one is the mean over all matrices.
 #
-# **What it does not show.** A cause. Rank and norm grow together here; both, or the learning rate
-# behind them, may be at work. Nor does it show harm: Shuttleworth et al. connect intruders with
-# forgetting, which is the subject of other lessons. "Intruders are LoRA's mark" is too strong a
-# sentence: full fine-tuning has them as soon as its ΔW is large, as on reverse.
+# **What to see.** On code, LoRA has more intruders than full fine-tuning at every rank. Between
+# ranks 4, 16 and 64 there is little difference: their norms hardly differ either. On reverse LoRA
+# has more from rank 4 on; with rank 1 it has fewer than full fine-tuning, as one new direction can
+# hardly make more than one intruder. And within LoRA, matrices that changed more tend to have more
+# of them; the correlation is positive on both tasks, though not strong.
+#
+# **What it does not show.** A cause: rank, norm and learning rate all differ between the methods.
+# Nor does it show harm. Shuttleworth et al. connect intruders with forgetting; we have not measured
+# that here. And "intruders are LoRA's mark" is too strong: full fine-tuning has them too where its
+# ΔW is large, as on reverse.
 #
 # ## Exercises
 
@@ -659,8 +668,8 @@ check.intruders(intruders)
 # `("LoRA", r)` with the rank of the adapter, or `("full", rank)` with the highest rank of any ΔW.
 #
 # The difficulty is rounding. When ΔW is added to W, each entry is rounded by up to 6e-8 of its
-# size, and a ΔW of rank 4 comes back with a full rank of tiny singular values. Adding errors of
-# Frobenius norm e can raise none of them above e. So count a singular value of ΔW only if it is
+# size, and a ΔW of rank 4 comes back with a full rank of tiny singular values. Errors of
+# Frobenius norm e change no singular value by more than e. So count a singular value of ΔW only if it is
 # above `np.finfo(np.float32).eps * np.linalg.norm(W_after)`, for which eps is 1.2e-7: twice the
 # rounding that there can be. Subtract in float64. Call it full if a ΔW has the highest rank
 # that its shape allows.
