@@ -201,6 +201,8 @@ def execute(book: NotebookNode) -> None:
     specs = KernelSpecManager(kernel_dirs=[])
     manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs)
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as no_profile:
+        if os.name == "posix":  # sockets in files: two kernels that start at once may pick one port
+            manager.transport, manager.ip = "ipc", str(Path(no_profile, "kernel"))
         client = NotebookClient(
             book, manager, timeout=600, record_timing=False, coalesce_streams=True,
             extra_arguments=["--log-level=ERROR"],

@@ -218,8 +218,8 @@ def train_lora(yours: Yours) -> str:
             "A did not train": (lr, steps, "A frozen"),
         }  # fmt: skip
         with np.errstate(over="ignore", invalid="ignore"):  # some of these mistakes diverge
-            results = {why: _descend(*given.values(), s, *how) for why, how in wrong.items()}
-        expected = _descend(*given.values(), s, lr, steps)
+            results = {why: _descend(x, target, W, A, B, s, *how) for why, how in wrong.items()}
+        expected = _descend(x, target, W, A, B, s, lr, steps)
         for i in (1, 0):  # with B = 0, one step leaves A where it was: B tells more
             mistakes = {why: p[i] for why, p in results.items() if np.isfinite(p[i]).all()}
             compare(f"{'AB'[i]} for {yours.inputs}", result[i], expected[i], mistakes)

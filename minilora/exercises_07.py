@@ -85,7 +85,8 @@ def truncate(yours: Yours) -> str:
             "that keeps the k weakest directions, not the strongest": (U[:, n - k :] * S[n - k :])
             @ Vt[n - k :],
             "that has one direction too few": (U[:, : k - 1] * S[: k - 1]) @ Vt[: k - 1],
-            "that is U_k Σ_k; multiply it by the first k rows of Vt": U[:, :k] * S[:k],
+            "those are k scaled columns of U; multiply them by the first k rows of Vt": U[:, :k]
+            * S[:k],
             "its directions are the rows of Vt, not its columns": (U[:, :k] * S[:k]) @ Vt[:, :k].T,
             "that keeps k columns of M, not k directions": columns,
             "keep the shape of M": expected.T,
@@ -124,7 +125,7 @@ def similarity(yours: Yours) -> str:
             why = "that is 1 whatever the spaces are: U V^T is transposed, you need U^T V"
             mistakes[why] = 1.0
         got = yours(U.copy(), V.copy())
-        compare(f"φ for {yours.inputs}", got, squared / few, mistakes, 1e-6 if i < 6 else 1e-5)
+        compare(f"phi for {yours.inputs}", got, squared / few, mistakes, 1e-6 if i < 6 else 1e-5)
     return "A mean of squared cosines: 1 if one space holds the other, 0 if they are orthogonal."
 
 
@@ -204,8 +205,8 @@ def _tuned(
 
 @exercise(
     hints=(
-        "For each matrix count the singular values of ΔW that are above its tolerance. Not every "
-        "matrix need have an adapter: take the largest rank of all.",
+        "For each matrix count the singular values of its change that are above the tolerance. "
+        "Not every matrix need have an adapter: take the largest rank of all.",
         "With `S = np.linalg.svd(delta, compute_uv=False)` a rank is `int(np.sum(S > tolerance))`; "
         "if one reaches `min(delta.shape)`, it was full fine-tuning.",
     )
@@ -224,7 +225,7 @@ def tuned_how(yours: Yours) -> str:
         require(pair, 'return a method and a rank, such as ("LoRA", 4)')
         require(got[0] in ("LoRA", "full"), f'the method is "LoRA" or "full", not {got[0]!r:.40}')
         seen = f"for {about}, yours says {got[0]}, rank {got[1]}; expected {expected[0]}, rank "
-        why = "the tolerance is made from W_after, whose rounding it is, not from ΔW"
+        why = "the tolerance is made from W_after, whose rounding it is, not from the change"
         require(got[1] <= expected[1] or size < 1, f"{seen}{expected[1]}: {why}")
         for why, rank in _wrong_ranks(before, after).items():
             require(got[1] == expected[1] or got[1] != rank, f"{seen}{expected[1]}: {why}")

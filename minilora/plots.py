@@ -111,7 +111,7 @@ def plot_methods(entry: dict[str, Any], ax: Axes, which: str) -> Axes:
     else:
         ax.locator_params(axis="x", nbins=6)
     about = {"new": f"New task: {entry['about']}", "old": "Old task, what the base could do"}
-    ax.set_title(textwrap.fill(about[which], 52), parse_math=False)
+    ax.set_title(textwrap.fill(about[which], 40), parse_math=False)
     return ax
 
 

@@ -25,12 +25,13 @@ from rich.table import Table
 import minilora
 from minilora.analysis import delta_weights, weight_matrices
 from minilora.commands import machine, make_folder, say
+from minilora.delta_plots import spectrum_figure
 from minilora.experiment import describe_delta, quality_run, spectrum_run
 from minilora.hub import load_adapter, load_model
 from minilora.lora import lora_layers
 from minilora.plots import compare_figure, save_figure
 from minilora.study import RESULTS, STUDIES, shipped_rows
-from minilora.study_plots import rank_sweep_figure, spectrum_figure, study_figures
+from minilora.study_plots import rank_sweep_figure, study_figures
 from minilora.sweep import Rows, save_rows, sweep
 
 LESSONS = next(

@@ -97,7 +97,7 @@ MUTANTS: dict[str, list[Mutant]] = {
         (lambda M, k: M - _cut(M, k, slice), "what a truncation leaves out"),
         (lambda M, k: _cut(M, k, lambda k: slice(min(M.shape) - k, None)), "k weakest directions"),
         (lambda M, k: _cut(M, k, lambda k: slice(k - 1)), "one direction too few"),
-        (lambda M, k: _svd(M)[0][:, :k] * _svd(M)[1][:k], "multiply it by the first k rows"),
+        (lambda M, k: _svd(M)[0][:, :k] * _svd(M)[1][:k], "multiply them by the first k rows"),
         (_columns_of_vt, "the rows of Vt, not its columns"),
         (lambda M, k: np.where(np.arange(M.shape[1]) < k, M, 0), "k columns of M"),
         (lambda M, k: _cut(M, k, slice).T, "keep the shape of M"),

@@ -24,7 +24,8 @@ FLOORS = {
     3: "lora methods",
     4: "decoder generate parallel train evaluate hub hf_layouts peft_layouts recipes "
     "analysis counting",
-    5: "compare plots report doctor profiler sweep experiment study study_plots exercise "
+    5: "compare plots report doctor profiler sweep experiment study panels delta_plots study_plots "
+    "exercise "
     "exercises_00 exercises_05 exercises_06 exercises_07 check",
     6: "commands study_commands cli __main__",
 }

@@ -13,7 +13,16 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from minilora.compare import LABELS
+from minilora.delta_plots import (
+    plot_parameter_counts,
+    plot_spectrum,
+    plot_spectrum_table,
+    plot_subspace_similarity,
+    plot_truncation,
+    spectrum_figure,
+)
 from minilora.methods import METHODS
+from minilora.panels import rank_color
 from minilora.plots import COLORS, FAMILY_COLORS, save_figure
 from minilora.study import PLACES, STUDIES
 from minilora.study_plots import (
@@ -24,16 +33,9 @@ from minilora.study_plots import (
     plot_known_rank_teacher,
     plot_learning_rate_sweep,
     plot_overfitting,
-    plot_parameter_counts,
     plot_rank_sweep,
     plot_small_data,
-    plot_spectrum,
-    plot_spectrum_table,
-    plot_subspace_similarity,
-    plot_truncation,
-    rank_color,
     rank_sweep_figure,
-    spectrum_figure,
     study_figures,
 )
 
@@ -308,7 +310,7 @@ def test_rates_that_are_equally_good_are_all_ringed():
 def test_learning_rates_draw_full_and_lora_and_ring_the_best(task):
     rows = pick("learning_rate_sweep", task=task)
     ax = plot_learning_rate_sweep(rows, axes())
-    for method, label in (("full", LABELS["full"]), ("lora", "LoRA, r = 4")):
+    for method, label in (("full", LABELS["full"]), ("lora", LABELS["lora"])):
         same = [row for row in rows if row["method"] == method]
         assert_draws(ax, label, same, "lr", "val")
     rings = [drawn for drawn in ax.lines if drawn.get_markersize() == 13 and len(drawn.get_xdata())]
@@ -326,6 +328,8 @@ def test_methods_stand_in_order_of_what_they_train():
     names = [t.get_text() for t in new.get_yticklabels()]
     assert names[0] == "full fine-tuning: 417,280" and names[-1] == "BitFit: 2,432"
     assert len(names) == len(METHODS) and new.get_ylim() == old.get_ylim()
+    families = [t.get_text() for t in figure.legends[0].get_texts()]
+    assert families == ["full", "selective", "additive", "reparameterized"]
 
 
 @pytest.mark.parametrize("task", ["code", "reverse"])
@@ -415,6 +419,8 @@ def test_frontiers_rates_are_steps_of_two_colours_and_an_arrow_ends_each():
     assert to_hex(means[4].get_color()) == to_hex(COLORS["lora"])
     ends = [a.xy for a in ax.texts if a.arrow_patch is not None]
     assert ends == [(d.get_xdata()[-1], d.get_ydata()[-1]) for d in means]
+    starts = [a.xyann for a in ax.texts if a.arrow_patch is not None]
+    assert starts == [(d.get_xdata()[-3], d.get_ydata()[-3]) for d in means]
 
 
 def test_small_data_draws_the_end_and_how_far_validation_has_risen():
@@ -500,10 +506,10 @@ def test_every_study_has_a_figure():
 
 
 def test_text_and_ranks_of_a_user_can_be_drawn(tmp_path):
-    rows = [row | {"task": "$a_^.txt"} for row in pick("rank_sweep", task="code", seed=0)]
+    rows = [row | {"task": "$a_^$.txt"} for row in pick("rank_sweep", task="code", seed=0)]
     figure = rank_sweep_figure(rows)
     save_figure(figure, tmp_path / "a.png")
-    assert figure.axes[0].get_title(loc="left") == "$a_^.txt"
+    assert figure.axes[0].get_title(loc="left") == "$a_^$.txt"
     assert figure.axes[0].get_ylabel() == "test loss (nats per character)"
     adapter = [row | {"r": None} for row in pick("spectrum", task="code", r=4, seed=0)]
     figure = spectrum_figure(adapter)

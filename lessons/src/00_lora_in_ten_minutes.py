@@ -216,7 +216,7 @@ assert all(".lora_A." in name or ".lora_B." in name for name in has_gradient)
 #
 # Now both methods start from the same model and see the same batches, 300 of 12 texts of 64
 # characters. Full fine-tuning takes 0.001 as its learning rate, the size of a step, and LoRA 0.01:
-# it likes larger ones (lesson 08).
+# it likes larger ones (`minilora study learning_rate_sweep` shows how much larger).
 
 # %%
 SEED = 3  # the results that come with minilora are of seeds 0, 1 and 2, so this is a fourth run
@@ -423,7 +423,7 @@ for place, place_config in places.items():
 # %% [markdown]
 # **Claim 5 holds**: either place alone takes the model most of the way. Here the feed-forward
 # layers do a little better than attention. That is one task, one seed and few steps; other tasks
-# prefer other places (lesson 09).
+# prefer other places (`minilora study which_weights` has one).
 #
 # ## Merge, take off, swap: claims 6 and 7
 #

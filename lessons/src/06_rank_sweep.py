@@ -24,6 +24,7 @@ import numpy as np
 
 import minilora as ml
 from minilora import analysis, check, experiment, plots, recipes, study, study_plots
+from minilora.panels import rank_color, select
 
 # %% [markdown]
 # ## A picture
@@ -72,8 +73,8 @@ with plots.style():
 
 # %% [markdown]
 # Each small square is an entry of the matrix: orange above zero, purple below. One piece has the
-# broad pattern, three can hardly be told from the whole. "Misses" is the share of the sum of squares
-# of all entries.
+# broad pattern, three can hardly be told from the whole. "Misses" is the share of the sum of
+# squares of all entries.
 #
 # ## The formula
 #
@@ -160,8 +161,8 @@ print(f"r >= k: {len(beyond)} runs, the largest loss is {max(beyond):.0e}")
 with plots.style():
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
     for k, ax in zip(tried, panels, strict=True):
-        study_plots.plot_known_rank_teacher(study_plots.select(shipped, k=k), ax)
-        points = study_plots.select(live, k=k)
+        study_plots.plot_known_rank_teacher(select(shipped, k=k), ax)
+        points = select(live, k=k)
         ax.plot(
             [row["r"] for row in points], [row["loss"] for row in points], "o", ms=11, mfc="none",
             mec="0.25", label="live, one seed",
@@ -232,11 +233,12 @@ for r, loss in live_code.items():
     print(f"{name:<17} {loss:.2f}")
 
 # %% [markdown]
-# Rank 1 already has most of the gain; ranks 4 and 64 add to it, less and less. But this is one seed,
-# that is, one random start and one order of the batches. The package has the results of three (the
-# first is the one that you have just run), of more ranks, and of two further tasks: to reverse and
-# to sort the letters of a word. There quality is the share of answers that are exactly right, and
-# higher is better; the base model `words-tiny` cannot do them, but knows other games with letters.
+# Rank 1 already has most of the gain; ranks 4 and 64 add to it, less and less. But this is one
+# seed, that is, one random start and one order of the batches. The package has the results of three
+# (the first is the one that you have just run), of more ranks, and of two further tasks: to reverse
+# and to sort the letters of a word. There quality is the share of answers that are exactly right,
+# and higher is better; the base model `words-tiny` cannot do them, but knows other games with
+# letters.
 
 # %%
 sweep = study.shipped_rows("rank_sweep")
@@ -247,7 +249,7 @@ for row in sweep:
 for task in ("code", "reverse", "sort"):
     unit = "loss, lower is better" if task == "code" else "exactly right, higher is better"
     print(f"{task} ({unit}); mean of 3 seeds (lowest to highest)")
-    for row in study_plots.select(sweep, task=task, seed=0):
+    for row in select(sweep, task=task, seed=0):
         values, share = tests[task, row["r"]], row["trainable"] / row["total"]
         name = f"LoRA, r = {row['r']}" if row["r"] else "full"
         seen = live_code.get(row["r"]) if task == "code" else None
@@ -264,7 +266,7 @@ for task in ("code", "reverse", "sort"):
 with plots.style():
     figure, panels = plt.subplots(1, 3, figsize=(11, 4.2), layout="constrained")
     for task, ax in zip(("code", "reverse", "sort"), panels, strict=True):
-        study_plots.plot_rank_sweep(study_plots.select(sweep, task=task), ax)
+        study_plots.plot_rank_sweep(select(sweep, task=task), ax)
     panels[0].plot(
         [1, 4, 64], [live_code[r] for r in (1, 4, 64)], "o", ms=11, mfc="none", mec="0.25",
         label="live, one seed",
@@ -285,8 +287,8 @@ with plots.style():
 #
 # **What it does not show.** Each rank has the same learning rate, and one of its own might suit it
 # better, r = 64 above all. There is one base model for each task; with a `words-tiny` that was
-# pretrained with another seed, low ranks were not enough to reverse words (the README says more).
-# And the models are tiny.
+# pretrained with another seed, rank 2 was not enough to reverse words (the README says more). And
+# the models are tiny.
 
 # %% [markdown]
 # These sentences are tested whenever this lesson is built:
@@ -330,7 +332,7 @@ for r in (1, 16):
 with plots.style():
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
     for r, history in histories.items():
-        look = {"color": study_plots.rank_color(r), "ls": "-" if r == 16 else "--", "marker": "s"}
+        look = {"color": rank_color(r), "ls": "-" if r == 16 else "--", "marker": "s"}
         steps, exact = zip(*history.evaluations, strict=True)
         losses = np.array(history.losses).reshape(-1, 15).mean(axis=1)
         left.plot(steps[1:], losses, **look, label=f"LoRA, r = {r}")
@@ -381,8 +383,7 @@ for key, model in adapted.items():
 # over to r = 64.
 #
 # So a sweep over r is always a sweep over something else as well: s, or alpha, or the rate that
-# would be best. When you read that "a higher rank hurts", ask which rule was used. (Lesson 08 is
-# about alpha and the learning rate.)
+# would be best. When you read that "a higher rank hurts", ask which rule was used.
 #
 # ## Exercises
 
@@ -431,7 +432,7 @@ check.share_of_gain(share_of_gain)
 
 # %%
 for r in study.RANKS:
-    row = study_plots.select(sweep, task="code", r=r, seed=0)[0]
+    row = select(sweep, task="code", r=r, seed=0)[0]
     gain = share_of_gain(base_loss, mean(tests["code", None]), mean(tests["code", r]))
     gain = "..." if gain is None else f"{gain:.1%}"
     print(f"r = {r:<3} trains {row['trainable'] / row['total']:>6.1%}, share of the gain: {gain}")
@@ -499,9 +500,9 @@ print(f"your prediction: {predict_knee(losses)!s}")
 print(f"the teacher's rank: {secret}")
 
 # %% [markdown]
-# Of a real task the losses do not lie on a line, and its knee, if it has one, cannot be predicted
-# like this. In practice one takes a moderate rank, such as 8 or 16, then doubles or halves it once,
-# and looks whether it matters.
+# The losses of a real task do not lie on a line, and its knee, if it has one, cannot be predicted
+# like this. There one takes a moderate rank, such as 8, trains with half and with twice as much,
+# and sees whether it matters.
 #
 # And one conclusion is not allowed. That LoRA of a low rank does well shows that a good change of
 # low rank *exists*. It does not show that full fine-tuning makes such a change: lesson 07 looks.

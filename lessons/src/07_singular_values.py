@@ -23,7 +23,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import minilora as ml
-from minilora import analysis, check, plots, study_plots
+from minilora import analysis, check, delta_plots, plots
+from minilora.panels import rank_color
 from minilora.study import shipped_rows
 
 # %% [markdown]
@@ -234,7 +235,7 @@ spectrum = shipped_rows("spectrum")  # three seeds, more ranks; what it is comes
 powers = [1, 2, 4, 8, 16, 32, 64, 128]
 
 with plots.style():
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.7), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.5), layout="constrained")
     marked = [i - 1 for i in powers]
     for method, marker in (("full", "o"), ("lora", "D")):
         look = {"color": plots.COLORS[method], "marker": marker, "markevery": marked}
@@ -244,7 +245,7 @@ with plots.style():
     left.set_xticks([], minor=True)
     left.set_ylim(1e-4, 4)
     left.set_title(f"Here: {path}")
-    study_plots.plot_spectrum([row for row in spectrum if row["task"] == "code"], right)
+    delta_plots.plot_spectrum([row for row in spectrum if row["task"] == "code"], right)
     right.set_title("Mean: all matrices, three seeds")
     lines, labels = right.get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside lower center", ncols=5)
@@ -278,7 +279,8 @@ for path in W:
 # %% [markdown]
 # One training is one training. The package has the results of a study of these numbers with three
 # seeds, four ranks and a second task: `reverse`, in which another small model, of 64 numbers'
-# width, learns to write words backwards. Here are means over matrices and seeds.
+# width, learns to write words backwards. Here are means over matrices and seeds; s falls as the
+# rank grows, so that all ranks can have the same learning rate.
 
 
 # %%
@@ -290,14 +292,14 @@ settings = [("full", None)] + [("lora", r) for r in (1, 4, 16, 64)]
 keys = ("effective_rank", "stable_rank", "k90", "relative_norm", "intruders")
 for task, width in (("code", 128), ("reverse", 64)):
     print(
-        f"{task} (of {width})   effective rank  stable rank    k90  relative norm  intruders of 10"
+        f"{task} (of {width})    effective rank  stable rank    k90  relative norm  intruders of 10"
     )
     for method, r in settings:
         rows = [x for x in spectrum if (x["task"], x["method"], x["r"]) == (task, method, r)]
         values = [mean(rows, key) for key in keys]
-        name = "full" if r is None else f"LoRA, r = {r}"
+        name = "full" if r is None else f"LoRA, r = {r}, s = {rows[0]['scale']:g}"
         print(
-            f"{name:<18} {values[0]:>13.1f} {values[1]:>12.1f} {values[2]:>6.1f} "
+            f"{name:<21} {values[0]:>10.1f} {values[1]:>12.1f} {values[2]:>6.1f} "
             f"{values[3]:>14.2f} {values[4]:>16.1f}"
         )
     print()
@@ -350,9 +352,9 @@ print(f"\nHere, LoRA trained at r = 4: {ml.text_loss(lora, corpus.test):.2f}")
 
 # %%
 with plots.style():
-    figure, panels = plt.subplots(1, 2, figsize=(8.4, 3.9), layout="constrained")
+    figure, panels = plt.subplots(1, 2, figsize=(7.8, 3.6), layout="constrained")
     for ax, task in zip(panels, ("code", "reverse"), strict=True):
-        study_plots.plot_truncation(
+        delta_plots.plot_truncation(
             [row for row in truncation if row["task"] == task],
             [row for row in sweep if row["task"] == task],
             ax,
@@ -379,9 +381,8 @@ with plots.style():
 #
 # **What it does not show.** The best model of rank k near full fine-tuning's: nearest in Frobenius
 # norm is not best in loss, and training on after the cut may help. Nor does it show what holds
-# for large models: Biderman et al. (2024) found the same for Llama-2-7B, where the ΔW of full
-# fine-tuning had 10 to 100 times the rank of typical LoRA, but with a small change of domain a ΔW
-# may well be flatter than ours.
+# for large models; but Biderman et al. (2024) report of Llama-2-7B that the ΔW of full fine-tuning
+# had 10 to 100 times the rank of a typical LoRA.
 #
 # ## Do two trainings find the same directions?
 #
@@ -418,7 +419,7 @@ with plots.style():
     for ax, degrees in zip(panels, (15, 45, 80), strict=False):
         for turn, shade in ((0, 4), (np.radians(degrees), 64)):
             x, y = np.cos(turn), np.sin(turn)
-            ax.plot([-x, x], [-y, y], color=study_plots.rank_color(shade))
+            ax.plot([-x, x], [-y, y], color=rank_color(shade))
         ax.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal")
         ax.set_title(f"{degrees}°: φ = {np.cos(np.radians(degrees)) ** 2:.2f}")
         ax.axis("off")
@@ -488,9 +489,9 @@ for task in ("code", "reverse"):
         )
 
 with plots.style():
-    figure, ax = plt.subplots(figsize=(6.2, 3.7), layout="constrained")
+    figure, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
     rows = [x for x in subspace if x["task"] == "code" and x["i"] in (1, 8)]
-    study_plots.plot_subspace_similarity(rows, ax)
+    delta_plots.plot_subspace_similarity(rows, ax)
     ax.legend(loc="upper left")
     plt.show()
 
@@ -533,7 +534,7 @@ for method, r in (("full", None), ("lora", 4)):
 #
 # But look at the column "chance", where the directions are random. In the paper W has 0.32 along
 # those of ΔW and 0.02 by chance; from this it concludes that ΔW strengthens what W already has.
-# Here, W has hardly more along them than by chance. So that conclusion we cannot draw.
+# Here W has little more along them than by chance. So that conclusion we cannot draw.
 #
 # ## Intruder dimensions
 #
@@ -570,7 +571,7 @@ with plots.style():
     for ax, (task, width) in zip(panels, (("code", 128), ("reverse", 64)), strict=True):
         for method, r in settings:
             rows = [x for x in spectrum if (x["task"], x["method"], x["r"]) == (task, method, r)]
-            color = plots.COLORS["full"] if r is None else study_plots.rank_color(r)
+            color = plots.COLORS["full"] if r is None else rank_color(r)
             marker, name = ("o", "full") if r is None else ("s", f"LoRA, r = {r}")
             for path in {x["path"]: None for x in rows}:
                 same = [x for x in rows if x["path"] == path]
@@ -668,11 +669,11 @@ check.intruders(intruders)
 # `("LoRA", r)` with the rank of the adapter, or `("full", rank)` with the highest rank of any ΔW.
 #
 # The difficulty is rounding. When ΔW is added to W, each entry is rounded by up to 6e-8 of its
-# size, and a ΔW of rank 4 comes back with a full rank of tiny singular values. Errors of
-# Frobenius norm e change no singular value by more than e. So count a singular value of ΔW only if it is
+# size, and a ΔW of rank 4 comes back with a full rank of tiny singular values. Errors of Frobenius
+# norm e change no singular value by more than e. So count a singular value of ΔW only if it is
 # above `np.finfo(np.float32).eps * np.linalg.norm(W_after)`, for which eps is 1.2e-7: twice the
-# rounding that there can be. Subtract in float64. Call it full if a ΔW has the highest rank
-# that its shape allows.
+# rounding that there can be. Subtract in float64. Call it full if a ΔW has the highest rank that
+# its shape allows.
 
 
 # %%
