@@ -189,9 +189,7 @@ def _given_spectrum(args: argparse.Namespace) -> Rows:
 
 def _print_rows(title: str, rows: Rows, by: tuple[str, ...], shows: tuple[str, ...]) -> None:
     """A line for each combination of `by`, with the means of `shows`."""
-    seeds = len({row.get("seed", 0) for row in rows})
-    note = f"means of {seeds} seeds; every run is in the JSON file" if seeds > 1 else None
-    table = Table(title=title, caption=note, title_justify="left", caption_justify="left")
+    table = Table()
     for name in by:
         table.add_column(name, no_wrap=True)
     for name in shows:
@@ -200,7 +198,12 @@ def _print_rows(title: str, rows: Rows, by: tuple[str, ...], shows: tuple[str, .
         values = [[row[name] for row in same if row[name] is not None] for name in shows]
         cells = (_short(mean(v)) if v else "–" for v in values)
         table.add_row(*("–" if part is None else str(part) for part in key), *cells)
-    Console(markup=False).print(table)
+    console = Console(markup=False)
+    console.print(title, style="bold")
+    console.print(table)
+    seeds = len({row.get("seed", 0) for row in rows})
+    if seeds > 1:
+        console.print(f"Means of {seeds} seeds; every run is in the JSON file.")
 
 
 def _short(number: float) -> str:
