@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 import minilora as ml
 from minilora import experiment, study
@@ -204,10 +205,11 @@ def test_curves_have_a_point_at_each_evaluation(quick):
     assert row["characters"] == 3000 and row["trainable"] == 18_432
     (row,) = experiment.frontier_run(task="code", method="lora", seed=0, steps=3)
     t = tune("code", "lora", 0, steps=3)
-    assert row["curve"] == [
-        (0, t.task.val(t.base), t.task.old(t.base)),
-        (3, t.task.val(t.model), t.task.old(t.model)),
-    ]
+    with threadpool_limits(1):  # as in training; with more threads the last bits may differ
+        assert row["curve"] == [
+            (0, t.task.val(t.base), t.task.old(t.base)),
+            (3, t.task.val(t.model), t.task.old(t.model)),
+        ]
 
 
 @pytest.mark.parametrize("r", [1, 3, 4])
