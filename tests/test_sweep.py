@@ -411,4 +411,6 @@ def test_several_machines_lose_no_run_when_a_worker_dies(tmp_path):
     assert rows == squares(10) == sweep(stalling, settings, tmp_path / "alone", jobs=1)
     assert saved_numbers(tmp_path / "rows") == set(range(10))
     again = [n for n, times in times_run(tmp_path).items() if times == 3]  # alone is once more
-    assert len(again) == 1 and sum(times_run(tmp_path).values()) == 10 + 1 + 10
+    # The run that was interrupted, and perhaps one whose rows were still with the lost worker.
+    assert 1 <= len(again) <= 2
+    assert sum(times_run(tmp_path).values()) == 10 + len(again) + 10
