@@ -104,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--times", type=_count, default=1, metavar="N", help="each shape N times")
     sub.add_argument("--model", default="docs-tiny", help="a bundled name or a folder")
     _add_rank_options(sub)
+    sub.add_argument("--out", type=Path, metavar="FOLDER", help="write params.png there")
 
     sub = command("profile", "time each op of a training step, both methods")
     sub.add_argument("--model", default="docs-tiny", help="a bundled name or a folder")

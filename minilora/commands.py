@@ -24,6 +24,7 @@ import minilora
 from minilora import doctor
 from minilora.compare import Settings, compare, disk_bytes, forget
 from minilora.data import decode, encode, load_text, to_alphabet
+from minilora.delta_plots import counts_figure
 from minilora.files import write_atomically
 from minilora.generate import generate
 from minilora.hub import load_adapter, load_model, save_adapter, save_model
@@ -191,15 +192,17 @@ def run_profile(args: argparse.Namespace) -> None:
 
 def run_params(args: argparse.Namespace) -> None:
     config = _lora_config(args, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
+    if args.out:
+        make_folder(args.out)
     if args.shapes:
-        rows = [(f"{n} x {m}", n, m, config.r, args.times) for n, m in args.shapes]
-        total = sum(n * m * args.times for n, m in args.shapes)
+        matrices = [(f"{n} x {m}", n, m, config.r, args.times) for n, m in args.shapes]
+        total, whole = sum(n * m * args.times for n, m in args.shapes), "all these"
         title = f"LoRA of rank {config.r}: r (d_in + d_out) numbers per matrix"
     else:
         model = load_model(args.model)
-        total = count_parameters(model)[1]
+        total, whole = count_parameters(model)[1], "the whole model"
         add_adapter(model, config, rng=np.random.default_rng(0))
-        rows = [
+        matrices = [
             (path, *layer.base.weight.shape, layer.lora_A["default"].shape[1], 1)
             for path, layer in lora_layers(model).items()
         ]
@@ -207,15 +210,21 @@ def run_params(args: argparse.Namespace) -> None:
     table = Table(title=title, title_justify="left")
     for name in ("matrix", "d_in x d_out", "full", "LoRA", "share"):
         table.add_column(name, justify="left" if name == "matrix" else "right")
-    for name, d_in, d_out, r, times in rows:
+    rows = []
+    for name, d_in, d_out, r, times in matrices:
         full, lora = d_in * d_out * times, r * (d_in + d_out) * times
         shape = f"{d_in} x {d_out}" + (f" ({times} times)" if times > 1 else "")
         table.add_row(name, shape, f"{full:,}", f"{lora:,}", f"{lora / full:.2%}")
-    trained = sum(r * (d_in + d_out) * times for _, d_in, d_out, r, times in rows)
+        rows.append({"model": name, "total": full, "trainable": lora, "share": lora / full})
+    trained = sum(row["trainable"] for row in rows)
     table.add_section()
-    name = "all these" if args.shapes else "the whole model"
-    table.add_row(name, "", f"{total:,}", f"{trained:,}", f"{trained / total:.2%}")
+    table.add_row(whole, "", f"{total:,}", f"{trained:,}", f"{trained / total:.2%}")
     Console(markup=False).print(table)  # brackets in a folder's name are brackets
+    if args.out:
+        share = trained / total
+        rows.append({"model": whole, "total": total, "trainable": trained, "share": share})
+        save_figure(counts_figure(rows, f"LoRA, r = {config.r}"), args.out / "params.png")
+        print(f"Written to {args.out}: params.png.")
 
 
 def run_pretrain(args: argparse.Namespace) -> None:

@@ -158,19 +158,34 @@ def parameter_counts_figure(rows: Rows) -> Figure:
 def plot_parameter_counts(rows: Rows, ax: Axes) -> Axes:
     """Trainable parameters of full fine-tuning and of LoRA of rank 8, a line for each model."""
     same = sorted(select(rows, rank=8), key=lambda row: row["total"])
-    for y, row in enumerate(same):
+    return plot_counts(same, ax, "LoRA on q and v, r = 8")
+
+
+@style()
+def counts_figure(rows: Rows, label: str) -> Figure:
+    """What full fine-tuning and LoRA (`label`) train of each matrix of a model."""
+    figure = Figure(figsize=(8.5, 1.8 + 0.32 * len(rows)), layout="constrained")
+    ax = plot_counts(rows, figure.subplots(), label)
+    legend_below(figure, ax)
+    return figure
+
+
+def plot_counts(rows: Rows, ax: Axes, label: str) -> Axes:
+    """A line for each row, named by "model": from "trainable" to "total", with the "share"."""
+    for y, row in enumerate(rows):
         ax.plot([row["trainable"], row["total"]], [y, y], color="#BBBBBB", lw=1.5, zorder=1)
-        share = f"{100 * row['share']:#.2g} %"
+        percent = 100 * row["share"]
+        share = f"{percent:.1f} %" if percent >= 10 else f"{percent:#.2g} %"
         ax.annotate(share, (row["trainable"], y), xytext=(-9, 0), textcoords="offset points",
                     ha="right", va="center", fontsize=SMALL)  # fmt: skip
-    ys = range(len(same))
-    full, lora = ([row[key] for row in same] for key in ("total", "trainable"))
+    ys = range(len(rows))
+    full, lora = ([row[key] for row in rows] for key in ("total", "trainable"))
     ax.plot(full, ys, "o", color=COLORS["full"], ms=8, label=LABELS["full"])
-    ax.plot(lora, ys, "s", color=COLORS["lora"], ms=8, label="LoRA on q and v, r = 8")
+    ax.plot(lora, ys, "s", color=COLORS["lora"], ms=8, label=label)
     ax.set_xscale("log")
-    ax.set_yticks(ys, [row["model"] for row in same])
+    ax.set_yticks(ys, [row["model"] for row in rows], parse_math=False)
     ax.invert_yaxis()
     ax.xaxis.grid(True)
     ax.margins(x=0.12)
-    ax.set_xlabel("trainable parameters (beside LoRA's: its share of the model)")
+    ax.set_xlabel("trainable parameters (beside LoRA's: its share)")
     return ax

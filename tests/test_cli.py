@@ -760,3 +760,9 @@ def test_reader_who_has_left_is_no_error(argv):
     with open(writer, "w") as closed:
         done = start(*argv, stdout=closed, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_params_draws_what_it_counts(tmp_path, capsys):
+    assert cli.main(["params", "--out", str(tmp_path / "drawn")]) == 0
+    assert (tmp_path / "drawn" / "params.png").stat().st_size > 10_000
+    assert "params.png" in capsys.readouterr().out
