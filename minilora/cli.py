@@ -129,8 +129,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_sweep_options(sub, "sweep")
 
     sub = command("spectrum", "the singular values of what training changed, ΔW")
-    sub.add_argument("--adapter", type=Path, metavar="FOLDER", help="of this adapter of --model")
-    sub.add_argument("--tuned", type=Path, metavar="FOLDER", help="of this model, minus --model")
+    given = sub.add_mutually_exclusive_group()
+    given.add_argument("--adapter", type=Path, metavar="FOLDER", help="of this adapter of --model")
+    given.add_argument("--tuned", type=Path, metavar="FOLDER", help="of this model, minus --model")
     _add_task_options(sub, "4")
     _add_sweep_options(sub, "spectrum")
 
@@ -161,7 +162,7 @@ def _add_task_options(sub: argparse.ArgumentParser, ranks: str) -> None:
     sub.add_argument("--task", choices=TASKS, default="code", help="default: code")
     sub.add_argument("--text", metavar="FILE", type=Path, help="a text of yours as the new task")
     sub.add_argument("--model", metavar="NAME", help="a bundled name or a folder, as the base")
-    about = f"ranks of LoRA, beside full fine-tuning; default: {ranks}"
+    about = f"of LoRA, with s in proportion to 1/√r; beside full fine-tuning; default: {ranks}"
     sub.add_argument("--ranks", type=_ranks, default=_ranks(ranks), metavar="R,R", help=about)
     sub.add_argument("--steps", type=_count, metavar="N", help="default: 300 (string tasks: 600)")
     sub.add_argument("--seeds", type=_count, default=1, metavar="N", help="default: 1")
@@ -197,7 +198,7 @@ def _count(text: str) -> int:
 
 
 def _ranks(text: str) -> list[int]:
-    return [_count(part.strip()) for part in text.split(",")]
+    return list(dict.fromkeys(_count(part.strip()) for part in text.split(",")))
 
 
 def _seed(text: str) -> int:

@@ -72,7 +72,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, option: str = "--out") -> None:
     """Raise ValueError if nothing can be written to `folder`: before the training, not after it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def make_folder(folder: Path) -> None:
             pass
     except OSError as error:
         raise ValueError(
-            f"cannot write to {folder} ({error.strerror}); choose another folder with --out"
+            f"cannot write to {folder} ({error.strerror}); choose another folder with {option}"
         ) from None
 
 
@@ -123,7 +123,9 @@ def run_compare(args: argparse.Namespace) -> None:
     if args.quick:
         steps = entries[0]["runs"][0]["steps"]
         print(f"These were {steps} steps, to see it work; leave out --quick for the real ones.")
-    print(f"Written to {args.out}: results.json, the figures (.png), the tuned model, the adapter.")
+    saved = [f"{task.name}-{m}" for task in tasks for m in args.methods]
+    saved = [name for name in saved if (args.out / name).is_dir()]
+    print(f"Written to {args.out}: {', '.join(['results.json', 'the figures (.png)', *saved])}")
 
 
 def _tasks(args: argparse.Namespace) -> list[Task]:

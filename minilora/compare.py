@@ -62,8 +62,8 @@ def compare(
 
     Returns {"task", "about", "metric", "higher_is_better", "base", "runs", "samples"}. Checkpoints
     are kept in `out` until `forget`, so that the same call goes on where it was interrupted and
-    repeats no finished run. The models of the first seed are saved in `out`: the tuned one whole,
-    LoRA's as an adapter.
+    repeats no finished run. Of the first seed the fully tuned model is saved in `out`, and every
+    adapter (LoRA's and its kin's).
     """
     settings = settings or Settings()
     base = load_model(task.base)
@@ -95,10 +95,11 @@ def compare(
         ]
         if seed == seeds[0]:
             entry["samples"] = samples(task, {"base": base, **models}, seed)
-            if "full" in models:
-                save_model(models["full"], out / f"{task.name}-full")
-            if "lora" in models:
-                save_adapter(models["lora"], out / f"{task.name}-lora")
+            for method, model in models.items():
+                if active_adapter(model):
+                    save_adapter(model, out / f"{task.name}-{method}")
+                elif method == "full":
+                    save_model(model, out / f"{task.name}-full")
     return entry
 
 

@@ -21,7 +21,7 @@ def _matrices() -> list[tuple[np.ndarray, int, float]]:
     hints=(
         "`np.linalg.svd(M, compute_uv=False)` has the singular values, the largest first. Which "
         "of them does a matrix of rank r leave out?",
-        "All beyond the first r: square `sigma[r:]` and sum.",
+        "Python counts from 0: the first r have the indices 0 to r - 1. Which slice has the rest?",
     )
 )
 def best_rank_error(yours: Yours) -> str:
@@ -46,10 +46,10 @@ def best_rank_error(yours: Yours) -> str:
 
 @exercise(
     hints=(
-        "`U, sigma, Vt = np.linalg.svd(M, full_matrices=False)`. The nearest matrix of rank r is "
-        "`(U[:, :r] * sigma[:r]) @ Vt[:r]`. Which part of it can be A, and which B?",
-        "`A = U[:, :r] * sigma[:r]` and `B = Vt[:r]` would do for s = 1. The layer multiplies by "
-        "s = alpha / r, so divide one of them by it.",
+        "`U, sigma, Vt = np.linalg.svd(M, full_matrices=False)`. Which columns of U and which rows "
+        "of Vt does the nearest matrix of rank r use, and where can its singular values go?",
+        "First find A and B for s = 1. The layer multiplies their product by s: what must you do "
+        "to one of the two, and to one only?",
     )
 )
 def best_adapter(yours: Yours) -> str:
@@ -63,6 +63,7 @@ def best_adapter(yours: Yours) -> str:
             "A B is the nearest matrix, but the layer adds s A B: divide by s": s * best,
             "that multiplies by s once more; divide by it": s * s * best,
             "s is alpha / r, not alpha": best / r,
+            "s is divided out of both A and B; once is enough": best / s,
             "the singular values are missing: they belong into A or into B": U[:, top] @ Vt[top],
             "each singular value must come in once, in A or in B": (U[:, top] * sigma[top] ** 2)
             @ Vt[top],
@@ -91,7 +92,7 @@ def best_adapter(yours: Yours) -> str:
 @exercise(
     hints=(
         "How far did full fine-tuning come from the base model, and how far LoRA?",
-        "Divide `base - lora` by `base - full`. For accuracies both are negative, and it fits.",
+        "Take both differences from `base`, in the same order. Which of the two is the whole?",
     )
 )
 def share_of_gain(yours: Yours) -> str:
@@ -134,8 +135,8 @@ def _smallest(
     hints=(
         "The limit is full's best seed, the lowest loss, plus the tolerance. A rank is good enough "
         "if its worst seed is within it.",
-        "`[r for r in losses if max(losses[r]) <= min(full) + tolerance]` are the ranks that are "
-        "good enough. Take the smallest, or 0 if there is none: `min(..., default=0)`.",
+        "The worst seed of rank r is `max(losses[r])`. Collect the ranks that are good enough. "
+        "`min` of nothing is an error, unless it is told a `default`.",
     )
 )
 def smallest_rank(yours: Yours) -> str:
@@ -187,8 +188,8 @@ def _zero_of_line(ranks: list[int], losses: list[float]) -> float:
     hints=(
         "Below k the losses lie on a line, (k - r) times a constant, and it meets zero at r = k. "
         "Losses below 1e-6 are zero but for rounding: they are not on that line.",
-        "Keep the losses above 1e-6. `slope, start = np.polyfit(ranks, losses, 1)` fits a line; it "
-        "is zero at `-start / slope`, and a rank is that, rounded with `round`.",
+        "Leave those out. `slope, start = np.polyfit(x, y, 1)` fits the line y = slope x + start "
+        "to the others. At which x is it zero?",
     )
 )
 def predict_knee(yours: Yours) -> str:
@@ -211,6 +212,7 @@ def predict_knee(yours: Yours) -> str:
                 zeros, default=0
             ),
             "that is the last rank tried that is too small; k lies beyond it": max(ranks),
+            "k need not be the next rank after those that are too small": max(ranks) + 1,
             "the ranks are not one apart: the line is over r, not over 0, 1, 2 ...": round(
                 _zero_of_line(list(range(len(heights))), heights)
             ),

@@ -22,7 +22,7 @@ import numpy as np
 
 from minilora import analysis
 from minilora.counting import count_rows
-from minilora.data import load_corpus, load_text
+from minilora.data import ALPHABET, load_corpus, load_text
 from minilora.hub import load_model
 from minilora.lora import LoraLinear, lora_layers
 from minilora.lora_config import LoraConfig
@@ -77,6 +77,11 @@ def tune(
     and its row says so."""
     found = find_task(task, model, characters)
     base = load_model(found.base)
+    if base.config.vocab_size != len(ALPHABET):
+        raise ValueError(
+            f"the tasks are of {len(ALPHABET)} symbols and {found.base} has "
+            f"{base.config.vocab_size}; use a model of this alphabet, such as docs-tiny tuned"
+        )
     config = _lora_config(found.lora, **lora)
     tuned = copy.deepcopy(base)
     METHODS[method].prepare(tuned, config, np.random.default_rng((seed, 0)))
@@ -183,8 +188,10 @@ def small_data_run(**settings: Any) -> Rows:
 
 
 def spectrum_run(**settings: Any) -> Rows:
-    """What ΔW looks like, matrix by matrix."""
+    """What ΔW looks like, matrix by matrix; one row without that if the training diverged."""
     t = tune(**settings)
+    if t.row["diverged"]:
+        return [t.row]
     W, delta = analysis.weight_matrices(t.base), analysis.delta_weights(t.base, t.model)
     return [t.row | describe_delta(path, W[path], D) for path, D in delta.items()]
 
@@ -200,7 +207,7 @@ def describe_delta(path: str, W: np.ndarray, delta: np.ndarray) -> dict[str, Any
         "stable_rank": analysis.stable_rank(delta),
         "k90": analysis.k90(delta),
         "relative_norm": analysis.relative_norm(delta, W),
-        "intruders": analysis.intruder_dimensions(W, W + delta),
+        "intruders": analysis.intruder_dimensions(W, W + delta, k=min(10, *W.shape)),
         "amplification": top.factor,
         "singular_values": [float(f"{s:.4g}") for s in sigma if s > 1e-6 * sigma[0]],
     }

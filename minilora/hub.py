@@ -204,8 +204,10 @@ def _places_in(model: Transformer) -> Places:
     where = places(model.config)
     strange = []
     for name, _ in model.named_parameters():
-        owner = re.sub(r"\.(base|lora_(A|B|magnitude))$", "", name.rpartition(".")[0])
-        strange += [name] if owner not in where else []
+        holder, _, kind = name.rpartition(".")
+        owner = re.sub(r"\.(base|lora_(A|B|magnitude))$", "", holder)
+        known = kind in ("weight", "bias") or ".lora_" in holder
+        strange += [] if known and owner in where else [name]
     if strange:
         raise ValueError(f"a plain Transformer has no {', '.join(strange)}; remove what added them")
     return where

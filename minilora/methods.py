@@ -3,7 +3,7 @@ are what it trains, and everything else is frozen.
 
 Three families: *selective* methods train some of the model's own numbers, *additive* ones put
 small new modules into it, *reparameterized* ones (LoRA and its kin) train a change of W. To compare
-like with like, additive methods are given about as many numbers as LoRA trains.
+like with like, adapters and prefixes get about as many numbers as LoRA trains (a prompt fewer).
 Imports tensor.py, ops.py, functional.py, nn.py, transformer.py, lora_config.py, lora.py.
 """
 

@@ -3,8 +3,9 @@
 `docs-tiny` has read English documentation; its new task is Python code, or a text of the user's.
 `words-tiny` solves seven string tasks; its new ones are to reverse and to sort a word. The learning
 rates are each method's best on the validation split, or within 0.01 of it (nats, or share of
-words) where a higher one would cost the old task much more; those of code and reverse were swept
-(`minilora study learning_rate_sweep`), sort uses those of reverse. Results are on the test split.
+words): on code a lower one then, which costs less of the old task; to reverse words, several rates
+are equally good. They were swept (`minilora study learning_rate_sweep`); sort uses those of
+reverse. Results are on the test split.
 Imports nn.py, transformer.py, lora_config.py, data.py, string_tasks.py, evaluate.py, train.py.
 """
 

@@ -175,7 +175,7 @@ STUDIES = {
         shows=_QUALITY,
     ),
     "methods": Study(
-        "How do all methods compare, at about LoRA's budget?",
+        "How do all methods compare?",
         quality_run,
         _methods,
         by=("task", "method", "lr", "trainable"),

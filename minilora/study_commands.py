@@ -13,7 +13,10 @@ import re
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean
@@ -26,13 +29,14 @@ import minilora
 from minilora.analysis import delta_weights, weight_matrices
 from minilora.commands import machine, make_folder, say
 from minilora.delta_plots import spectrum_figure
-from minilora.experiment import describe_delta, quality_run, spectrum_run
+from minilora.experiment import describe_delta, find_task, quality_run, spectrum_run
 from minilora.hub import load_adapter, load_model
 from minilora.lora import lora_layers
+from minilora.lora_config import find_targets
 from minilora.plots import compare_figure, save_figure
 from minilora.study import RESULTS, STUDIES, shipped_rows
 from minilora.study_plots import rank_sweep_figure, study_figures
-from minilora.sweep import Rows, save_rows, sweep
+from minilora.sweep import Rows, Run, forget_runs, run_files, save_rows, sweep
 
 LESSONS = next(
     (
@@ -47,7 +51,7 @@ LESSONS = next(
 def run_study(args: argparse.Namespace) -> None:
     names = list(STUDIES) if args.name == "all" else [args.name]
     make_folder(args.out)
-    results = {}
+    results, files = {}, []
     for name in names:
         study, runs = STUDIES[name], args.out / f"{name}-runs"
         say(f"{name}: {study.question}")
@@ -62,50 +66,57 @@ def run_study(args: argparse.Namespace) -> None:
             "seeds": args.seeds,
         }
         save_rows(about | {"rows": rows}, args.out / f"{name}.json")
-        shutil.rmtree(runs)  # the next time it is computed anew
-        _print_rows(f"{name}: {study.question}", rows, study.by, study.shows)
-        results[name] = rows
-    _draw(results, args.out)
+        files.append(run_files(study.run, settings, runs))
+        results[name] = _without_diverged(rows)
+        _print_rows(f"{name}: {study.question}", results[name], study.by, study.shows)
+    drawn = _draw(results, args.out)
+    for one in files:
+        forget_runs(one)
+    print(f"Written to {args.out}: {', '.join([f'{name}.json' for name in names] + drawn)}")
 
 
 def run_figures(args: argparse.Namespace) -> None:
     make_folder(args.out)
+    drawn = []
     for entry in json.loads((RESULTS / "compare.json").read_text("utf-8"))["tasks"]:
-        save_figure(compare_figure(entry), args.out / f"compare-{entry['task']}.png")
-    _draw({name: shipped_rows(name) for name in STUDIES}, args.out)
+        drawn.append(f"compare-{entry['task']}.png")
+        save_figure(compare_figure(entry), args.out / drawn[-1])
+    drawn += _draw({name: shipped_rows(name) for name in STUDIES}, args.out)
+    print(f"Written to {args.out}: {', '.join(drawn)}")
 
 
 def run_sweep(args: argparse.Namespace) -> None:
     make_folder(args.out)
     fixed = _own_task(args)
-    settings = [fixed | {"method": "full", "seed": seed} for seed in range(args.seeds)]
-    settings += [
-        fixed | {"method": "lora", "r": r, "seed": seed}
-        for r in args.ranks
-        for seed in range(args.seeds)
+    settings = [
+        fixed | change | {"seed": seed} for change in _methods(args) for seed in range(args.seeds)
     ]
-    rows = _swept(quality_run, settings, args, "sweep")
     study = STUDIES["rank_sweep"]
-    _print_rows(study.question, rows, study.by, study.shows)
-    save_figure(rank_sweep_figure(rows), args.out / "rank-sweep.png")
+    with _swept(quality_run, settings, args, "sweep") as rows:
+        _print_rows(study.question, rows, ("task", "method", "r", "scale"), study.shows)
+        save_figure(rank_sweep_figure(rows), args.out / "rank-sweep.png")
     print(f"Written to {args.out}: sweep.json, rank-sweep.png.")
 
 
 def run_spectrum(args: argparse.Namespace) -> None:
     make_folder(args.out)
-    by: tuple[str, ...]
     if args.adapter or args.tuned:
-        rows, by = _given_spectrum(args), ("path",)
+        rows = _given_spectrum(args)
         save_rows(rows, args.out / "spectrum.json")
-    else:
-        fixed = _own_task(args)
-        methods: list[dict[str, Any]] = [{"method": "full"}]
-        methods += [{"method": "lora", "r": r} for r in args.ranks]
-        settings = [fixed | m | {"seed": seed} for m in methods for seed in range(args.seeds)]
-        rows, by = _swept(spectrum_run, settings, args, "spectrum"), ("method", "r")
+        _show_spectrum(rows, ("path",), args.out)
+        return
+    fixed = _own_task(args)
+    settings = [
+        fixed | change | {"seed": seed} for change in _methods(args) for seed in range(args.seeds)
+    ]
+    with _swept(spectrum_run, settings, args, "spectrum") as rows:
+        _show_spectrum(rows, ("method", "r"), args.out)
+
+
+def _show_spectrum(rows: Rows, by: tuple[str, ...], out: Path) -> None:
     _print_rows("The singular values of ΔW", rows, by, STUDIES["spectrum"].shows)
-    save_figure(spectrum_figure(rows), args.out / "spectrum.png")
-    print(f"Written to {args.out}: spectrum.json, spectrum.png.")
+    save_figure(spectrum_figure(rows), out / "spectrum.png")
+    print(f"Written to {out}: spectrum.json, spectrum.png.")
 
 
 def run_lessons(args: argparse.Namespace) -> int:
@@ -120,7 +131,7 @@ def run_lessons(args: argparse.Namespace) -> int:
         print("Work on a copy of them: minilora lessons --copy FOLDER --open")
         return 0
     folder = args.copy or Path("minilora-lessons")
-    make_folder(folder)
+    make_folder(folder, "--copy")
     for path in notebooks:
         if (folder / path.name).exists():
             say(f"{folder / path.name} is there already and stays as it is")
@@ -141,35 +152,72 @@ def _question(notebook: Path) -> str:
     return " ".join(found[1].split()) if found else ""
 
 
-def _draw(results: dict[str, Rows], out: Path) -> None:
-    """Every figure for which the results are there; the shipped ones stand in for studies that a
-    figure needs beside."""
+def _draw(results: dict[str, Rows], out: Path) -> list[str]:
+    """Every figure for which the results are there, by file name; the shipped ones stand in for
+    studies that a figure needs beside."""
     names = []
     shipped = {name: shipped_rows(name) for name in STUDIES if (RESULTS / f"{name}.json").exists()}
     for name, figure in study_figures(shipped | results, only=results):
         save_figure(figure, out / f"{name}.png")
         names.append(f"{name}.png")
-    print(f"Written to {out}: {', '.join(names)}")
+    return names
 
 
 def _workers(args: argparse.Namespace) -> dict[str, Any]:
     if (args.backend == "dask") != (args.scheduler is not None):
         raise ValueError("--backend dask and --scheduler ADDRESS go together: give both or neither")
-    return {"jobs": args.jobs, "scheduler": args.scheduler}
+    jobs = args.jobs
+    if jobs is None and args.scheduler is None and find_spec("joblib") is None:
+        say('one run at a time; for several: pip install "minilora[sweep]"')
+        jobs = 1
+    return {"jobs": jobs, "scheduler": args.scheduler}
 
 
 def _own_task(args: argparse.Namespace) -> dict[str, Any]:
+    """What all runs have in common. Raises ValueError for a rank that the model cannot have."""
     fixed: dict[str, Any] = {"task": args.task if args.text is None else str(args.text.resolve())}
-    options = {"steps": args.steps, "model": args.model, "lr": None}
-    return fixed | {key: value for key, value in options.items() if value is not None}
+    options = {"steps": args.steps, "model": args.model}
+    fixed |= {key: value for key, value in options.items() if value is not None}
+    task = find_task(fixed["task"], args.model)
+    base = load_model(task.base)
+    for r in args.ranks:
+        find_targets(base, replace(task.lora, r=r))
+    return fixed
 
 
-def _swept(run: Any, settings: list[dict[str, Any]], args: argparse.Namespace, name: str) -> Rows:
-    runs = args.out / f"{name}-runs"
-    rows = sweep(run, settings, runs, name=name, **_workers(args))
+def _methods(args: argparse.Namespace) -> list[dict[str, Any]]:
+    return [{"method": "full"}, *({"method": "lora", "r": r} for r in args.ranks)]
+
+
+@contextmanager
+def _swept(
+    run: Run, settings: list[dict[str, Any]], args: argparse.Namespace, name: str
+) -> Iterator[Rows]:
+    """The rows of a sweep, written to NAME.json, without runs that diverged. What is kept for going
+    on is removed at the end of the `with` block."""
+    runs, identity = args.out / f"{name}-runs", _identity(args)
+    rows = sweep(run, settings, runs, name=name, identity=identity, **_workers(args))
     save_rows(rows, args.out / f"{name}.json")
-    shutil.rmtree(runs)
-    return rows
+    yield _without_diverged(rows)
+    forget_runs(run_files(run, settings, runs, identity))
+
+
+def _identity(args: argparse.Namespace) -> str:
+    """Changes with the content of the user's text and model."""
+    files = [args.text] if args.text else []
+    files += sorted(Path(args.model).glob("*.safetensors")) if args.model else []
+    return " ".join(f"{zlib.crc32(file.read_bytes()):08x}" for file in files)
+
+
+def _without_diverged(rows: Rows) -> Rows:
+    kept = [row for row in rows if not row.get("diverged")]
+    for row in rows:
+        if row.get("diverged"):
+            which = f"{row['method']}, r = {row['r']}, rate {row['lr']:g}, seed {row['seed']}"
+            say(f"left out, as it diverged: {row['task']}, {which}")
+    if not kept:
+        raise ValueError("every run diverged, so there is nothing to show; is the model sound?")
+    return kept
 
 
 def _given_spectrum(args: argparse.Namespace) -> Rows:
@@ -184,7 +232,10 @@ def _given_spectrum(args: argparse.Namespace) -> Rows:
     ranks = [layer.lora_A["default"].shape[1] for layer in lora_layers(after).values()]
     about = {"task": Path(name).name, "method": method, "r": max(ranks, default=None), "seed": 0}
     deltas = delta_weights(base, after)
-    return [about | describe_delta(path, W[path], D) for path, D in deltas.items() if D.any()]
+    rows = [about | describe_delta(path, W[path], D) for path, D in deltas.items() if D.any()]
+    if not rows:
+        raise ValueError(f"ΔW is zero everywhere: {name} changes none of the model's matrices")
+    return rows
 
 
 def _print_rows(title: str, rows: Rows, by: tuple[str, ...], shows: tuple[str, ...]) -> None:

@@ -15,7 +15,7 @@ import signal
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +41,22 @@ def sweep(
     *,
     jobs: int | None = None,
     scheduler: str | None = None,
+    identity: str = "",
     name: str = "runs",
     quiet: bool = False,
 ) -> Rows:
     """The rows of run(**s) for every s of `settings`, in their order.
 
-    folder: where the rows of finished runs are kept; those found there are not run again.
+    folder: where the rows of finished runs are kept; those found there are not run again. identity:
+    of what the settings only name, such as the content of a file: another one's runs do not count.
     jobs: processes at a time (default: one for each core). scheduler: the address of a Dask
     scheduler, whose workers run them instead; minilora must be installed there.
     Raises ModuleNotFoundError, which says what to install, without joblib (or distributed);
     ConnectionError if the scheduler does not answer; RuntimeError if a process was killed.
     """
     settings = list(settings)
-    files = {_file(folder, run, s): s for s in settings}
+    ordered = run_files(run, settings, folder, identity)
+    files = dict(zip(ordered, settings, strict=True))
     missing = {file: s for file, s in files.items() if not file.exists()}
     jobs = min(usable_cores() if jobs is None else jobs, max(len(missing), 1))
     calls = [(run, file.name, s) for file, s in missing.items()]
@@ -74,7 +77,7 @@ def sweep(
             f"stopped: {finished} of {len(files)} runs are finished and saved in {folder}; "
             "the same command goes on from here"
         ) from None
-    return [row for s in settings for row in json.loads(_file(folder, run, s).read_text())]
+    return [row for file in ordered for row in json.loads(file.read_text("utf-8"))]
 
 
 def save_rows(rows: Any, file: Path) -> None:
@@ -82,9 +85,23 @@ def save_rows(rows: Any, file: Path) -> None:
     write_atomically(file, lambda path: path.write_text(json.dumps(rows), "utf-8"))
 
 
-def _file(folder: Path, run: Run, settings: dict[str, Any]) -> Path:
-    what = json.dumps([minilora.__version__, settings], sort_keys=True)
-    return folder / f"{run.__name__}-{zlib.crc32(what.encode()):08x}.json"
+def run_files(
+    run: Run, settings: Iterable[dict[str, Any]], folder: Path, identity: str = ""
+) -> list[Path]:
+    """The file for the rows of each of these runs."""
+    known = [minilora.__version__, *([identity] if identity else [])]
+    what = (json.dumps([*known, s], sort_keys=True).encode() for s in settings)
+    return [folder / f"{run.__name__}-{zlib.crc32(text):08x}.json" for text in what]
+
+
+def forget_runs(files: Iterable[Path]) -> None:
+    """Remove the files of these runs, once their rows are safe, and their folder if it is empty:
+    the same sweep then starts anew."""
+    files = list(files)
+    for file in files:
+        file.unlink(missing_ok=True)
+    with suppress(OSError):  # another sweep's may be there
+        files[0].parent.rmdir()
 
 
 def _results(
@@ -125,7 +142,8 @@ def _results(
 @contextmanager
 def _children_ignore_ctrl_c() -> Iterator[None]:
     """A terminal sends Ctrl-C to every process. This one answers it, and ends those that it started
-    within this context: they ignore it from their birth, as what is ignored is inherited."""
+    within this context: they ignore it while they start, as what is ignored is inherited (not on
+    Windows)."""
     if threading.current_thread() is not threading.main_thread():  # Python allows no other this
         yield
         return

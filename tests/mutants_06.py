@@ -58,6 +58,10 @@ MUTANTS: dict[str, list[Mutant]] = {
         (lambda M, r, alpha: _adapter(M, r, 1), "the layer adds s A B: divide by s"),
         (lambda M, r, alpha: _adapter(M, r, alpha / r), "multiplies by s once more"),
         (lambda M, r, alpha: _adapter(M, r, 1 / alpha), "s is alpha / r, not alpha"),
+        (
+            lambda M, r, alpha: tuple(factor * r / alpha for factor in _adapter(M, r, 1)),
+            "divided out of both A and B",
+        ),
         (lambda M, r, alpha: _adapter(M, r, r / alpha, 0), "singular values are missing"),
         (lambda M, r, alpha: _adapter(M, r, r / alpha, 2), "must come in once"),
         (_weakest, "the smallest singular values"),
@@ -110,6 +114,7 @@ MUTANTS: dict[str, list[Mutant]] = {
         (lambda losses: round(_zero(list(losses), list(losses.values()))), "leave them out"),
         (lambda losses: min(r for r in losses if losses[r] < 1e-6), "k may lie before it"),
         (lambda losses: max(_below(losses)), "k lies beyond it"),
+        (lambda losses: max(_below(losses)) + 1, "k need not be the next rank"),
         (
             lambda losses: round(_zero(range(len(_below(losses))), list(_below(losses).values()))),
             "not one apart",

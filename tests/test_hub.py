@@ -17,6 +17,7 @@ import minilora as ml
 from minilora import hf_layouts, hub
 from minilora.hub import load_adapter, load_model, save_adapter, save_model
 from minilora.lora import active_adapter, adapters, lora_layers
+from minilora.methods import METHODS
 
 V, T, C = 11, 6, 8
 IDS = np.random.default_rng(3).integers(0, V, (2, T))
@@ -1361,3 +1362,12 @@ def test_adapter_folder_can_be_moved_and_holds_two_files_only(tmp_path):
     again = make_model()
     load_adapter(again, str(tmp_path / "b"))
     assert logits(again).tobytes() == logits(model).tobytes()
+
+
+@pytest.mark.parametrize("name", ["adapter", "prefix", "prompt"])
+def test_a_model_with_modules_of_another_method_is_not_saved(name, tmp_path):
+    model = ml.load_model("docs-tiny")
+    METHODS[name].prepare(model, ml.LoraConfig(r=2), np.random.default_rng(0))
+    with pytest.raises(ValueError, match=r"a plain Transformer has no .*; remove what added them"):
+        ml.save_model(model, tmp_path / "model")
+    assert not (tmp_path / "model").exists()

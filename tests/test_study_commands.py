@@ -137,6 +137,87 @@ def test_spectrum_of_a_tuned_model_that_is_there(here):
     assert row["path"] == "layers.0.mlp.up_proj" and row["effective_rank"] == pytest.approx(1)
 
 
+def interrupted_after(monkeypatch, runs):
+    """quality_run as it is, but Ctrl-C comes after so many runs."""
+    done, original = [], study_commands.quality_run
+
+    def quality_run(**settings):
+        if len(done) == runs:
+            raise KeyboardInterrupt
+        done.append(settings)
+        return original(**settings)
+
+    monkeypatch.setattr(study_commands, "quality_run", quality_run)
+    return done
+
+
+def test_an_edited_text_is_another_sweep(here, monkeypatch):
+    command = ("sweep", "--text", "plain.txt", "--ranks", "1", "--steps", 1, "--jobs", 1)
+    with monkeypatch.context() as patched:
+        interrupted_after(patched, 1)
+        assert run(*command, "--out", "out") == 130
+    (here / "plain.txt").write_text(TEXT.upper() * 60)
+    assert run(*command, "--out", "out") == run(*command, "--out", "fresh") == 0
+    results = [(here / name / "sweep.json").read_text() for name in ("out", "fresh")]
+    assert results[0] == results[1]
+
+
+def test_a_finished_sweep_leaves_another_ones_finished_runs(here, monkeypatch):
+    command = ("sweep", "--text", "plain.txt", "--ranks", "1", "--steps", 1, "--jobs", 1)
+    with monkeypatch.context() as patched:
+        interrupted_after(patched, 1)
+        assert run(*command, "--seeds", 2, "--out", "out") == 130
+    (here / "other.txt").write_text(TEXT.upper() * 60)
+    assert run("sweep", "--text", "other.txt", *command[3:], "--out", "out") == 0
+    done = interrupted_after(monkeypatch, 99)
+    assert run(*command, "--seeds", 2, "--out", "out") == 0
+    assert len(done) == 3  # of four: one was there
+
+
+def test_runs_that_diverge_are_left_out_and_named(here, capsys):
+    model = ml.load_model("docs-tiny")
+    for p in model.parameters():
+        p.data *= 1e6
+    ml.save_model(model, "huge")
+    options = ("--ranks", "1", "--steps", 2, "--jobs", 1, "--model", "huge", "--out", "out")
+    for command in ("sweep", "spectrum"):
+        assert run(command, "--text", "plain.txt", *options) == 1
+        told = capsys.readouterr().err
+        assert "left out, as it diverged: plain.txt, full" in told
+        assert "every run diverged" in told.strip().splitlines()[-1]
+
+
+def test_a_model_of_another_alphabet_is_refused(here, capsys):
+    config = ml.TransformerConfig(vocab_size=50, block_size=64, n_layer=1, n_head=1, n_embd=8)
+    ml.save_model(ml.Transformer(config, rng=np.random.default_rng(0)), "v50")
+    options = ("--ranks", "1", "--steps", 1, "--jobs", 1, "--model", "v50")
+    assert run("sweep", "--text", "plain.txt", *options) == 1
+    assert "96 symbols and v50 has 50" in capsys.readouterr().err
+
+
+def test_a_rank_that_cannot_be_is_refused_before_any_run(here, monkeypatch, capsys):
+    done = interrupted_after(monkeypatch, 99)
+    assert run("sweep", "--ranks", "1,200", "--jobs", 1) == 1
+    assert "r=200 is more than" in capsys.readouterr().err
+    assert done == []
+
+
+def test_an_adapter_that_changes_nothing_has_no_spectrum(here, capsys):
+    model = ml.load_model("docs-tiny")
+    ml.add_adapter(model, ml.LoraConfig(r=2), rng=np.random.default_rng(0))
+    ml.save_adapter(model, "zero")
+    assert run("spectrum", "--adapter", "zero", "--out", "out") == 1
+    assert "ΔW is zero everywhere" in capsys.readouterr().err
+    assert not (here / "out" / "spectrum.json").exists()
+
+
+def test_without_joblib_there_is_one_run_at_a_time(here, monkeypatch, capsys):
+    monkeypatch.setattr(study_commands, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "joblib", None)
+    assert run("sweep", "--text", "plain.txt", "--ranks", "1", "--steps", 1, "--out", "out") == 0
+    assert "one run at a time" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
