@@ -10,6 +10,7 @@ Imports files.py, parallel.py.
 
 from __future__ import annotations
 
+import gc
 import json
 import signal
 import threading
@@ -167,6 +168,9 @@ def _client(scheduler: str) -> Any:
         raise ModuleNotFoundError(
             'a Dask cluster needs distributed: pip install "minilora[dask]"'
         ) from None
+    # An earlier Client that found no scheduler must not be collected while this one starts: its
+    # __del__ would wait for a lock that the start holds (distributed 2026.8).
+    gc.collect()
     try:
         client = Client(scheduler, timeout=10)
     except (OSError, ValueError) as error:

@@ -6,6 +6,7 @@ it can be counted how often each was run; their functions are in this file, wher
 joblib and the workers of Dask can import them.
 """
 
+import gc
 import json
 import os
 import re
@@ -394,6 +395,7 @@ def test_several_machines_lose_no_run_when_a_worker_dies(tmp_path):
     from distributed import Client
 
     settings, log = numbered(tmp_path, 10), tmp_path / "log"
+    gc.collect()  # of Clients that found no scheduler: see sweep._client
     with Cluster(tmp_path) as cluster:
         with Client(cluster.address, timeout=300) as client:
             client.wait_for_workers(2, timeout=300)
