@@ -10,7 +10,8 @@ from minilora.exercise import Yours, compare, exercise, require
 @exercise(
     hints=(
         "Make shares of them, `p = S / S.sum()`. Which p has no logarithm?",
-        "With `p = S[S > 0] / S.sum()` the answer is `np.exp(-np.sum(p * np.log(p)))`.",
+        "Keep the p above 0. The entropy is minus the sum of p log p, with the natural logarithm; "
+        "one more step makes it a number of directions.",
     )
 )
 def effective_rank(yours: Yours) -> str:
@@ -40,7 +41,7 @@ def effective_rank(yours: Yours) -> str:
 @exercise(
     hints=(
         "`np.cumsum(S**2)` has, at index i, what the first i + 1 directions hold together.",
-        "`np.argmax` of a Boolean array is the index of the first True; the answer is one more.",
+        "`np.argmax` of a Boolean array is the index of the first True. Where does an index start?",
     )
 )
 def k90(yours: Yours) -> str:
@@ -68,7 +69,7 @@ def k90(yours: Yours) -> str:
 @exercise(
     hints=(
         "`U, S, Vt = np.linalg.svd(M, full_matrices=False)`: which part of each do you keep?",
-        "`(U[:, :k] * S[:k]) @ Vt[:k]`: columns of U, rows of Vt.",
+        "Directions are columns of U and rows of Vt: the first k of each. Where does S come in?",
     )
 )
 def truncate(yours: Yours) -> str:
@@ -102,7 +103,8 @@ def truncate(yours: Yours) -> str:
 @exercise(
     hints=(
         "`U.T @ V`, of shape (i, j), has all cosines between a direction of one and of the other.",
-        "Square them, add them up, and divide by the smaller of `U.shape[1]` and `V.shape[1]`.",
+        "The squared norm of a matrix is the sum of the squares of its entries. i and j are the "
+        "numbers of columns, `U.shape[1]` and `V.shape[1]`.",
     )
 )
 def similarity(yours: Yours) -> str:
@@ -115,6 +117,7 @@ def similarity(yours: Yours) -> str:
         mistakes = {
             "that is not divided by min(i, j)": squared,
             "the norm is squared": np.sqrt(squared) / few,
+            "those are cosines without their signs; square each": np.abs(cosines).sum() / few,
             "all of it is right but the divisor, min(i, j)": squared / max(i, j),
             "divide by min(i, j), not by the number of all pairs": squared / (i * j),
             "that is the largest squared cosine alone": np.linalg.norm(cosines, 2) ** 2,
@@ -144,9 +147,10 @@ def _planted() -> tuple[np.ndarray, np.ndarray]:
 
 @exercise(
     hints=(
-        "The output directions are the rows of Vt. `np.abs(Vt @ Vt_after[:k].T)` has the cosines "
-        "of all of W's with the top k of W_after's.",
-        "Take the largest in each column, `.max(axis=0)`, and count those below epsilon.",
+        "The output directions are the rows of Vt. Which product of two such matrices has the "
+        "cosines of all of W's with the top k of W_after's?",
+        "`Vt @ Vt_after[:k].T` has these cosines, a column for each of the top k. What must hold "
+        "for a whole column if its direction is an intruder?",
     )
 )
 def intruders(yours: Yours) -> str:
@@ -207,8 +211,8 @@ def _tuned(
     hints=(
         "For each matrix count the singular values of its change that are above the tolerance. "
         "Not every matrix need have an adapter: take the largest rank of all.",
-        "With `S = np.linalg.svd(delta, compute_uv=False)` a rank is `int(np.sum(S > tolerance))`; "
-        "if one reaches `min(delta.shape)`, it was full fine-tuning.",
+        "`S > tolerance` has True for each singular value that counts. The highest rank that a "
+        "change can have is `min(delta.shape)`.",
     )
 )
 def tuned_how(yours: Yours) -> str:
@@ -232,7 +236,7 @@ def tuned_how(yours: Yours) -> str:
         require(got[1] == expected[1], f"{seen}{expected[1]}")
         why = "it is full if the rank of a matrix is the highest it can have, min(d_in, d_out)"
         require(got[0] == expected[0], f"{seen}{expected[1]}: {why}")
-    return "Nothing but the weights was needed: a low rank is LoRA's fingerprint."
+    return "Nothing but the weights was needed: a low rank points to LoRA."
 
 
 def _wrong_ranks(before: Weights, after: Weights) -> dict[str, int]:

@@ -111,6 +111,7 @@ MUTANTS: dict[str, list[Mutant]] = {
         (lambda U, V: np.linalg.norm(U.T @ V, 2) ** 2, "largest squared cosine alone"),
         (lambda U, V: np.sum(U.T @ V) ** 2 / _few(U, V), "square each cosine before"),
         (lambda U, V: np.sum(U.T @ V) / _few(U, V), "whose signs are arbitrary"),
+        (lambda U, V: np.sum(np.abs(U.T @ V)) / _few(U, V), "cosines without their signs"),
         (lambda U, V: np.sum((U @ V.T) ** 2) / _few(U, V), "is transposed, you need"),
     ],
     "intruders": [

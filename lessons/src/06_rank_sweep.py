@@ -126,9 +126,9 @@ check.best_rank_error(best_rank_error)
 # Δ comes in two kinds: with k equal singular values (a *flat* spectrum), or with values that fall
 # from 2 to 0.2 by the same factor each time (*geometric*).
 #
-# For such x each of the d = 64 outputs has, on average, a squared error of the sum of squares of its
-# column of Δ - ΔW, and the mean squared error averages over the outputs: it is the sum of squares
-# of all of Δ - ΔW, divided by 64. So the bound is the formula's right-hand side, divided by 64.
+# For such x the squared error of an output is, on average, the sum of squares of its column of
+# Δ - ΔW. The mean squared error averages over the d = 64 outputs, so it is the sum of squares of
+# all of Δ - ΔW, divided by 64. And the bound is the formula's right-hand side, divided by 64.
 
 # %%
 tried = {4: (1, 2, 3, 4, 5, 8), 16: (4, 8, 15, 16, 17, 32)}
@@ -356,7 +356,7 @@ for r, history in histories.items():
 
 # %% [markdown]
 # On the left, each marker is the mean of the 15 steps before it. An answer is right only if all its
-# letters are, so at first the loss falls and hardly a word is right. With rank 16 nearly all words
+# letters are, so at first the loss falls and hardly a word is right. With rank 16 nine words in ten
 # are right halfway through; with rank 1 fewer than half of them are at the end of this short
 # training, and one would say that this rank is too low. In the sweep above it had 600 steps, and
 # solved the task with every seed. A rank that "does not work" may just not be there yet: look at
