@@ -36,7 +36,7 @@ def _pair(got: Any, what: str) -> tuple[Any, Any]:
 @exercise(
     hints=(
         "Two ways lead from x to y: through W, and through A and then B. Add them.",
-        "`x @ W + s * (x @ A) @ B`, with `s = alpha / r`.",
+        "The detour is x A first, and that times B. Which number scales it?",
     )
 )
 def lora_forward(yours: Yours) -> str:
@@ -49,6 +49,8 @@ def lora_forward(yours: Yours) -> str:
             "the detour must be multiplied by s = alpha / r": frozen + detour,
             "s is alpha / r, not alpha": frozen + alpha * detour,
             "that is with r / alpha; s is alpha / r": frozen + r / alpha * detour,
+            "that is with alpha / sqrt(r), as in rsLoRA; here s is alpha / r": frozen
+            + alpha / np.sqrt(r) * detour,
             "s belongs to A B alone, and not to W": s * (frozen + detour),
             "s must come in once, not with A and with B": frozen + s * s * detour,
         }
@@ -60,8 +62,9 @@ def lora_forward(yours: Yours) -> str:
 
 @exercise(
     hints=(
-        "A (d_in, r) times B (r, d_out) has the shape of W. Which number comes in front?",
-        "`(alpha / r) * (A @ B)`.",
+        "Which product of A (d_in, r) and B (r, d_out) has the shape of W?",
+        "It is A times B, in this order. Which number comes in front of it, and how do you get it "
+        "from alpha and r?",
     )
 )
 def delta_weight(yours: Yours) -> str:
@@ -86,7 +89,8 @@ def delta_weight(yours: Yours) -> str:
 @exercise(
     hints=(
         "Which operation gives a new array and which one writes into W?",
-        "`W + s * (A @ B)` makes a new array.",
+        "`W += ...` writes into the array you were given; `W + ...` makes a new one. What has to "
+        "be added is the change of exercise 0.2.",
     )
 )
 def merge(yours: Yours) -> str:
@@ -110,8 +114,8 @@ def merge(yours: Yours) -> str:
 @exercise(
     hints=(
         "How many numbers do A and B add for one matrix? Sum them over all, then divide.",
-        "`trained = sum(r * (d_in + d_out) for d_in, d_out in shapes)`, and below the line stand "
-        "all numbers, `total + trained`.",
+        "Above the line stands `sum(... for d_in, d_out in shapes)`, below it all numbers. Does "
+        "`total` hold those of the adapters?",
     )
 )
 def trained_share(yours: Yours) -> str:
@@ -138,8 +142,8 @@ def trained_share(yours: Yours) -> str:
     hints=(
         "For B the rule has X = x A, M = B, Z = y. For A it has X = x, M = A, Z = x A: what is "
         "the gradient of that Z?",
-        "`grad_B = s * (x @ A).T @ G`. The gradient of x A is `s * G @ B.T`, and so "
-        "`grad_A = x.T @ (s * G @ B.T)`.",
+        "By the second half of the rule, the gradient of x A is `s * G @ B.T`. The first half "
+        "leads from there to A.",
     )
 )
 def lora_gradients(yours: Yours) -> str:
@@ -190,9 +194,10 @@ def _descend(
 
 @exercise(
     hints=(
-        "In a loop: y, G, both gradients, then both updates. Does every line use the newest A, B?",
-        "In the loop: `G = (x @ W + s * (x @ A) @ B - target) / len(x)`, then `grad_A, grad_B = "
-        "lora_gradients(x, A, B, s, G)`, then `A, B = A - lr * grad_A, B - lr * grad_B`.",
+        "Which A and B does the second gradient need: those from before or from after the first "
+        "update?",
+        "Every step of the loop does four things, in this order: y, G, both gradients, both "
+        "updates. The last two can be a line each, as in `A, B = ..., ...`.",
     )
 )
 def train_lora(yours: Yours) -> str:
@@ -223,5 +228,10 @@ def train_lora(yours: Yours) -> str:
         for i in (1, 0):  # with B = 0, one step leaves A where it was: B tells more
             mistakes = {why: p[i] for why, p in results.items() if np.isfinite(p[i]).all()}
             compare(f"{'AB'[i]} for {yours.inputs}", result[i], expected[i], mistakes)
-    errors = [((x @ (W + s * a @ b) - target) ** 2).mean() for a, b in ((A, B), expected)]
-    return f"The mean squared error fell from {errors[0]:.2g} to {errors[1]:.2g}, with W as it was."
+    losses = [
+        ((x @ (W + s * a @ b) - target) ** 2).sum() / 2 / len(x) for a, b in ((A, B), expected)
+    ]
+    return (
+        "Half the squared error, summed over a row and averaged over the rows, fell from "
+        f"{losses[0]:.2g} to {losses[1]:.2g}, with W as it was."
+    )

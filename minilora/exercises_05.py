@@ -8,7 +8,7 @@ from minilora.exercise import Yours, compare, exercise
 @exercise(
     hints=(
         "A has d_in rows and r columns. How many numbers is that, and how many has B?",
-        "The sum of both sizes: `d_in * r` for A and `r * d_out` for B.",
+        "A has `d_in * r` numbers. Count B in the same way; then which operation joins the two?",
     )
 )
 def count_lora(yours: Yours) -> str:
@@ -21,6 +21,7 @@ def count_lora(yours: Yours) -> str:
             "that is B alone, and A trains too": r * d_out,
             "B has d_out columns, not d_in": 2 * r * d_in,
             "A and B are two arrays: add their sizes, do not multiply them": r * r * full,
+            "that is r times W: the sides d_in and d_out must be added, not multiplied": r * full,
             "that is for r = 1": d_in + d_out,
         }
         got = yours(d_in, d_out, r)
@@ -34,7 +35,8 @@ _BLOCK = {"q_proj": (64, 64), "k_proj": (64, 32), "v_proj": (64, 32), "up_proj":
 @exercise(
     hints=(
         "What does one target cost? Its (d_in, d_out) is in `shapes`. Sum over the targets.",
-        "Every block has `sum(r * sum(shapes[name]) for name in targets)`.",
+        "One target costs `r * sum(shapes[name])`. Over which names do you sum, and how often does "
+        "each occur in the model?",
     )
 )
 def count_model(yours: Yours) -> str:
@@ -61,8 +63,8 @@ def count_model(yours: Yours) -> str:
 
 @exercise(
     hints=(
-        "Set the two counts equal, r (d_in + d_out) = d_in d_out, and solve for r.",
-        "r is `d_in * d_out / (d_in + d_out)`, not rounded.",
+        "Write down both counts, that of A and B together and that of W, and set them equal.",
+        "r (d_in + d_out) = d_in d_out. Solve for r, and do not round.",
     )
 )
 def break_even_rank(yours: Yours) -> str:
@@ -83,7 +85,8 @@ def break_even_rank(yours: Yours) -> str:
 @exercise(
     hints=(
         "How many numbers does each further rank cost? How often does that fit in the budget?",
-        "Divide the budget by the count at rank 1, with `//`, which rounds down.",
+        "The count is proportional to r, so begin with the count at rank 1, in all blocks. `//` is "
+        "the division that rounds down.",
     )
 )
 def largest_rank(yours: Yours) -> str:
@@ -107,7 +110,8 @@ def largest_rank(yours: Yours) -> str:
 @exercise(
     hints=(
         "Three parts: weights of everything, gradients and optimizer of what trains.",
-        "`frozen * frozen_bits / 8 + trained * (2 + 2 + 8)` bytes; divide by 1e9.",
+        "A frozen number takes `frozen_bits / 8` bytes. How many does one that trains take, with "
+        "its gradient and both moments?",
     )
 )
 def training_gigabytes(yours: Yours) -> str:
@@ -122,9 +126,12 @@ def training_gigabytes(yours: Yours) -> str:
             "10 bytes for each that trains, but its weight, gradient and moments take 12": weights
             + 10 * trained,
             "the frozen numbers take frozen_bits each, not 16": 2 * frozen + 12 * trained,
+            "a number that trains takes 2 bytes for itself, whatever frozen_bits is": weights
+            + (bits / 8 + 10) * trained,
         }
         in_gb = {why: value / 1e9 for why, value in mistakes.items()}
         in_gb["that is bytes; a GB is 10^9 of them"] = weights + 12 * trained
+        in_gb["a GB is 10^9 bytes; 2^30 bytes are a GiB"] = (weights + 12 * trained) / 2**30
         got = yours(frozen, trained, bits)
         compare(f"GB for {yours.inputs}", got, (weights + 12 * trained) / 1e9, in_gb)
     return "A trained number costs 12 bytes; a frozen one 2, or half a byte in 4 bits."
@@ -133,8 +140,8 @@ def training_gigabytes(yours: Yours) -> str:
 @exercise(
     hints=(
         "What is left after the reserve and the frozen weights? Each rank takes 12 bytes a number.",
-        "`left = (gpu - reserve) * 1e9 - frozen * frozen_bits / 8`, and then "
-        "`left // (12 * per_rank)`, or 0 if nothing is left.",
+        "`(gpu - reserve) * 1e9` bytes are for the model. Take the frozen weights off; how often "
+        "does one rank fit into what is left, and what if that is negative?",
     )
 )
 def rank_for_gpu(yours: Yours) -> str:

@@ -84,6 +84,7 @@ MUTANTS: dict[str, list[Mutant]] = {
         (lambda x, W, A, B, alpha, r: x @ W + x @ A @ B, "must be multiplied by s"),
         (lambda x, W, A, B, alpha, r: x @ W + alpha * (x @ A) @ B, "alpha / r, not alpha"),
         (lambda x, W, A, B, alpha, r: x @ W + r / alpha * (x @ A) @ B, "with r / alpha"),
+        (lambda x, W, A, B, alpha, r: x @ W + alpha / r**0.5 * (x @ A) @ B, "as in rsLoRA"),
         (lambda x, W, A, B, alpha, r: alpha / r * x @ (W + A @ B), "and not to W"),
         (
             lambda x, W, A, B, alpha, r: x @ W + (alpha / r * x @ A) @ (alpha / r * B),

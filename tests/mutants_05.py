@@ -27,6 +27,7 @@ MUTANTS: dict[str, list[Mutant]] = {
         (lambda d_in, d_out, r: r * d_out, "B alone"),
         (lambda d_in, d_out, r: 2 * r * d_in, "B has d_out columns"),
         (lambda d_in, d_out, r: (d_in * r) * (r * d_out), "do not multiply"),
+        (lambda d_in, d_out, r: r * d_in * d_out, "that is r times W"),
         (lambda d_in, d_out, r: d_in + d_out, "that is for r = 1"),
         (lambda d_in, d_out, r: r * (d_in + d_out) + 1, "is 1,281; expected 1,280."),
         (lambda d_in, d_out, r: (d_in * r, r * d_out), "an array of shape (2,); expected a number"),
@@ -65,6 +66,7 @@ MUTANTS: dict[str, list[Mutant]] = {
     ],
     "training_gigabytes": [
         (lambda frozen, trained, bits: _gb(frozen, trained, bits) * 1e9, "that is bytes"),
+        (lambda frozen, trained, bits: _gb(frozen, trained, bits) * 1e9 / 2**30, "are a GiB"),
         (lambda frozen, trained, bits: _gb(0, trained, bits), "must be in memory too"),
         (
             lambda frozen, trained, bits: _gb(frozen, trained, bits) + 10 * frozen / 1e9,
@@ -75,6 +77,10 @@ MUTANTS: dict[str, list[Mutant]] = {
         (lambda frozen, trained, bits: _gb(frozen, trained, bits, 10), "take 12"),
         (lambda frozen, trained, bits: _gb(frozen, trained, 8 * bits), "a byte has 8"),
         (lambda frozen, trained, bits: _gb(frozen, trained, 16), "take frozen_bits each, not 16"),
+        (
+            lambda frozen, trained, bits: _gb(frozen, trained, bits, bits / 8 + 10),
+            "2 bytes for itself, whatever",
+        ),
     ],
     "rank_for_gpu": [
         (lambda *a: _rank(*a), "nothing is left for an adapter"),

@@ -8,7 +8,7 @@
 # - say in a few sentences what LoRA is, and show that each of them is true of a running model;
 # - fine-tune a language model in a few lines, with LoRA and without, and compare the two;
 # - say what trains, what stays frozen, and what has to be stored;
-# - merge an adapter into a model, take it off again, and swap it for another;
+# - merge an adapter, which is what LoRA adds, into a model, take it off again, and swap it;
 # - refute the three wrong answers that exams offer, and say what LoRA does *not* do.
 #
 # **Time to run:** 40 seconds; ten minutes to read, without the exercises. **Before this:** you know
@@ -39,8 +39,9 @@ from minilora.compare import step_memory
 # > ΔW is merged into W, or applied beside it and swapped **(6)**. So a model learns a new task on a
 # > small budget, and what it could do before is not lost **(7)**.
 #
-# That is the right answer. Below, each of its seven claims is tried on a real, if small, language
-# model, and then the wrong answers are.
+# That is the right answer. (*Projections* are the layers that multiply by a matrix, and *inference*
+# is the use of a model that has been trained.) Below, each of its seven claims is tried on a real,
+# if small, language model, and then the wrong answers are.
 #
 # ## A picture
 
@@ -92,8 +93,8 @@ with plots.style():
 
 # %% [markdown]
 # A layer turns a row x of d_in numbers into a row y of d_out numbers. Full fine-tuning changes its
-# matrix W. LoRA leaves W alone and puts a narrow detour beside it. Blue is what full fine-tuning
-# trains and orange what LoRA trains, in every figure of these lessons.
+# matrix W. LoRA leaves W alone and puts a narrow detour beside it. Blue is full fine-tuning and
+# orange is LoRA, in every figure of these lessons that compares the two.
 #
 # ## The formula
 #
@@ -107,9 +108,11 @@ with plots.style():
 # | r | | the rank, which you choose: 4, 8, 16, … |
 # | α | | alpha, which you choose too: how much the detour counts |
 #
-# The *rank* of a matrix is the number of rows from which all its rows can be mixed, that is, built
-# as weighted sums. Every row of A B is a mix of the r rows of B, so the rank of ΔW is at most r.
-# Hence "low-rank".
+# A and B together are called an *adapter*.
+#
+# The *rank* of a matrix is the smallest number of rows from which all its rows can be mixed, that
+# is, built as weighted sums. Every row of A B is a mix of the r rows of B, so the rank of ΔW is at
+# most r. Hence "low-rank".
 #
 # Nobody has to form A B in order to use it: (x A) B is the same, and works with two thin matrices.
 # (Hu et al. 2021, section 4.1. The paper multiplies columns, so its A and B are the transposes of
@@ -138,8 +141,9 @@ check.lora_forward(lora_forward)
 # %% [markdown]
 # ## A model to tune
 #
-# `docs-tiny` is a transformer with two blocks. It has read the English documentation that comes
-# with Python, and writes text one character at a time. Its new task: Python code.
+# `docs-tiny` is a transformer of two *blocks*, which are groups of layers, built alike. It has read
+# the English documentation that comes with Python, and writes text one character at a time. Its new
+# task: Python code.
 #
 # How well a model knows a text is measured by its *loss*: the mean of -log p, where p is the
 # probability that it gave to the character that really came next. Lower is better. The unit is
@@ -167,7 +171,7 @@ print(f'\nWhat it writes after "def ":\n{write(base)}')
 
 # %% [markdown]
 # It continues the first word of a Python function with something like English. Nothing else is to
-# be expected: it has seen no code.
+# be expected: it has seen hardly any code.
 #
 # ## Add LoRA: claims 3 and 4
 #
@@ -214,9 +218,11 @@ assert all(".lora_A." in name or ".lora_B." in name for name in has_gradient)
 #
 # ## Train, both ways
 #
-# Now both methods start from the same model and see the same batches, 300 of 12 texts of 64
+# Now both methods start from the same model and see the same 300 batches, each of 12 texts of 64
 # characters. Full fine-tuning takes 0.001 as its learning rate, the size of a step, and LoRA 0.01:
-# it likes larger ones (`minilora study learning_rate_sweep` shows how much larger).
+# it usually needs a larger one (`minilora study learning_rate_sweep` shows how much larger).
+#
+# A *seed* fixes the random choices: where A starts and which batches come.
 
 # %%
 SEED = 3  # the results that come with minilora are of seeds 0, 1 and 2, so this is a fourth run
@@ -262,6 +268,11 @@ means = {method: mean(of_three(method, "new_after")) for method in live}
 share = (base_code - live["lora"][0]) / (base_code - live["full"][0])
 share_of_three = (shipped["base"]["new"] - means["lora"]) / (shipped["base"]["new"] - means["full"])
 print(f"\nLoRA's part of full's improvement: {share:.0%}; of three seeds: {share_of_three:.0%}")
+
+# %% [markdown]
+# How did they get there? The curves below are on a second text that was not trained on, the
+# *validation* text, which happens to be harder: compare the curves with each other, not with the
+# table.
 
 # %%
 with plots.style():
@@ -348,8 +359,8 @@ print(f"\nranks of LoRA's change in all {len(ranks)} matrices: {sorted({int(r) f
 # what is of low rank: the *change*. LoRA does not break W itself into thin matrices, though one
 # often reads that it "decomposes the weights".
 #
-# Full fine-tuning's change has every rank there is. So LoRA does not find what full fine-tuning
-# finds, written shorter. It finds another change, which does nearly the same (lesson 07).
+# In this matrix full fine-tuning's change has the highest rank possible, 128. So the two changes
+# cannot be the same, though they do nearly the same; lesson 07 compares them.
 #
 # ## What it saves, and what it does not
 #
@@ -392,18 +403,19 @@ with plots.style():
 # notebook has no seconds of its own. The table and the figure say the same.
 #
 # What belongs to *trained numbers* nearly disappears: their gradients, the optimizer's memory, the
-# file to keep of each task. What belongs to *computing with the model* does not. LoRA still sends
-# every batch through all of W, and keeps what each layer gave, the *activations*, for the way back.
-# So time and memory of a step fall by little more than a fifth here. In a larger model, trained
-# with fewer texts at a time, weights and optimizer are a larger part of the memory, and more of it
-# is saved (lesson 05).
+# file to keep of each task (LoRA's also holds names and some zeros, so its share is a little larger
+# than that of the numbers; lesson 05). What belongs to *computing with the model* does not. LoRA
+# still sends every batch through all of W, and keeps what each layer gave, the *activations*, for
+# the way back. So time and memory of a step fall by little more than a fifth here. In a larger
+# model, trained with fewer texts at a time, weights and optimizer are a larger part of the memory,
+# and more of it is saved (lesson 05).
 #
 # ## Where to put it: claim 5
 #
 # A block of a transformer has matrices of two kinds. Those of *attention* (q, k, v, o) let
 # characters look at each other; those of the *feed-forward* layers (up, down) work on each
 # character alone. LoRA can go to any of them. Here are three places with about the same number of
-# trained numbers, 100 steps each.
+# trained numbers, 100 steps each (the third has a tenth fewer).
 
 # %%
 places = {
@@ -427,8 +439,8 @@ for place, place_config in places.items():
 #
 # ## Merge, take off, swap: claims 6 and 7
 #
-# *Merging* adds ΔW to W. Then the detour is not needed, and the model costs what the base model
-# costs. *Unmerging* puts W back.
+# *Merging* adds ΔW to W. Then the detour is not needed, and the model does the same computation as
+# the base model. *Unmerging* puts W back.
 
 # %%
 beside = lora_model(ids).data
@@ -500,8 +512,9 @@ print(f"{'LoRA, detached':<24} {detached:>9.3f} {mean(of_three('lora', 'old_deta
 # %% [markdown]
 # It does not, here: while the adapter is attached, the model has forgotten as much as under full
 # fine-tuning, or nearly. You will read that LoRA forgets less. With these learning rates it does
-# not hold for this model. What LoRA does guarantee is another thing: nothing is overwritten, so
-# nothing is lost for good.
+# not hold for this model. (A smaller rate would make full fine-tuning forget less too; this table
+# has one rate for each method.) What LoRA does guarantee is another thing: nothing is overwritten,
+# so nothing is lost for good, as long as W, or the base model's file, is kept.
 #
 # ## Three wrong answers, measured
 #
@@ -534,10 +547,12 @@ for what, value in costs["full"].items():
 # 2. Those are other techniques. Distillation and pruning make a model smaller, quantization makes
 #    its numbers shorter, and LoRA does none of this: it is a way to *fine-tune*. It can be combined
 #    with them, as in QLoRA, whose frozen W has 4 bits a number.
-# 3. It is efficient in what has to be trained, kept and stored. It is less so in time.
+# 3. It is efficient in what has to be trained and stored, and much less so in the memory and the
+#    time of a step.
 #
-# Two more to be wary of: "inference is faster" (merged it costs the same, beside W a little more)
-# and "it is always as good as full fine-tuning" (here it is not quite).
+# Two more to be wary of: "inference is faster" (merged it does the same computation as the base;
+# beside W there are two more products) and "it is always as good as full fine-tuning" (here it is
+# not quite).
 #
 # ## Exercises
 
@@ -644,10 +659,10 @@ for letter in "AB":
 # ### Exercise 0.6, a small project: LoRA by hand
 #
 # *Difficulty 4 of 5, 20 minutes.* Train A and B without any library. In each step compute
-# y = x (W + s A B), then G = (y - target) / n, where n is the number of rows of x (this is the
-# gradient of half the mean squared error), then both gradients, from the A and B that this step
-# began with. Then take lr times its gradient off each. Change none of the arrays you are given; you
-# may call your `lora_gradients`.
+# y = x (W + s A B), then G = (y - target) / n, where n is the number of rows of x. (This is the
+# gradient of half the squared error, summed over a row and averaged over the rows.) Then compute
+# both gradients, from the A and B that this step began with, and take lr times its gradient off
+# each. Change none of the arrays you are given; you may call your `lora_gradients`.
 
 
 # %%

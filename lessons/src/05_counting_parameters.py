@@ -21,6 +21,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import FuncFormatter
+from safetensors.numpy import load_file
 
 import minilora as ml
 from minilora import check, counting, plots
@@ -28,10 +29,11 @@ from minilora import check, counting, plots
 # %% [markdown]
 # ## A picture
 #
-# A transformer is mostly matrices. Its layer with the weights W, which has d_in rows and d_out
-# columns, turns a row x of d_in numbers into d_out numbers. Full fine-tuning changes every number
-# of W. LoRA learns two thin matrices, A and B, instead. Here are all three, drawn to scale: an area
-# is a count.
+# A transformer is mostly matrices. A layer has a matrix of weights W with d_in rows and d_out
+# columns, and turns a row x of d_in numbers into d_out numbers. Full fine-tuning changes every
+# number of W. LoRA learns two thin matrices, A and B, instead. Together they are called an
+# *adapter*, and their short side, r, is its *rank*. Here are all three, drawn to scale: an area is
+# a count.
 
 # %%
 d, r = 128, 4  # the side of a square W of our small model, and the rank
@@ -52,8 +54,8 @@ with plots.style():
     plt.show()
 
 # %% [markdown]
-# Blue is what full fine-tuning trains, orange is what LoRA trains; so it is in every figure of
-# these lessons.
+# Blue is full fine-tuning and orange is LoRA, in every figure of these lessons that compares the
+# two.
 #
 # ## The formula
 #
@@ -61,16 +63,17 @@ with plots.style():
 #
 # $$y = x (W + s A B), \quad s = \alpha / r,$$
 #
-# where A has $d_{in}$ rows and r columns, and B has r rows and $d_{out}$ columns. W is frozen, and
-# s is a constant that you choose. So what trains is A and B, that is
+# where A has $d_{in}$ rows and r columns, and B has r rows and $d_{out}$ columns. You choose the
+# rank r and the number α (alpha), which sets how much the adapter counts. W is frozen, and s is a
+# constant. So what trains is A and B, that is
 #
 # $$d_{in} r + r d_{out} = r (d_{in} + d_{out})$$
 #
 # numbers instead of the $d_{in} d_{out}$ numbers of W.
 #
-# One has the sum of the sides, the other their product. That is the whole trick, and the larger the
-# matrix, the more it saves. (Hu et al. 2021, section 4.1. The paper multiplies columns, so its A
-# and B are the transposes of ours; the counts are the same.)
+# LoRA's count grows with the sum of the sides, W's with their product; so the larger the matrix,
+# the smaller the share. (Hu et al. 2021, section 4.1. The paper multiplies columns, so its A and B
+# are the transposes of ours; the counts are the same.)
 
 # %% [markdown]
 # ### Exercise 5.1: one matrix
@@ -94,7 +97,9 @@ check.count_lora(count_lora)
 # ## Measured on a model
 #
 # A formula can be checked. `docs-tiny` is a real, if small, model of English text with two blocks.
-# Each block has six matrices; these are their sizes, and what rank 4 costs for each.
+# Each block, a group of layers, has six matrices: q, k, v and o belong to *attention*, where
+# characters look at each other, up and down to the *feed-forward layer*, which works on each
+# character alone. These are their sizes, and what rank 4 costs for each.
 
 # %%
 config = counting.ARCHITECTURES["docs-tiny"]
@@ -195,15 +200,16 @@ with plots.style():
     ax.grid(False)
     ax.xaxis.grid(True)
     ax.set_xlabel("numbers that train (logarithmic: each grid line is 100 times the one before)")
-    ax.set_title("The larger the model, the smaller LoRA's share")
+    ax.set_title("Larger models: mostly a smaller share")
     ax.legend(loc="lower left")
     plt.show()
 
 # %% [markdown]
-# **What to see.** From top to bottom the distance between square and circle grows: with the width d
-# of a model its matrices grow like d², and their adapters like d. The exception is Llama-3-8B, with
-# more numbers than Llama-2-7B and a smaller adapter: its v_proj is narrower, because several heads
-# share one set of values.
+# **What to see.** From top to bottom the distance between square and circle grows, as the matrices
+# of a model of width d grow like d² and their adapters like d. There is one break: Llama-3-8B is
+# ahead of the larger Llama-2-13B. Attention works in several *heads*, each with its own part of the
+# columns of q, k and v. In Llama-3-8B, as in Llama-2-70B, several heads share one set of keys and
+# values (k and v), so v_proj is narrow and its adapter small.
 #
 # **What it does not show.** How well the adapter learns: a count says nothing about that (the rank
 # is the subject of lesson 06). Nor does it show memory or time: LoRA still computes with every
@@ -212,8 +218,9 @@ with plots.style():
 # %% [markdown]
 # ## The paper's numbers, computed again
 #
-# Hu et al. (2021) fine-tuned GPT-3, which has 96 blocks of width 12,288. What they print of it, and
-# of two smaller models, follows from the sizes of matrices, up to some generous rounding.
+# Hu et al. (2021) fine-tuned GPT-3, which has 96 blocks of width 12,288. Most of what they print of
+# it, and of two smaller models, follows from the sizes of matrices, up to rounding; two numbers do
+# not, and the paper does not say why.
 
 # %%
 print(f"{'':<34} {'computed':>11} {'printed':>9}")
@@ -222,14 +229,14 @@ for claim in counting.HU_2021:
     print(f"{claim.name:<34} {claim.rounded:>11} {claim.printed:>9} {claim.unit}{note}")
 
 # %% [markdown]
-# So "10,000 times fewer trainable parameters", the paper's most quoted number, is rounded up, and
-# holds for q and v at rank 4. At rank 8 it would be half as much, and for a small model far less:
-# it is a property not of LoRA as such, but of LoRA on a very wide model.
+# So "10,000 times fewer trainable parameters", an often quoted number, is rounded up, and holds for
+# q and v at rank 4. At rank 8 it would be half as much, and for a small model far less: it is a
+# property not of LoRA as such, but of LoRA on a very wide model.
 #
 # ## What it saves: files
 #
-# For each task, full fine-tuning leaves a whole model behind, LoRA an adapter. We write both files
-# and look at their sizes.
+# For each task, full fine-tuning leaves a whole model behind, LoRA an adapter. We write both files,
+# look at their sizes, and count what else the adapter's holds.
 
 # %%
 model = ml.load_model("docs-tiny")
@@ -244,11 +251,23 @@ with tempfile.TemporaryDirectory() as folder:
             f"{name.rpartition('/')[2]}.safetensors: {size:>9,} bytes, "
             f"of these {4 * numbers:>9,} for {numbers:,} numbers of 4 bytes"
         )
+    arrays = load_file(Path(folder, "adapter", "adapter_model.safetensors"))
+
+zeros = sum(array.size for array in arrays.values()) - trains_after
+print(f"\nthe adapter's file, {len(arrays)} arrays; those of q, k and v in the first block:")
+for name, array in arrays.items():
+    if ".h.0.attn.c_attn." in name:
+        print(f"  {name.partition('.h.')[2]:<26} {array.shape!s:>10}")
+print(
+    f"zeros that fill up B: {zeros:,} numbers, {4 * zeros:,} bytes; "
+    f"names: {size - 4 * (trains_after + zeros):,} bytes"
+)
 
 # %% [markdown]
-# The model's file is its numbers and little else. The adapter's has more than its numbers: names of
-# many small arrays, and zeros. As in the files of GPT-2, the matrices q, k and v are one there, and
-# an adapter of three parts fills only three blocks of it.
+# The model's file is its numbers and little else. The adapter's has more. Our file stores q, k and
+# v as one matrix, as GPT-2's does. Three adapters of rank 4 become one of rank 12, whose B is
+# two-thirds zeros: q's part of A must reach q's columns alone, and so with k and v. That is 24,576
+# of the extra bytes; the rest is names. (The file holds transposes, as the paper's A and B are.)
 #
 # ## What it saves: memory
 #
@@ -262,25 +281,47 @@ with tempfile.TemporaryDirectory() as folder:
 # | AdamW's two moments, in 32 bits | 8 bytes | |
 # | together | 12 bytes | 2 bytes |
 #
+# (Many set-ups also keep a 32-bit copy of each weight that trains: 4 more bytes. ZeRO, listed at
+# the end, counts it; we do not.)
+#
 # QLoRA (Dettmers et al. 2023) goes one step further and keeps the frozen matrices in about 4 bits a
 # number. The memory ladder of a Llama-2-7B, in GB (1 GB is 10⁹ bytes):
 
 # %%
-ladder = counting.memory_ladder(counting.ARCHITECTURES["llama-2-7b"], 8, ["q_proj", "v_proj"])
+llama_config = counting.ARCHITECTURES["llama-2-7b"]
+ladder = counting.memory_ladder(llama_config, 8, ["q_proj", "v_proj"])
 print(f"{'':<6} {'weights':>8} {'gradients':>10} {'optimizer':>10} {'total':>8}")
 for method, parts in ladder.items():
     weights, gradients, optimizer, total = (part / 1e9 for part in parts.values())
     print(f"{method:<6} {weights:>8.2f} {gradients:>10.2f} {optimizer:>10.2f} {total:>8.2f}")
 
 llama = next(row for row in rows if row["model"] == "llama-2-7b")
-print(f"\nLoRA trains {llama['total'] / llama['trainable']:,.0f} times fewer numbers, in ", end="")
-print(f"{ladder['full']['total'] / ladder['lora']['total']:.1f} times less memory.")
+fewer, saved = (
+    llama["total"] / llama["trainable"],
+    ladder["full"]["total"] / ladder["lora"]["total"],
+)
+print(f"\nLoRA trains 1/{fewer:,.0f} of the numbers, in 1/{saved:.0f} of the memory, ", end="")
+print("without activations.")
+
+in_block = sum(a * b for a, b in counting.matrix_shapes(llama_config).values())
+in_blocks = llama_config.n_layer * in_block
+rest = llama["total"] - in_blocks
+print(f"\nall {llama['total'] / 1e9:.2f} billion numbers in 4 bits: {llama['total'] / 2e9:.2f} GB")
+print(f"as in QLoRA: {in_blocks / 1e9:.2f} billion in {counting.NF4_BITS:.2f} bits, ", end="")
+print(
+    f"{in_blocks * counting.NF4_BITS / 8e9:.2f} GB, and {rest / 1e9:.2f} billion in 16 bits, ",
+    end="",
+)
+print(f"{2 * rest / 1e9:.2f} GB")
 
 # %% [markdown]
 # The saving in memory is real, and it is not the saving in parameters: the frozen weights remain.
+# In QLoRA they are 3.87 GB, which is more than 4 bits for each of 6.74 billion numbers, 3.37 GB,
+# because embeddings, head and norms stay in 16 bits, and each block of 64 numbers stores a scale.
+#
 # And the table leaves something out. While a batch is computed, the results of each layer, the
-# *activations*, are kept for the backward pass. They grow with the batch, LoRA needs most of them
-# too, and they are often the largest part.
+# *activations*, are kept for the backward pass. They grow with the batch, and LoRA needs most of
+# them too. They can be the largest part; in lesson 00 a step's memory fell only to 79 per cent.
 #
 # ## Where LoRA does not save
 #
@@ -394,9 +435,9 @@ def training_gigabytes(frozen: float, trained: float, frozen_bits: float = 16) -
 check.training_gigabytes(training_gigabytes)
 
 # %% [markdown]
-# ### Exercise 5.6, a small project: an adapter for a GPU of 16 GB
+# ### Exercise 5.6: an adapter for a GPU of 16 GB
 #
-# *Difficulty 4 of 5, 20 minutes.* You have a GPU with `gpu` GB of memory, and set `reserve` GB
+# *Difficulty 3 of 5, 10 minutes.* You have a GPU with `gpu` GB of memory, and set `reserve` GB
 # of it aside for activations. The model's `frozen` numbers take `frozen_bits` bits each, and every
 # rank adds `per_rank` numbers that train, at 12 bytes each (as above). Find the largest rank that
 # fits; if there is none, the answer is 0.
@@ -417,24 +458,27 @@ def rank_for_gpu(
 check.rank_for_gpu(rank_for_gpu)
 
 # %% [markdown]
-# Now use it: a Llama-2-7B with adapters on all its matrices, on 16 GB with 4 of them in reserve,
-# once with the frozen weights in 16 bits and once in 4, nearly as in QLoRA.
+# Now use it: a Llama-2-7B with adapters on all its matrices, on 16 GB with 4 of them in reserve, so
+# that 12 are left. The frozen weights are once in 16 bits and once in 4, nearly as in QLoRA. (Until
+# you solve the exercise, the last column shows None.)
 
 # %%
-llama_config = counting.ARCHITECTURES["llama-2-7b"]
 frozen = counting.total_parameters(llama_config)
 per_rank = counting.lora_parameters(llama_config, 1, "all-linear")
-print("frozen in   frozen GB   GB at r = 8   GB at r = 64   your largest rank")
+print("frozen in   frozen GB   GB at r = 8   at r = 64   at r = 256   your largest rank")
 for bits in (16, 4):
-    at_8, at_64 = (counting.training_bytes(frozen, r * per_rank, bits)["total"] for r in (8, 64))
+    at_8, at_64, at_256 = (
+        counting.training_bytes(frozen, r * per_rank, bits)["total"] / 1e9 for r in (8, 64, 256)
+    )
     print(
-        f"{bits:>4} bits {frozen * bits / 8e9:>13.2f} {at_8 / 1e9:>13.2f} {at_64 / 1e9:>14.2f} "
+        f"{bits:>4} bits {frozen * bits / 8e9:>13.2f} {at_8:>13.2f} {at_64:>11.2f} {at_256:>12.2f} "
         f"{rank_for_gpu(frozen, per_rank, 16, 4, bits)!s:>19}"
     )
 
 # %% [markdown]
-# What decides is whether the frozen weights fit. Once they do, so do ranks far above the usual
-# ones: choose the rank for what is to be learned.
+# What decides is whether the frozen weights fit. In 16 bits they alone need more than 12 GB, and no
+# rank fits. In 4 bits even rank 256 does, which is far above the usual ones: choose the rank for
+# what is to be learned.
 #
 # ## The exam cards this prepares
 #
