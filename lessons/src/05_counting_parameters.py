@@ -296,10 +296,8 @@ for method, parts in ladder.items():
     print(f"{method:<6} {weights:>8.2f} {gradients:>10.2f} {optimizer:>10.2f} {total:>8.2f}")
 
 llama = next(row for row in rows if row["model"] == "llama-2-7b")
-fewer, saved = (
-    llama["total"] / llama["trainable"],
-    ladder["full"]["total"] / ladder["lora"]["total"],
-)
+fewer = llama["total"] / llama["trainable"]
+saved = ladder["full"]["total"] / ladder["lora"]["total"]
 print(f"\nLoRA trains 1/{fewer:,.0f} of the numbers, in 1/{saved:.0f} of the memory, ", end="")
 print("without activations.")
 
@@ -307,12 +305,10 @@ in_block = sum(a * b for a, b in counting.matrix_shapes(llama_config).values())
 in_blocks = llama_config.n_layer * in_block
 rest = llama["total"] - in_blocks
 print(f"\nall {llama['total'] / 1e9:.2f} billion numbers in 4 bits: {llama['total'] / 2e9:.2f} GB")
-print(f"as in QLoRA: {in_blocks / 1e9:.2f} billion in {counting.NF4_BITS:.2f} bits, ", end="")
-print(
-    f"{in_blocks * counting.NF4_BITS / 8e9:.2f} GB, and {rest / 1e9:.2f} billion in 16 bits, ",
-    end="",
-)
-print(f"{2 * rest / 1e9:.2f} GB")
+in_nf4, in_16_bits = in_blocks * counting.NF4_BITS / 8e9, 2 * rest / 1e9
+print(f"blocks: {in_blocks / 1e9:.2f} billion in {counting.NF4_BITS:.2f} bits: {in_nf4:.2f} GB")
+print(f"the rest: {rest / 1e9:.2f} billion in 16 bits: {in_16_bits:.2f} GB; ", end="")
+print(f"with the blocks {in_nf4 + in_16_bits:.2f} GB")
 
 # %% [markdown]
 # The saving in memory is real, and it is not the saving in parameters: the frozen weights remain.
