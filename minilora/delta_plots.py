@@ -38,8 +38,8 @@ from minilora.sweep import Rows
 @style()
 def spectrum_figure(rows: Rows) -> Figure:
     tasks = distinct(rows, "task")
-    title = "Singular values of ΔW, mean over the matrices and seeds"
-    figure, panels = figure_of(title, [], len(tasks), range(2))
+    title = "Singular values of ΔW, mean over the matrices"
+    figure, panels = figure_of(title, rows, len(tasks), range(2))
     for i, task in enumerate(tasks):
         same = select(rows, task=task)
         plot_spectrum(same, panels[2 * i])
@@ -48,12 +48,17 @@ def spectrum_figure(rows: Rows) -> Figure:
 
 
 def plot_spectrum(rows: Rows, ax: Axes) -> Axes:
-    """The singular values of one task's ΔW, each divided by the largest of its matrix. Rows leave
-    out those that are zero but for rounding."""
+    """The singular values of one task's ΔW, each divided by the largest of its matrix, mean over
+    the matrices, and the range of that over seeds. Rows leave out those that are zero but for
+    rounding."""
     most = max(len(row["singular_values"]) for row in rows)
     for same, look in by_method(rows):
-        relative = [[s / row["singular_values"][0] for s in row["singular_values"]] for row in same]
-        means = [mean(values) for values in zip_longest(*relative, fillvalue=0.0)]
+        means = _mean_spectrum(same)
+        of_seeds = [_mean_spectrum(select(same, seed=seed)) for seed in distinct(same, "seed")]
+        ranges = [(min(values), max(values)) for values in zip(*of_seeds, strict=False)]
+        lows, highs = zip(*ranges, strict=True)
+        indices = range(1, len(ranges) + 1)
+        ax.fill_between(indices, lows, highs, color=look["color"], alpha=0.2, lw=0)
         marked = [2**n - 1 for n in range(9) if 2**n <= len(means)]
         ax.plot(range(1, len(means) + 1), means, markevery=marked, **look)
     ax.set_yscale("log")
@@ -62,6 +67,11 @@ def plot_spectrum(rows: Rows, ax: Axes) -> Axes:
     ax.set_ylabel(r"$\sigma_i / \sigma_1$")
     ax.set_title(task_title(rows[0]["task"]), parse_math=False)
     return ax
+
+
+def _mean_spectrum(rows: Rows) -> list[float]:
+    relative = [[s / row["singular_values"][0] for s in row["singular_values"]] for row in rows]
+    return [mean(values) for values in zip_longest(*relative, fillvalue=0.0)]
 
 
 MEASURES = {  # of a row, how it is named in the table, and how many decimals it has there

@@ -218,7 +218,7 @@ def test_figure_is_the_same_bytes_each_time_and_names_its_axes(name, tmp_path):
 def test_number_of_seeds_is_said_once(name):
     figure = STUDY_FIGURES[name](RESULTS)
     said = [t.get_text() for t in texts_of(figure) if "2 seeds" in t.get_text()]
-    assert len(said) == (0 if name in ("spectrum", "parameter-counts") else 1)
+    assert len(said) == (0 if name == "parameter-counts" else 1)
 
 
 def test_one_seed_is_not_called_a_mean():
@@ -439,6 +439,15 @@ def test_spectrum_is_divided_by_the_largest_and_ends_with_the_rank(label, n):
     drawn = line(ax, label)
     np.testing.assert_array_equal(drawn.get_xdata(), range(1, n + 1))
     np.testing.assert_allclose(drawn.get_ydata(), 0.9 ** np.arange(n))
+
+
+def test_spectrums_band_is_the_range_over_seeds():
+    one, two = (pick("spectrum", task="code", r=4, seed=seed) for seed in SEEDS)
+    two = [row | {"singular_values": [1.0, 0.5, 0.25, 0.125]} for row in two]
+    (band,) = plot_spectrum([*one, *two], axes()).collections
+    corners = band.get_paths()[0].vertices
+    at_two = sorted({round(float(y), 9) for x, y in corners if x == 2})
+    assert at_two == [0.5, 0.9]
 
 
 def test_matrix_of_lower_rank_counts_as_zero_beyond_it():
