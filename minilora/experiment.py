@@ -73,8 +73,8 @@ def tune(
     **lora: Any,
 ) -> Tuned:
     """Fine-tune a task's base model. `lora` are changes of the task's LoraConfig; where only the
-    rank is changed, s goes with 1/√r. A training that diverges ends there,
-    and its row says so."""
+    rank is changed, s goes with 1/√r. A training that diverges ends there, and its row says so.
+    Raises ValueError for a base of another alphabet."""
     found = find_task(task, model, characters)
     base = load_model(found.base)
     if base.config.vocab_size != len(ALPHABET):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import mean
 from typing import Any
 
 from minilora.experiment import (
@@ -243,20 +242,3 @@ STUDIES = {
 def shipped_rows(name: str) -> Rows:
     """The rows of a study as they come with the package, three seeds each."""
     return json.loads((RESULTS / f"{name}.json").read_text("utf-8"))["rows"]
-
-
-def best_rates(rows: Rows, task: str, higher_is_better: bool) -> dict[str, float]:
-    """Of learning_rate_sweep: the rate of each method with the best mean over seeds on val, of
-    those at which no run diverged."""
-    sign = -1 if higher_is_better else 1
-    means: dict[str, dict[float, float]] = {}
-    for row in rows:
-        if row["task"] == task:
-            same = [
-                other["val"]
-                for other in rows
-                if all(other[key] == row[key] for key in ("task", "method", "lr"))
-            ]
-            if None not in same:
-                means.setdefault(row["method"], {})[row["lr"]] = sign * mean(same)
-    return {method: min(by_rate, key=by_rate.__getitem__) for method, by_rate in means.items()}

@@ -21,7 +21,7 @@ from minilora.experiment import find_task, teacher_run, tune
 from minilora.lora import lora_layers
 from minilora.methods import METHODS
 from minilora.recipes import TASKS, load_task
-from minilora.study import RATES, STUDIES, best_rates
+from minilora.study import RATES, STUDIES
 from minilora.sweep import sweep
 
 PROSE = "It was the best of times, it was the worst of times, it was the age of wisdom. " * 40
@@ -268,31 +268,6 @@ def test_the_start_of_an_adapter_is_drawn_again(seed):
     t = tune("reverse", "lora", seed, r=3, steps=1)  # B is zero, so that one step leaves A alone
     for path, layer in lora_layers(t.model).items():
         np.testing.assert_array_equal(experiment._start(t, path), layer.lora_A["default"].data)
-
-
-def rate_rows(task, values):
-    return [
-        {"task": task, "method": method, "lr": lr, "seed": seed, "val": val}
-        for method, lr, vals in values
-        for seed, val in enumerate(vals)
-    ]
-
-
-def test_best_rates_are_those_of_the_best_mean_over_seeds():
-    values = [
-        ("full", 1e-3, (1.0, 3.0)),  # 2.0: the best single run is not the best mean
-        ("full", 3e-3, (1.9, 1.9)),
-        ("lora", 1e-3, (5.0, 5.0)),
-        ("lora", 1e-2, (2.0, 4.0)),
-        ("lora", 4e-2, (4.0, 7.0)),
-    ]
-    rows = rate_rows("code", values) + rate_rows("reverse", [("full", 9.0, (-1.0, 99.0))])
-    assert best_rates(rows, "code", higher_is_better=False) == {"full": 3e-3, "lora": 1e-2}
-    assert best_rates(rows, "code", higher_is_better=True) == {"full": 1e-3, "lora": 4e-2}
-    assert best_rates(rows, "reverse", higher_is_better=True) == {"full": 9.0}
-    assert best_rates(rows, "sort", higher_is_better=True) == {}
-    diverged = rate_rows("code", [("full", 1.0, (None, 0.0))])
-    assert best_rates(rows + diverged, "code", higher_is_better=False)["full"] == 3e-3
 
 
 def test_tasks_of_the_recipes_are_found_by_name():

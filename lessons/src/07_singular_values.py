@@ -239,7 +239,7 @@ powers = [1, 2, 4, 8, 16, 32, 64, 128]
 with plots.style():
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.5), layout="constrained")
     marked = [i - 1 for i in powers]
-    for method, marker in (("full", "o"), ("lora", "D")):
+    for method, marker in (("full", "o"), ("lora", "s")):
         S = sigma[method][path]
         S = S[S / S[0] > 1e-5]  # the others are 0 but for rounding, and 0 has no logarithm
         look = {"color": plots.COLORS[method], "marker": marker}
