@@ -40,8 +40,8 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from minilora.check import EXERCISES
-from minilora.files import write_atomically
+from minilora.learn.check import EXERCISES
+from minilora.system.files import write_atomically
 
 LESSONS = Path(__file__).resolve().parent
 KERNEL = {

@@ -5,20 +5,8 @@
 README.md has a reader's path through the files.
 """
 
-from minilora.data import (
-    decode,
-    encode,
-    load_corpus,
-    load_text,
-    load_words,
-    random_windows,
-    to_alphabet,
-)
-from minilora.evaluate import exact_match, text_loss
 from minilora.functional import cross_entropy
-from minilora.generate import generate
-from minilora.gradcheck import gradcheck
-from minilora.hub import load_adapter, load_model, save_adapter, save_model
+from minilora.hub.models import load_adapter, load_model, save_adapter, save_model
 from minilora.lora import (
     LoraLinear,
     active_adapter,
@@ -32,12 +20,24 @@ from minilora.lora import (
     unmerge_adapter,
 )
 from minilora.lora_config import LoraConfig
-from minilora.memory import keep_freed_memory
-from minilora.methods import count_parameters, print_trainable_parameters
+from minilora.methods.registry import count_parameters, print_trainable_parameters
 from minilora.nn import Embedding, LayerNorm, Linear, Module, ModuleList, Parameter, RMSNorm
 from minilora.optim import SGD, AdamW, clip_grad_norm, warmup_cosine
+from minilora.system.memory import keep_freed_memory
 from minilora.tensor import Tensor, grad, no_grad
-from minilora.train import TrainConfig, Training, train
+from minilora.testing import gradcheck
+from minilora.text.corpora import (
+    decode,
+    encode,
+    load_corpus,
+    load_text,
+    load_words,
+    random_windows,
+    to_alphabet,
+)
+from minilora.text.sampling import generate
+from minilora.training.loop import TrainConfig, Training, train
+from minilora.training.quality import exact_match, text_loss
 from minilora.transformer import Transformer, TransformerConfig
 
 __version__ = "0.1.0"

@@ -11,7 +11,7 @@ import pytest
 
 import minilora as ml
 from minilora.cli import main
-from minilora.report import human_bytes, improvement
+from minilora.cli.tables import human_bytes, improvement
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

@@ -24,8 +24,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import minilora as ml
-from minilora import check, plots, study
-from minilora.compare import step_memory
+from minilora.experiments.comparison import step_memory
+from minilora.learn import check
+from minilora.plots import comparisons as plots
+from minilora.studies import study
 
 # %% [markdown]
 # ## The exam card

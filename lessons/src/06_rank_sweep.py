@@ -23,8 +23,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import minilora as ml
-from minilora import analysis, check, experiment, plots, recipes, study, study_plots
-from minilora.panels import rank_color, select
+from minilora.analysis import deltas as analysis
+from minilora.experiments import tasks as recipes
+from minilora.experiments import tuning as experiment
+from minilora.learn import check
+from minilora.plots import comparisons as plots
+from minilora.plots.axes import rank_color, select
+from minilora.studies import study, study_plots
 
 # %% [markdown]
 # ## A picture

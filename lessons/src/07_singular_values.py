@@ -23,9 +23,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import minilora as ml
-from minilora import analysis, check, delta_plots, plots
-from minilora.panels import rank_color
-from minilora.study import shipped_rows
+from minilora.analysis import deltas as analysis
+from minilora.learn import check
+from minilora.plots import comparisons as plots
+from minilora.plots.axes import rank_color
+from minilora.studies import delta_plots
+from minilora.studies.study import shipped_rows
 
 # %% [markdown]
 # ## A picture

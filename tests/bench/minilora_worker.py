@@ -7,7 +7,7 @@ from shapes import ADAMW, SCALE, TARGETS, Shape, base_weights, batch, lora_weigh
 from threadpoolctl import threadpool_limits
 
 import minilora as ml
-from minilora.parallel import loss_and_gradients
+from minilora.training.parallel import loss_and_gradients
 
 
 def make_model(s: Shape, mode: str, r: int) -> ml.Transformer:

@@ -1,0 +1,1 @@
+"""Numbers about weights, sizes and time."""

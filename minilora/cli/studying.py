@@ -1,0 +1,262 @@
+"""The commands that run studies, draw their figures and hand out the lessons.
+
+`study` repeats one of study.py; `sweep` and `spectrum` ask the same questions of a text and a model
+of the user's; `figures` draws every figure again from the results that are shipped.
+Imports the floors below and commands.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+import minilora
+from minilora.analysis.deltas import delta_weights, weight_matrices
+from minilora.cli.training import machine, make_folder, say
+from minilora.experiments.sweeps import Rows, Run, forget_runs, run_files, save_rows, sweep
+from minilora.experiments.tuning import describe_delta, find_task, quality_run, spectrum_run
+from minilora.hub.models import load_adapter, load_model
+from minilora.lora import lora_layers
+from minilora.lora_config import find_targets
+from minilora.plots.comparisons import compare_figure, save_figure
+from minilora.studies.delta_plots import spectrum_figure
+from minilora.studies.study import RESULTS, STUDIES, shipped_rows
+from minilora.studies.study_plots import rank_sweep_figure, study_figures
+
+_PACKAGE = Path(minilora.__file__).parent
+_HOMES = (_PACKAGE / "lessons", _PACKAGE.parent / "lessons")  # in an installed package, in a clone
+LESSONS = next((folder for folder in _HOMES if folder.is_dir()), None)
+
+
+def run_study(args: argparse.Namespace) -> None:
+    names = list(STUDIES) if args.name == "all" else [args.name]
+    make_folder(args.out)
+    results, files = {}, []
+    for name in names:
+        study, runs = STUDIES[name], args.out / f"{name}-runs"
+        say(f"{name}: {study.question}")
+        settings = study.settings(range(args.seeds))
+        rows = sweep(study.run, settings, runs, name=name, **_workers(args))
+        about = {
+            "study": name,
+            "question": study.question,
+            "command": args.command_line,
+            "version": minilora.__version__,
+            "machine": machine(),
+            "seeds": args.seeds,
+        }
+        save_rows(about | {"rows": rows}, args.out / f"{name}.json")
+        files.append(run_files(study.run, settings, runs))
+        results[name] = _without_diverged(rows)
+        _print_rows(f"{name}: {study.question}", results[name], study.by, study.shows)
+    drawn = _draw(results, args.out)
+    for one in files:
+        forget_runs(one)
+    print(f"Written to {args.out}: {', '.join([f'{name}.json' for name in names] + drawn)}")
+
+
+def run_figures(args: argparse.Namespace) -> None:
+    make_folder(args.out)
+    drawn = []
+    for entry in json.loads((RESULTS / "compare.json").read_text("utf-8"))["tasks"]:
+        drawn.append(f"compare-{entry['task']}.png")
+        save_figure(compare_figure(entry), args.out / drawn[-1])
+    drawn += _draw({name: shipped_rows(name) for name in STUDIES}, args.out)
+    print(f"Written to {args.out}: {', '.join(drawn)}")
+
+
+def run_sweep(args: argparse.Namespace) -> None:
+    make_folder(args.out)
+    fixed = _own_task(args)
+    settings = [
+        fixed | change | {"seed": seed} for change in _methods(args) for seed in range(args.seeds)
+    ]
+    study = STUDIES["rank_sweep"]
+    with _swept(quality_run, settings, args, "sweep") as rows:
+        _print_rows(study.question, rows, ("task", "method", "r", "scale"), study.shows)
+        save_figure(rank_sweep_figure(rows), args.out / "rank-sweep.png")
+    print(f"Written to {args.out}: sweep.json, rank-sweep.png.")
+
+
+def run_spectrum(args: argparse.Namespace) -> None:
+    make_folder(args.out)
+    if args.adapter or args.tuned:
+        rows = _given_spectrum(args)
+        save_rows(rows, args.out / "spectrum.json")
+        _show_spectrum(rows, ("path",), args.out)
+        return
+    fixed = _own_task(args)
+    settings = [
+        fixed | change | {"seed": seed} for change in _methods(args) for seed in range(args.seeds)
+    ]
+    with _swept(spectrum_run, settings, args, "spectrum") as rows:
+        _show_spectrum(rows, ("method", "r"), args.out)
+
+
+def _show_spectrum(rows: Rows, by: tuple[str, ...], out: Path) -> None:
+    _print_rows("The singular values of ΔW", rows, by, STUDIES["spectrum"].shows)
+    save_figure(spectrum_figure(rows), out / "spectrum.png")
+    print(f"Written to {out}: spectrum.json, spectrum.png.")
+
+
+def run_lessons(args: argparse.Namespace) -> int:
+    if LESSONS is None:
+        raise ValueError("the lessons are not installed with this copy of minilora; clone it")
+    notebooks = sorted(LESSONS.glob("[0-9]*.ipynb"))
+    if not (args.copy or args.open):
+        table = Table("notebook", "question")
+        for path in notebooks:
+            table.add_row(path.name, _question(path))
+        Console(markup=False).print(table)
+        print("Work on a copy of them: minilora lessons --copy FOLDER --open")
+        return 0
+    folder = args.copy or Path("minilora-lessons")
+    make_folder(folder, "--copy")
+    for path in notebooks:
+        if (folder / path.name).exists():
+            say(f"{folder / path.name} is there already and stays as it is")
+        else:
+            shutil.copyfile(path, folder / path.name)
+    print(f"The lessons are in {folder}: {', '.join(path.name for path in notebooks)}")
+    if not args.open:
+        return 0
+    if find_spec("jupyterlab") is None:
+        raise ValueError('opening them needs Jupyter: pip install "minilora[lessons]"')
+    return subprocess.run([sys.executable, "-m", "jupyterlab", str(folder)], check=False).returncode
+
+
+def _question(notebook: Path) -> str:
+    """What a notebook's first cell says after "The question."."""
+    title = "".join(json.loads(notebook.read_text("utf-8"))["cells"][0]["source"])
+    found = re.search(r"\*\*The question\.\*\* (.+?)\n\n", title, re.DOTALL)
+    return " ".join(found[1].split()) if found else ""
+
+
+def _draw(results: dict[str, Rows], out: Path) -> list[str]:
+    """Every figure for which the results are there, by file name; the shipped ones stand in for
+    studies that a figure needs beside."""
+    names = []
+    shipped = {name: shipped_rows(name) for name in STUDIES if (RESULTS / f"{name}.json").exists()}
+    for name, figure in study_figures(shipped | results, only=results):
+        save_figure(figure, out / f"{name}.png")
+        names.append(f"{name}.png")
+    return names
+
+
+def _workers(args: argparse.Namespace) -> dict[str, Any]:
+    if (args.backend == "dask") != (args.scheduler is not None):
+        raise ValueError("--backend dask and --scheduler ADDRESS go together: give both or neither")
+    jobs = args.jobs
+    if jobs is None and args.scheduler is None and find_spec("joblib") is None:
+        say('one run at a time; for several: pip install "minilora[sweep]"')
+        jobs = 1
+    return {"jobs": jobs, "scheduler": args.scheduler}
+
+
+def _own_task(args: argparse.Namespace) -> dict[str, Any]:
+    """What all runs have in common. Raises ValueError for a rank that the model cannot have."""
+    fixed: dict[str, Any] = {"task": args.task if args.text is None else str(args.text.resolve())}
+    options = {"steps": args.steps, "model": args.model}
+    fixed |= {key: value for key, value in options.items() if value is not None}
+    task = find_task(fixed["task"], args.model)
+    base = load_model(task.base)
+    for r in args.ranks:
+        find_targets(base, replace(task.lora, r=r))
+    return fixed
+
+
+def _methods(args: argparse.Namespace) -> list[dict[str, Any]]:
+    return [{"method": "full"}, *({"method": "lora", "r": r} for r in args.ranks)]
+
+
+@contextmanager
+def _swept(
+    run: Run, settings: list[dict[str, Any]], args: argparse.Namespace, name: str
+) -> Iterator[Rows]:
+    """The rows of a sweep, written to NAME.json, without runs that diverged. What is kept for going
+    on is removed at the end of the `with` block."""
+    runs, identity = args.out / f"{name}-runs", _identity(args)
+    rows = sweep(run, settings, runs, name=name, identity=identity, **_workers(args))
+    save_rows(rows, args.out / f"{name}.json")
+    yield _without_diverged(rows)
+    forget_runs(run_files(run, settings, runs, identity))
+
+
+def _identity(args: argparse.Namespace) -> str:
+    """Changes with the content of the user's text and model."""
+    files = [args.text] if args.text else []
+    files += sorted(Path(args.model).glob("*.safetensors")) if args.model else []
+    return " ".join(f"{zlib.crc32(file.read_bytes()):08x}" for file in files)
+
+
+def _without_diverged(rows: Rows) -> Rows:
+    kept = [row for row in rows if not row.get("diverged")]
+    for row in rows:
+        if row.get("diverged"):
+            which = f"{row['method']}, r = {row['r']}, rate {row['lr']:g}, seed {row['seed']}"
+            say(f"left out, as it diverged: {row['task']}, {which}")
+    if not kept:
+        raise ValueError("every run diverged, so there is nothing to show; is the model sound?")
+    return kept
+
+
+def _given_spectrum(args: argparse.Namespace) -> Rows:
+    """ΔW of an adapter or of a tuned model that are there already."""
+    base = load_model(args.model or "docs-tiny")
+    if args.adapter:
+        after, name, method = load_model(args.model or "docs-tiny"), args.adapter, "lora"
+        load_adapter(after, args.adapter)
+    else:
+        after, name, method = load_model(args.tuned), args.tuned, "full"
+    W = weight_matrices(base)
+    ranks = [layer.lora_A["default"].shape[1] for layer in lora_layers(after).values()]
+    about = {"task": Path(name).name, "method": method, "r": max(ranks, default=None), "seed": 0}
+    deltas = delta_weights(base, after)
+    rows = [about | describe_delta(path, W[path], D) for path, D in deltas.items() if D.any()]
+    if not rows:
+        raise ValueError(f"ΔW is zero everywhere: {name} changes none of the model's matrices")
+    return rows
+
+
+def _print_rows(title: str, rows: Rows, by: tuple[str, ...], shows: tuple[str, ...]) -> None:
+    """A line for each combination of `by`, with the means of `shows`."""
+    table = Table()
+    for name in by:
+        table.add_column(name, no_wrap=True)
+    for name in shows:
+        table.add_column(name.replace("_", " "), justify="right")
+    for key, same in _grouped(rows, by):
+        values = [[row[name] for row in same if row[name] is not None] for name in shows]
+        cells = (_short(mean(v)) if v else "–" for v in values)
+        table.add_row(*("–" if part is None else str(part) for part in key), *cells)
+    console = Console(markup=False)
+    console.print(title, style="bold")
+    console.print(table)
+    seeds = len({row.get("seed", 0) for row in rows})
+    if seeds > 1:
+        console.print(f"Means of {seeds} seeds; every run is in the JSON file.")
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.4g}"
+
+
+def _grouped(rows: Rows, by: tuple[str, ...]) -> Iterator[tuple[tuple[Any, ...], Rows]]:
+    keys = dict.fromkeys(tuple(row[name] for name in by) for row in rows)
+    for key in keys:
+        yield key, [row for row in rows if tuple(row[name] for name in by) == key]

@@ -1,0 +1,304 @@
+"""The comparison, and the profile of a step, as tables in the terminal; nothing is computed here
+but sums and ratios of the numbers that compare.py and profiler.py return.
+
+Imports compare.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from statistics import mean
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from minilora.experiments.comparison import LABELS
+
+_NAMES = {"base": "base model"} | LABELS
+_STYLES = dict.fromkeys(_NAMES, "") | {"full": "blue", "lora": "yellow", "scratch": "dim"}
+
+
+def human_bytes(n: float) -> str:
+    """1536 -> "1.5 KiB": three digits are enough to compare."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if n < 1000 or unit == "GiB":
+            return f"{n:.0f} {unit}" if unit == "B" or n >= 100 else f"{n:.1f} {unit}"
+        n /= 1024
+    raise AssertionError
+
+
+def _spread(runs: list[dict[str, Any]], key: str, form: Callable[[float], str]) -> str:
+    """The mean over seeds, and the lowest and highest where they differ."""
+    values = [run[key] for run in runs if run[key] is not None]
+    if not values:
+        return "–"
+    low, high = form(min(values)), form(max(values))
+    return form(mean(values)) if low == high else f"{form(mean(values))} ({low} to {high})"
+
+
+def compare_table(entry: dict[str, Any]) -> Table:
+    """A column for each method, a row for each thing measured."""
+    quality = _quality(entry)
+    methods = list(dict.fromkeys(run["method"] for run in entry["runs"]))
+    runs = {m: [run for run in entry["runs"] if run["method"] == m] for m in methods}
+    first, seeds = entry["runs"][0], len(runs[methods[0]])
+    note = "1 seed" if seeds == 1 else f"mean of {seeds} seeds, lowest to highest"
+    better = "higher" if entry["higher_is_better"] else "lower"
+    table = Table(
+        title=escape(f"{entry['about']}: {first['steps']} steps, {note}"),
+        caption=f"Quality on the test split: {entry['metric']}, {better} is better.",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("", no_wrap=True)
+    for method in methods:
+        table.add_column(_NAMES[method], style=_STYLES[method], justify="right")
+
+    def row(label: str, key: str, form: Callable[[float], str]) -> None:
+        table.add_row(label, *(_spread(runs[m], key, form) for m in methods))
+
+    row("learning rate", "lr", lambda v: f"{v:g}")
+    row("trainable parameters", "trainable_params", lambda v: f"{v:,.0f}")
+    row("  of the base's", "trainable_params", lambda v: f"{v / entry['base']['params']:.1%}")
+    row("optimizer state", "optimizer_bytes", human_bytes)
+    row("on disk", "disk_bytes", human_bytes)
+    row("peak memory of a step", "peak_memory_bytes", human_bytes)
+    row("time per step", "seconds_per_step", lambda v: f"{1000 * v:.1f} ms")
+    table.add_section()
+    for label, key in (("new task", "new"), ("old task", "old")):
+        before = quality(entry["base"][key])
+        table.add_row(label, *(
+            ("" if m == "scratch" else f"{before} → ") + _spread(runs[m], f"{key}_after", quality)
+            for m in methods
+        ))  # fmt: skip
+    detached = (_detached(runs[m], entry["base"]["old"], quality) for m in methods)
+    table.add_row("  adapter detached", *detached)
+    return table
+
+
+def methods_table(entry: dict[str, Any]) -> Table:
+    """A row for each method: where there are too many for columns."""
+    quality = _quality(entry)
+    new, old = (quality(entry["base"][key]) for key in ("new", "old"))
+    table = Table(
+        title=escape(f"{entry['about']}: {entry['runs'][0]['steps']} steps"),
+        caption=f"Quality on the test split: {entry['metric']}, "
+        f"{'higher' if entry['higher_is_better'] else 'lower'} is better; mean over the seeds "
+        f"(lowest to highest). The base model: new task {new}, old task {old}.",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("method", no_wrap=True)
+    for name in ("rate", "trainable", "share", "on disk", "ms/step", "new task", "old task"):
+        table.add_column(name, justify="right")
+    for method in dict.fromkeys(run["method"] for run in entry["runs"]):
+        runs = [run for run in entry["runs"] if run["method"] == method]
+        trained = runs[0]["trainable_params"]
+        table.add_row(
+            _NAMES[method],
+            f"{runs[0]['lr']:g}",
+            f"{trained:,}",
+            f"{trained / entry['base']['params']:.1%}",
+            human_bytes(runs[0]["disk_bytes"]),
+            f"{1000 * mean(run['seconds_per_step'] for run in runs):.1f}",
+            _spread(runs, "new_after", quality),
+            _spread(runs, "old_after", quality),
+            style=_STYLES[method],
+        )
+    return table
+
+
+def _quality(entry: dict[str, Any]) -> Callable[[float], str]:
+    return (lambda v: f"{v:.1%}") if entry["higher_is_better"] else (lambda v: f"{v:.3f}")
+
+
+def _detached(runs: list[dict[str, Any]], base: float, quality: Callable[[float], str]) -> str:
+    values = [run["old_detached"] for run in runs]
+    if None in values:
+        return "–"
+    same = all(value == base for value in values)
+    return f"{quality(base)} = the base" if same else _spread(runs, "old_detached", quality)
+
+
+def improvement(entry: dict[str, Any]) -> tuple[float, float]:
+    """LoRA's share of full fine-tuning's improvement on the new task (NaN if it has not improved),
+    and how far it is short of it, in the task's unit; means over seeds."""
+    after = {
+        method: mean(run["new_after"] for run in entry["runs"] if run["method"] == method)
+        for method in ("full", "lora")
+    }
+    start = entry["base"]["new"]
+    gained = after["full"] - start
+    improved = gained > 0 if entry["higher_is_better"] else gained < 0
+    share = (after["lora"] - start) / gained if improved else math.nan
+    return share, abs(after["full"] - after["lora"])
+
+
+def summary(entry: dict[str, Any]) -> str:
+    """One sentence with what was measured."""
+    lora = next(run for run in entry["runs"] if run["method"] == "lora")
+    share, short = improvement(entry)
+    unit = f"{100 * short:.1f} points" if entry["higher_is_better"] else f"{short:.2f} nats"
+    side = "ahead of it" if share > 1 else "short of it"
+    part = lora["trainable_params"] / entry["base"]["params"]
+    trained = f"LoRA trained {part:.1%} of the parameters"
+    if math.isnan(share):
+        return f"{trained}; so far full fine-tuning has not improved on the base model."
+    return (
+        f"{trained} and reached {share:.0%} of full fine-tuning's improvement, {unit} {side}; "
+        "the base model is untouched."
+    )
+
+
+def sample_panels(entry: dict[str, Any]) -> Group:
+    """What each model writes after the same prompt, one below the other."""
+    if entry["higher_is_better"]:
+        table = Table(title="The likeliest answer", title_justify="left")
+        table.add_column("prompt")
+        methods = list(next(iter(entry["samples"].values())))
+        for method in methods:
+            table.add_column(_NAMES[method], style=_STYLES[method])
+        for prompt, texts in entry["samples"].items():
+            table.add_row(Text(prompt), *(Text(texts[m]) for m in methods))
+        return Group(table)
+    return Group(
+        *(
+            Panel(
+                Text(prompt + text), title=_NAMES[method], title_align="left", style=_STYLES[method]
+            )
+            for prompt, texts in entry["samples"].items()
+            for method, text in texts.items()
+        )
+    )
+
+
+def print_comparison(entry: dict[str, Any], console: Console) -> None:
+    methods = {run["method"] for run in entry["runs"]}
+    console.print(compare_table(entry) if len(methods) <= 3 else methods_table(entry))
+    if {"full", "lora"} <= methods:
+        console.print(summary(entry), style="bold")
+    console.print(sample_panels(entry))
+
+
+_LINEAR = ("linear", "lora_linear", "matmul")  # matmul: x A B beside x W, where rows are few
+_UPDATE = ("AdamW.step", "clip_grad_norm")
+
+
+def print_profile(result: dict[str, Any], console: Console) -> None:
+    """Both methods in one table, or on a narrow console one below the other; then in words."""
+    tables = [profile_table(result, ["full", "lora"])]
+    room = console.options.update(max_width=1000)  # measuring stops at the console's width
+    if console.measure(tables[0], options=room).maximum > console.width:
+        tables = [profile_table(result, [method]) for method in ("full", "lora")]
+    for table in tables:
+        console.print(table)
+    for sentence in profile_summary(result):
+        console.print(sentence, style="bold")
+
+
+def profile_table(result: dict[str, Any], methods: list[str]) -> Table:
+    """A row per op, the costliest first; for each method, what it costs in one step."""
+    r = result["lora"]["r"]
+    names = " and ".join(LABELS[m] + (f" (rank {r})" if m == "lora" else "") for m in methods)
+    size = f"{result['batch']} x {result['length']} tokens, mean of {result['steps']} steps"
+    table = Table(
+        title=escape(f"{result['model']}, {names}: {size}"),
+        caption="Per step. MiB: results and gradients. GFLOP/s: of the matrix products. "
+        "The time of AdamW.step and clip_grad_norm stands under fwd. Between ops: the batch, "
+        "the walk through the graph, adding up gradients, and the stopwatches.",
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+    )
+    table.add_column("op", no_wrap=True)
+    for method in methods:
+        short = {"full": "full", "lora": "LoRA"}[method]
+        for name in ("calls", "fwd ms", "bwd ms", "MiB", "GFLOP/s", "share"):
+            style = _STYLES[method]
+            table.add_column(f"{short}\n{name}", style=style, justify="right", no_wrap=True)
+    rows = [row for row in result["rows"] if any(row[m] for m in methods)]
+    rows.sort(key=lambda row: sum(row[m]["share"] for m in methods if row[m]), reverse=True)
+    for row in rows:
+        table.add_row(row["op"], *(cell for m in methods for cell in _cost_cells(row[m])))
+    table.add_section()
+    between, whole = [], []
+    for m in methods:
+        seconds, outside = (result["methods"][m][k] for k in ("seconds", "seconds_between_ops"))
+        between += ["", "", "", "", "", f"{outside / seconds:.1%}"]
+        used = [row[m] for row in rows if row[m]]
+        total = {key: sum(costs[key] for costs in used) for key in used[0]} | {"share": 1.0}
+        whole += _cost_cells(total, seconds)
+    table.add_row("between ops", *between)
+    table.add_row("whole step", *whole)
+    return table
+
+
+def _cost_cells(costs: dict[str, float] | None, seconds: float | None = None) -> list[str]:
+    """One op's costs. `seconds` are those by which its operations are divided, if not its own."""
+    if costs is None:
+        return ["–"] * 6
+    seconds = seconds or costs["forward_seconds"] + costs["backward_seconds"]
+    flops = costs["forward_flops"] + costs["backward_flops"]
+    return [
+        f"{costs['calls']:.0f}",
+        _short(1e3 * costs["forward_seconds"]),
+        _short(1e3 * costs["backward_seconds"]) if costs["backward_seconds"] else "–",
+        f"{costs['bytes'] / 2**20:.1f}" if costs["bytes"] else "–",
+        f"{flops / seconds / 1e9:.1f}" if flops else "–",
+        f"{costs['share']:.1%}" if costs["share"] < 1 else "100%",
+    ]
+
+
+def _short(number: float) -> str:
+    return f"{number:.2f}" if number < 100 else f"{number:.0f}"
+
+
+def profile_summary(result: dict[str, Any]) -> list[str]:
+    """Where LoRA's step is shorter than full fine-tuning's and where it is not, in two sentences.
+
+    "Shorter" is at least 15 % less of a part, and 1 % of the step; below that it may be chance.
+    """
+
+    def total(method: str, ops: tuple[str, ...], *keys: str) -> float:
+        rows = [row[method] for row in result["rows"] if row["op"] in ops and row[method]]
+        return sum(costs[key] for costs in rows for key in keys)
+
+    def both(ops: tuple[str, ...], *keys: str) -> tuple[float, float]:
+        return total("full", ops, *keys), total("lora", ops, *keys)
+
+    forward, backward = "forward_seconds", "backward_seconds"
+    flops = both(_LINEAR, "backward_flops")
+    no_dW = f", {flops[1] / flops[0]:.0%} of the floating-point operations: no dW of frozen weights"
+    parts = [
+        ("backward of the linear layers", both(_LINEAR, backward), " of the time" + no_dW),
+        (" and ".join(_UPDATE), both(_UPDATE, forward), ""),
+        ("forward of the linear layers", both(_LINEAR, forward), ": x W as in full, then A and B"),
+    ]
+    named = {*_LINEAR, *_UPDATE}
+    parts += [
+        (row["op"], both((row["op"],), forward, backward), "")
+        for row in result["rows"]
+        if row["op"] not in named
+    ]
+    step = [result["methods"][m]["seconds"] for m in ("full", "lora")]
+    saves, same = [], []
+    for name, (full, lora), note in parts:
+        if lora < 0.85 * full and full - lora >= 0.01 * step[0]:
+            saves.append(f"{name} ({lora / full:.0%}{note})")
+        elif full >= 0.02 * step[0]:
+            same.append(f"{name} ({lora / full:.0%}{note})")
+        elif lora >= 0.02 * step[0]:
+            same.append(f"{name} ({1e3 * lora:.2f} ms instead of {1e3 * full:.2f})")
+    return [
+        f"LoRA's step takes {step[1] / step[0]:.0%} of full fine-tuning's ({1e3 * step[1]:.1f} of "
+        f"{1e3 * step[0]:.1f} ms). It saves in: {'; '.join(saves) or 'nothing'}.",
+        f"It does not save in: {'; '.join(same) or 'nothing'}.",
+    ]

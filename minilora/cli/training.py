@@ -1,0 +1,284 @@
+"""What each command does: read its options, call the package, print.
+
+Results go to standard output, progress to standard error. cli.py says which options there are.
+Imports the floors below.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import minilora
+from minilora.analysis.profiler import profile_methods
+from minilora.cli import doctor
+from minilora.cli.tables import human_bytes, print_comparison, print_profile
+from minilora.experiments.comparison import Settings, compare, disk_bytes, forget
+from minilora.experiments.tasks import BASE_MODELS, TASKS, Task, load_task, new_model, text_task
+from minilora.hub.models import load_adapter, load_model, save_adapter, save_model
+from minilora.lora import add_adapter, lora_layers
+from minilora.lora_config import LoraConfig
+from minilora.methods.registry import count_parameters, print_trainable_parameters
+from minilora.plots.comparisons import compare_figure, profile_figure, save_figure
+from minilora.studies.delta_plots import counts_figure
+from minilora.system.files import write_atomically
+from minilora.text.corpora import decode, encode, load_text, to_alphabet
+from minilora.text.sampling import generate
+from minilora.training.loop import TrainConfig, train
+
+RESULTS = Path("minilora-results")
+QUICK_STEPS = 40
+
+
+def _lora_config(args: argparse.Namespace, start: LoraConfig) -> LoraConfig:
+    """`start` with what the user asked for. Changing only the rank keeps alpha / r, or with rsLoRA
+    (the string tasks) alpha."""
+    changed: dict[str, Any] = {}
+    if args.rank is not None:
+        changed["r"] = args.rank
+        if not start.use_rslora:
+            changed["lora_alpha"] = start.lora_alpha * args.rank / start.r
+    if args.alpha is not None:
+        changed["lora_alpha"] = args.alpha
+    if args.targets is not None:
+        all_linear = args.targets == "all-linear"
+        changed["target_modules"] = (
+            args.targets if all_linear else [name.strip() for name in args.targets.split(",")]
+        )
+    return replace(start, **changed)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+    }
+
+
+def make_folder(folder: Path, option: str = "--out") -> None:
+    """Raise ValueError if nothing can be written to `folder`: before the training, not after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"cannot write to {folder} ({error.strerror}); choose another folder with {option}"
+        ) from None
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: file.write_text(json.dumps(value), "utf-8"))
+
+
+def run_compare(args: argparse.Namespace) -> None:
+    tasks = _tasks(args)
+    make_folder(args.out)
+    entries = []
+    for task in tasks:
+        settings = Settings(
+            _lora_config(args, task.lora),
+            args.full_lr,
+            args.lr,
+            QUICK_STEPS if args.quick and args.steps is None else args.steps,
+        )
+        seeds = list(range(args.seed, args.seed + args.seeds))
+        options = {"threads": args.threads, "quiet": args.json, "say": say}
+        entry = compare(task, seeds, args.out, settings, methods=args.methods, **options)
+        entries.append(entry)
+    results = {
+        "version": minilora.__version__,
+        "command": args.command_line,
+        "machine": machine(),
+        "tasks": entries,
+    }
+    _write_json(args.out / "results.json", results)
+    for task, entry in zip(tasks, entries, strict=True):
+        save_figure(compare_figure(entry), args.out / f"{entry['task']}.png")
+        forget(task, args.out)
+    if args.json:
+        print(json.dumps(results))
+        return
+    console = Console()
+    for entry in entries:
+        print_comparison(entry, console)
+    if args.quick:
+        steps = entries[0]["runs"][0]["steps"]
+        print(f"These were {steps} steps, to see it work; leave out --quick for the real ones.")
+    saved = [f"{task.name}-{m}" for task in tasks for m in args.methods]
+    saved = [name for name in saved if (args.out / name).is_dir()]
+    print(f"Written to {args.out}: {', '.join(['results.json', 'the figures (.png)', *saved])}")
+
+
+def _tasks(args: argparse.Namespace) -> list[Task]:
+    if args.text:
+        return [text_task(load_text(args.text))]
+    return [load_task(name) for name in (TASKS if args.task == "all" else [args.task])]
+
+
+def run_finetune(args: argparse.Namespace) -> None:
+    task = text_task(load_text(args.text))
+    out = args.out or RESULTS / f"{args.text.stem}-{args.method}"
+    make_folder(out)
+    model = load_model(task.base)
+    before = task.test(model)
+    if args.method == "lora":
+        rng = np.random.default_rng((args.seed, 0))
+        add_adapter(model, _lora_config(args, task.lora), rng=rng)
+    print_trainable_parameters(model)
+    lr = task.lr[args.method] if args.lr is None else args.lr
+    config = TrainConfig(args.steps or task.steps, lr, seed=args.seed)
+    checkpoint = out / "checkpoint.safetensors"
+    train(model, task.batch, config, args.threads, name=args.method, checkpoint=checkpoint)
+    (save_adapter if args.method == "lora" else save_model)(model, out)
+    checkpoint.unlink()
+    print(f"{task.metric} on the text's last twentieth: {before:.3f} → {task.test(model):.3f}")
+    option = "--adapter" if args.method == "lora" else "--model"
+    print(f"Saved {human_bytes(disk_bytes(model))}. Try: minilora generate {option} {out}")
+
+
+def run_generate(args: argparse.Namespace) -> None:
+    model = load_model(args.model)
+    if args.adapter:
+        load_adapter(model, args.adapter)
+    prompt = to_alphabet(args.prompt)
+    if not prompt:
+        raise ValueError("the prompt has no character that the model knows (printable ASCII)")
+    before = iter([prompt])  # shown with the first token, so not if the options are wrong
+    generate(
+        model,
+        encode(prompt)[None],
+        args.tokens,
+        temperature=args.temperature,
+        top_k=args.top_k,
+        top_p=args.top_p,
+        rng=np.random.default_rng(args.seed),
+        on_token=lambda new: print(next(before, "") + decode(new), end="", flush=True),
+    )
+    print()
+
+
+def run_profile(args: argparse.Namespace) -> None:
+    if args.out:
+        make_folder(args.out)
+    config = _lora_config(args, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
+    sizes = (args.batch, args.length, args.steps)
+    result = profile_methods(load_model(args.model), config, *sizes, quiet=args.json)
+    about = {"model": args.model, "command": args.command_line, "machine": machine()}
+    result = about | result
+    if args.out:
+        save_figure(profile_figure(result), args.out / "profile.png")
+    if args.json:
+        print(json.dumps(result))
+    else:
+        print_profile(result, Console())
+
+
+def run_params(args: argparse.Namespace) -> None:
+    config = _lora_config(args, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
+    if args.out:
+        make_folder(args.out)
+    if args.shapes:
+        matrices = [(f"{n} x {m}", n, m, config.r, args.times) for n, m in args.shapes]
+        total, whole = sum(n * m * args.times for n, m in args.shapes), "all these"
+        title = f"LoRA of rank {config.r}: r (d_in + d_out) numbers per matrix"
+    else:
+        model = load_model(args.model)
+        total, whole = count_parameters(model)[1], "the whole model"
+        add_adapter(model, config, rng=np.random.default_rng(0))
+        matrices = [
+            (path, *layer.base.weight.shape, layer.lora_A["default"].shape[1], 1)
+            for path, layer in lora_layers(model).items()
+        ]
+        title = f"LoRA of rank {config.r} on {args.model}: r (d_in + d_out) numbers per matrix"
+    table = Table(title=title, title_justify="left")
+    for name in ("matrix", "d_in x d_out", "full", "LoRA", "share"):
+        table.add_column(name, justify="left" if name == "matrix" else "right")
+    rows = []
+    for name, d_in, d_out, r, times in matrices:
+        full, lora = d_in * d_out * times, r * (d_in + d_out) * times
+        shape = f"{d_in} x {d_out}" + (f" ({times} times)" if times > 1 else "")
+        table.add_row(name, shape, f"{full:,}", f"{lora:,}", f"{lora / full:.2%}")
+        rows.append({"model": name, "total": full, "trainable": lora, "share": lora / full})
+    trained = sum(row["trainable"] for row in rows)
+    table.add_section()
+    table.add_row(whole, "", f"{total:,}", f"{trained:,}", f"{trained / total:.2%}")
+    Console(markup=False).print(table)  # brackets in a folder's name are brackets
+    if args.out:
+        share = trained / total
+        rows.append({"model": whole, "total": total, "trainable": trained, "share": share})
+        save_figure(counts_figure(rows, f"LoRA, r = {config.r}"), args.out / "params.png")
+        print(f"Written to {args.out}: params.png.")
+
+
+def run_pretrain(args: argparse.Namespace) -> None:
+    unknown = [name for name in args.names if name not in BASE_MODELS]
+    if unknown:
+        raise ValueError(f"there is no base model {unknown[0]!r}; use: {', '.join(BASE_MODELS)}")
+    for name in args.names or BASE_MODELS:
+        base, folder = BASE_MODELS[name], args.out / name
+        config = replace(base.training, steps=args.steps or base.training.steps)
+        config = config if args.seed is None else replace(config, seed=args.seed)
+        make_folder(folder)
+        batch, val, test = base.data()
+        model, checkpoint = new_model(base, config.seed), folder / "checkpoint.safetensors"
+        history = train(
+            model,
+            batch,
+            config,
+            args.threads,
+            name=name,
+            evaluate=val,
+            evaluate_every=250,
+            checkpoint=checkpoint,
+        )
+        save_model(model, folder, dtype=np.float16)
+        stored = load_model(folder)
+        losses = np.array(history.losses)
+        log = {
+            "command": args.command_line,
+            "version": minilora.__version__,
+            "machine": machine(),
+            "metric": base.metric,
+            "val": val(stored),
+            "test": test(stored),
+            "val_by_step": history.evaluations,
+            "mean_loss_of_10_steps": [
+                round(float(part.mean()), 4)
+                for part in np.split(losses, range(10, len(losses), 10))
+            ],
+        }
+        _write_json(folder / "training.json", log)
+        checkpoint.unlink()
+        print(f"{name}: {base.metric} {log['val']:.3f} (val), {log['test']:.3f} (test) → {folder}")
+
+
+def run_doctor(args: argparse.Namespace) -> int:
+    report = doctor.examine()
+    table = Table(show_header=False)
+    for check in report:
+        mark = {True: "ok", False: "MISSING", None: "optional"}[check.ok]
+        table.add_row(check.name, mark, check.found)
+    Console(markup=False).print(table)  # brackets in a folder's name are brackets
+    for check in report:
+        if check.remedy:
+            print(f"{check.name}: {check.remedy}")
+    return int(any(check.ok is False for check in report))

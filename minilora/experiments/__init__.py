@@ -1,0 +1,1 @@
+"""A fine-tuning, set up and measured; several side by side; many runs."""

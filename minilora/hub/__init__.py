@@ -1,0 +1,1 @@
+"""Models and adapters as files, in the layouts of Hugging Face and PEFT."""

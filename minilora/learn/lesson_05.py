@@ -1,0 +1,169 @@
+"""The checkers of lesson 05, Counting parameters. Imports exercise.py."""
+
+from __future__ import annotations
+
+from minilora.learn.exercises import Yours, compare, exercise
+
+
+@exercise(
+    hints=(
+        "A has d_in rows and r columns. How many numbers is that, and how many has B?",
+        "A has `d_in * r` numbers. Count B in the same way; then which operation joins the two?",
+    )
+)
+def count_lora(yours: Yours) -> str:
+    for d_in, d_out, r in ((64, 256, 4), (4096, 4096, 8), (3, 5, 1)):
+        full, both = d_in * d_out, r * (d_in + d_out)
+        mistakes = {
+            "that is W, which is frozen": full,
+            "that counts the frozen W too": full + both,
+            "that is A alone, and B trains too": r * d_in,
+            "that is B alone, and A trains too": r * d_out,
+            "B has d_out columns, not d_in": 2 * r * d_in,
+            "A and B are two arrays: add their sizes, do not multiply them": r * r * full,
+            "that is r times W: the sides d_in and d_out must be added, not multiplied": r * full,
+            "that is for r = 1": d_in + d_out,
+        }
+        got = yours(d_in, d_out, r)
+        compare(f"count for {yours.inputs}", got, both, mistakes)
+    return "The count is proportional to r, and grows with the sides of W, not with its area."
+
+
+_BLOCK = {"q_proj": (64, 64), "k_proj": (64, 32), "v_proj": (64, 32), "up_proj": (64, 256)}
+
+
+@exercise(
+    hints=(
+        "What does one target cost? Its (d_in, d_out) is in `shapes`. Sum over the targets.",
+        "One target costs `r * sum(shapes[name])`. Over which names do you sum, and how often does "
+        "each occur in the model?",
+    )
+)
+def count_model(yours: Yours) -> str:
+    for n_layer, r, targets in ((3, 4, ["q_proj", "v_proj"]), (2, 5, ["up_proj"])):
+        sides = [sum(_BLOCK[name]) for name in targets]
+        mistakes = {
+            "that is one block, and the model has n_layer of them": r * sum(sides),
+            "that adapts every matrix of a block: only targets are adapted": n_layer
+            * r
+            * sum(sum(shape) for shape in _BLOCK.values()),
+            "that is one target; sum over all": n_layer * r * sides[0],
+            "that is for r = 1": n_layer * sum(sides),
+            "that takes each matrix as square; use both of its sides": n_layer
+            * r
+            * sum(2 * _BLOCK[name][0] for name in targets),
+            "that is the matrices themselves, which are frozen": n_layer
+            * sum(_BLOCK[name][0] * _BLOCK[name][1] for name in targets),
+        }
+        expected = n_layer * r * sum(sides)
+        what = f"count for n_layer={n_layer}, r={r}, targets={targets}"
+        compare(what, yours(dict(_BLOCK), n_layer, r, list(targets)), expected, mistakes)
+    return "So the count of a whole model is a sum over its targets, times its blocks."
+
+
+@exercise(
+    hints=(
+        "Write down both counts, that of A and B together and that of W, and set them equal.",
+        "r (d_in + d_out) = d_in d_out. Solve for r, and do not round.",
+    )
+)
+def break_even_rank(yours: Yours) -> str:
+    for d_in, d_out in ((64, 256), (100, 100), (7, 3)):
+        expected = d_in * d_out / (d_in + d_out)
+        mistakes = {
+            "that is the largest rank W can have; LoRA stops saving well before": min(d_in, d_out),
+            "that is right for a square matrix only": d_in / 2,
+            "that is upside down": 1 / expected,
+            "leave it unrounded": int(expected),
+            "at that rank A and B together have twice as many numbers as W": 2 * expected,
+        }
+        got = yours(d_in, d_out)
+        compare(f"rank for {yours.inputs}", got, expected, mistakes)
+    return "For a square matrix it is d / 2: half of the rank that the matrix can have."
+
+
+@exercise(
+    hints=(
+        "How many numbers does each further rank cost? How often does that fit in the budget?",
+        "The count is proportional to r, so begin with the count at rank 1, in all blocks. `//` is "
+        "the division that rounds down.",
+    )
+)
+def largest_rank(yours: Yours) -> str:
+    n_layer, targets = 2, ["q_proj", "v_proj"]
+    block = sum(sum(_BLOCK[name]) for name in targets)  # numbers per rank in one block
+    step = n_layer * block
+    for budget in (5 * step - 1, 5 * step, step - 1):
+        expected = budget // step
+        mistakes = {
+            "no rank fits, and then the answer is 0": max(1, expected),
+            "that is over the budget: round down": -(-budget // step),
+            "a rank is a whole number": budget / step,
+            "an adapter that needs exactly the budget is within it": (budget - 1) // step,
+            "that forgets that every block has its adapters": budget // block,
+        }
+        got = yours(dict(_BLOCK), n_layer, list(targets), budget)
+        compare(f"rank for budget={budget} at {step} numbers per rank", got, expected, mistakes)
+    return "Fewer targets leave room for a higher rank, as in Table 5 of the paper."
+
+
+@exercise(
+    hints=(
+        "Three parts: weights of everything, gradients and optimizer of what trains.",
+        "A frozen number takes `frozen_bits / 8` bytes. How many does one that trains take, with "
+        "its gradient and both moments?",
+    )
+)
+def training_gigabytes(yours: Yours) -> str:
+    for frozen, trained, bits in ((7e9, 1e9, 16), (0, 7e9, 16), (7e9, 2e9, 4)):
+        weights = frozen * bits / 8
+        mistakes = {
+            "frozen numbers have no gradient and no moments": weights + 10 * frozen + 12 * trained,
+            "the frozen weights must be in memory too": 12 * trained,
+            "it lacks AdamW's two moments of 4 bytes each": weights + 4 * trained,
+            "AdamW keeps two moments of 4 bytes each, 8 in all": weights + 8 * trained,
+            "frozen_bits are bits, and a byte has 8": frozen * bits + 12 * trained,
+            "10 bytes for each that trains, but its weight, gradient and moments take 12": weights
+            + 10 * trained,
+            "the frozen numbers take frozen_bits each, not 16": 2 * frozen + 12 * trained,
+            "a number that trains takes 2 bytes for itself, whatever frozen_bits is": weights
+            + (bits / 8 + 10) * trained,
+        }
+        in_gb = {why: value / 1e9 for why, value in mistakes.items()}
+        in_gb["that is bytes; a GB is 10^9 of them"] = weights + 12 * trained
+        in_gb["a GB is 10^9 bytes; 2^30 bytes are a GiB"] = (weights + 12 * trained) / 2**30
+        got = yours(frozen, trained, bits)
+        compare(f"GB for {yours.inputs}", got, (weights + 12 * trained) / 1e9, in_gb)
+    return "A trained number costs 12 bytes; a frozen one 2, or half a byte in 4 bits."
+
+
+@exercise(
+    hints=(
+        "What is left after the reserve and the frozen weights? Each rank takes 12 bytes a number.",
+        "`(gpu - reserve) * 1e9` bytes are for the model. Take the frozen weights off; how often "
+        "does one rank fit into what is left, and what if that is negative?",
+    )
+)
+def rank_for_gpu(yours: Yours) -> str:
+    for frozen, per_rank, gpu, reserve, bits in (
+        (int(4e9), int(1e6), 16, 4, 16),
+        (int(4e9), int(1e6), 16, 4, 4),
+        (int(7e9), int(1e6), 16, 4, 16),
+    ):
+        weights = frozen * bits / 8
+        left = (gpu - reserve) * 1e9 - weights
+        expected = max(0, int(left // (12 * per_rank)))
+        mistakes = {
+            "nothing is left for an adapter, and then the answer is 0": left // (12 * per_rank),
+            "the reserve is not for weights: take it off first": (left + reserve * 1e9)
+            // (12 * per_rank),
+            "a trained number takes 12 bytes: weight, gradient, two moments": left
+            // (2 * per_rank),
+            "the frozen weights take their place first": (gpu - reserve) * 1e9 // (12 * per_rank),
+            "the frozen numbers take frozen_bits each, not 16": ((gpu - reserve) * 1e9 - 2 * frozen)
+            // (12 * per_rank),
+            "a rank is a whole number: round down": left / (12 * per_rank),
+        }
+        got = yours(frozen, per_rank, gpu, reserve, bits)
+        compare(f"rank for {yours.inputs}", got, expected, mistakes)
+    return "What decides is whether the frozen weights fit; the adapter hardly counts."

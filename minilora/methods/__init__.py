@@ -1,0 +1,1 @@
+"""Every way to fine-tune, on one list."""

@@ -1,0 +1,1 @@
+"""How a figure of ours looks."""

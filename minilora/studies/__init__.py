@@ -1,0 +1,1 @@
+"""The studies: each asks one question and answers it with many short trainings."""

@@ -1,0 +1,1 @@
+"""What the machine gives: files, memory, cores. Imports nothing of the package."""

@@ -1,0 +1,1 @@
+"""One loop for every method, and how good a model is."""

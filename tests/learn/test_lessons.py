@@ -1,0 +1,268 @@
+"""Claims about the lessons: each notebook is what the builder makes of its source, has the parts of
+a lesson, and shows nothing that differs from run to run; and the builder explains what it refuses.
+
+Nothing is executed here; `python lessons/build.py --check` does that, in real kernels.
+"""
+
+import importlib.util
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import nbformat
+import pytest
+
+LESSONS = Path(__file__).parents[2] / "lessons"
+NAMES = sorted(path.stem for path in (LESSONS / "src").glob("*.py"))
+
+PARTS = {  # what must stand in a lesson, in this order
+    "the question": r"\*\*The question\.\*\* .+\?",
+    "what one will be able to do": r"\*\*You will be able to\*\*\n\n- ",
+    "time and prerequisites": r"\*\*Time to run:\*\* .*\*\*Before this:\*\* ",
+    "a picture": r"^## A picture$",
+    "a formula": r"\$\$",
+    "what to see": r"\*\*What to see\.\*\* ",
+    "what it does not show": r"\*\*What it does not show\.\*\* ",
+    "the exam cards": r"^## The exam cards this prepares$",
+    "where to read on": r"^## Where to read on$",
+}
+
+
+def load_builder() -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location("lesson_builder", LESSONS / "build.py")
+    assert spec and spec.loader
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+build = load_builder()
+ONE_EXERCISE = """\
+# %% [markdown]
+# # A title
+
+# %%
+def count_lora(d_in, d_out, r):
+    # SOLUTION
+    both = d_in + d_out
+    return r * both
+    # END SOLUTION
+
+
+# %%
+check.count_lora(count_lora)
+
+# %%
+print("the end")
+"""
+
+
+def committed(name: str) -> nbformat.NotebookNode:
+    return nbformat.read(LESSONS / f"{name}.ipynb", as_version=4)
+
+
+def text_of(book: nbformat.NotebookNode) -> str:
+    return "\n\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_is_what_the_builder_makes_of_its_source(name):
+    made, there = build.notebook(name, build.source_of(name)), committed(name)
+    cells = [
+        [(cell.id, cell.cell_type, cell.source, cell.metadata) for cell in book.cells]
+        for book in (made, there)
+    ]
+    assert cells[0] == cells[1], f"run `python lessons/build.py {name}`"
+    assert there.metadata == made.metadata
+
+
+def test_every_source_has_its_notebook_and_every_notebook_its_source_and_line_in_the_readme():
+    notebooks = sorted(path.stem for path in LESSONS.glob("*.ipynb"))
+    readme = (LESSONS / "README.md").read_text(encoding="utf-8")
+    assert notebooks == NAMES == sorted(re.findall(r"\((\w+)\.ipynb\)", readme))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_has_the_parts_of_a_lesson_in_order(name):
+    text, start = text_of(committed(name)).replace("\r", ""), 0
+    for what, pattern in PARTS.items():
+        found = re.compile(pattern, re.MULTILINE | re.DOTALL).search(text, start)
+        assert found, f"{name} has no {what} where it is expected"
+        start = found.start()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_has_three_exercises_or_more_each_with_its_difficulty_and_minutes(name):
+    text = text_of(committed(name))
+    number = int(name.partition("_")[0])
+    titles = re.findall(rf"^### Exercise {number}\.(\d+)", text, re.MULTILINE)
+    about = re.findall(r"\*Difficulty [1-5] of 5, \d+ minutes\.\*", text)
+    checks = len(build.parse(build.source_of(name))[1])
+    assert checks >= 3 and titles == [str(i + 1) for i in range(checks)]
+    assert len(about) == checks
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_has_a_figure_and_is_small_enough_to_be_read_on_a_web_page(name):
+    outputs = [out for cell in committed(name).cells for out in cell.get("outputs", [])]
+    assert [out for out in outputs if "image/png" in out.get("data", {})]
+    assert (LESSONS / f"{name}.ipynb").stat().st_size < 400_000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_was_run_from_top_to_bottom_and_shows_only_what_stays_the_same(name):
+    book = committed(name)
+    build.require_clean(book)
+    build.require_verdicts(book, "Not attempted yet")
+    counts = [cell.execution_count for cell in book.cells if cell.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+def test_the_students_edition_has_the_stub_the_hints_and_the_solution_folded_up():
+    book = build.notebook("05_title", ONE_EXERCISE)
+    assert [cell.id for cell in book.cells] == [f"05-{i:03}" for i in range(6)]
+    title, setup, stub, check, help_cell, end = (cell.source for cell in book.cells)
+    assert title == "# A title" and setup == build.SETUP and end == 'print("the end")'
+    assert stub == "def count_lora(d_in, d_out, r):\n    ..."
+    assert check == "check.count_lora(count_lora)"
+    summaries = re.findall(r"<details><summary>(.*)</summary>\n\n", help_cell)
+    assert summaries == ["Hint 1", "Hint 2", "Solution"] and help_cell.count("</details>") == 3
+    assert all(hint in help_cell for hint in build.EXERCISES["count_lora"])
+    solution = "def count_lora(d_in, d_out, r):\n    both = d_in + d_out\n    return r * both"
+    assert f"```python\n{solution}\n```" in help_cell
+
+
+def test_the_solved_edition_has_the_solution_in_and_no_fences_or_hints():
+    book = build.notebook("05_title", ONE_EXERCISE, solved=True)
+    assert len(book.cells) == 5
+    assert book.cells[2].source.endswith("    both = d_in + d_out\n    return r * both")
+    assert "SOLUTION" not in text_of(book) + book.cells[2].source
+
+
+FENCE = "    # SOLUTION\n"
+END = "    # END SOLUTION\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        (END, "", "'# SOLUTION' has no '# END SOLUTION' after it"),
+        (FENCE, "", "'# END SOLUTION' has no '# SOLUTION', or no line, before it"),
+        (FENCE, FENCE + END, "'# END SOLUTION' has no '# SOLUTION', or no line, before it"),
+        (FENCE, FENCE + FENCE, "a '# SOLUTION' stands inside another one"),
+        (FENCE, "# SOLUTION\n", "'# SOLUTION' is not indented"),
+        ("# %%\nprint", "# %% [markdown]\n# # SOLUTION\n# ", "stands in a markdown cell"),
+        ("check.count_lora(count_lora)\n", "pass\n", "no check follows the solution 'def count_l"),
+        (FENCE, "", "before it"),
+        ("check.count_lora(count_lora)", "check.count(count)", "knows no checker named count"),
+        ("check.count_lora(count_lora)", "check.count_lora(other)", "as check.count_lora(count_lo"),
+        ("check.count_lora(", "x = 1\ncheck.count_lora(", "stands alone in its cell, as check.cou"),
+        (FENCE + "    both = d_in + d_out\n", "", "has no '# SOLUTION'"),
+        ('print("the end")', "check.count_lora(count_lora)", "no cell with a solution before it"),
+        ("# # A title", "# A title", "the first cell must be markdown and start with '# '"),
+        ("# %% [markdown]\n# # A title\n", "", "the first cell must be markdown"),
+    ],
+)
+def test_a_mistake_in_a_source_is_told_in_one_sentence(old, new, sentence):
+    assert old in ONE_EXERCISE
+    with pytest.raises(build.LessonError) as refused:
+        build.parse(ONE_EXERCISE.replace(old, new, 1))
+    assert sentence in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_two_solutions_before_one_check_are_refused():
+    head, _, tail = ONE_EXERCISE.partition("# %%\ndef")
+    cell = "# %%\ndef other():\n    # SOLUTION\n    return 1\n    # END SOLUTION\n\n\n"
+    with pytest.raises(build.LessonError, match="no check follows the solution 'def other"):
+        build.parse(f"{head}{cell}# %%\ndef{tail}")
+
+
+def book_that_shows(text: str, name: str = "stdout") -> nbformat.NotebookNode:
+    output = nbformat.v4.new_output("stream", name=name, text=text)
+    cell = nbformat.v4.new_code_cell("show()", id="05-003", outputs=[output])
+    return nbformat.v4.new_notebook(cells=[cell])
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("<Line2D at 0x7f3a1c2b4d50>", "a memory address"),
+        ("saved to /data/student/adapter", "an absolute path"),
+        ("saved to C:\\Users\\student", "an absolute path"),
+        ("built on 2024-05-06", "a date or a time"),
+        ("at 12:34:56", "a date or a time"),
+        ("40%|####      | 12.3it/s", "a progress bar"),
+        ("step 1\rstep 2", "a progress bar"),
+    ],
+)
+def test_an_output_that_would_differ_is_refused_with_its_cell(text, what):
+    with pytest.raises(build.LessonError, match=rf"cell 05-003 \('show\(\)'\) shows {what}"):
+        build.require_clean(book_that_shows(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["q/k/v at 3 / 4", "https://arxiv.org/abs/2106.09685", "0x10", "</b></i>", "1:2", "A/B\n/r"],
+)
+def test_ordinary_outputs_are_not_refused(text):
+    build.require_clean(book_that_shows(text))
+
+
+def test_warnings_and_errors_are_refused():
+    with pytest.raises(build.LessonError, match="an error or a warning: careful"):
+        build.require_clean(book_that_shows("careful\n", name="stderr"))
+    book = book_that_shows("")
+    book.cells[0].outputs = [nbformat.v4.new_output("error", ename="E", evalue="broken")]
+    with pytest.raises(build.LessonError, match="an error or a warning: broken"):
+        build.require_clean(book)
+
+
+def test_a_check_that_says_something_else_is_refused():
+    book = book_that_shows("Not yet: it is 3.")
+    book.cells[0].source = "check.count_lora(count_lora)"
+    with pytest.raises(build.LessonError, match=r"count_lora\) says 'Not yet: it is 3.', not 'Cor"):
+        build.require_verdicts(book, "Correct")
+
+
+def test_a_short_name_finds_its_lesson_and_an_unknown_one_is_told_what_there_is():
+    assert build.find(["05"]) == ["05_counting_parameters"]
+    assert build.find([]) == NAMES
+    with pytest.raises(build.LessonError, match=r"no lesson '99'; there are: .*05_counting"):
+        build.find(["99"])
+
+
+def test_the_solved_edition_is_written_only_where_it_is_asked_for(tmp_path):
+    before = sorted(LESSONS.rglob("*"))
+    assert build.main(["--solved", str(tmp_path / "solved"), "05"]) == 0
+    assert [path.name for path in (tmp_path / "solved").iterdir()] == [
+        "05_counting_parameters.ipynb"
+    ]
+    assert sorted(LESSONS.rglob("*")) == before
+
+
+def run_setup(folder: Path) -> str:
+    """What the set-up cell prints, and would install, in a Python without minilora."""
+    cell = build.SETUP.replace("%matplotlib inline", "")
+    code = (
+        "import sys, subprocess\n"
+        "sys.modules['minilora'] = None\n"
+        "subprocess.run = lambda command, check: print(command[1:])\n"
+    )
+    command = [sys.executable, "-c", code + cell]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize(("notebook", "clone"), [("lessons", "."), (".", "."), (".", "minilora")])
+def test_the_set_up_cell_installs_from_a_clone_around_the_notebook(tmp_path, notebook, clone):
+    root = tmp_path / clone
+    (root / "minilora").mkdir(parents=True)
+    (root / "minilora" / "lora.py").touch()
+    (tmp_path / notebook).mkdir(exist_ok=True)
+    printed = run_setup(tmp_path / notebook)
+    assert printed.strip() == str(["-m", "pip", "install", "-q", str(root.resolve())])
+
+
+def test_the_set_up_cell_says_what_to_do_where_there_is_no_clone(tmp_path):
+    assert run_setup(tmp_path).startswith("minilora is missing: run `git clone` with")

@@ -1,0 +1,163 @@
+"""Claims about the results that come with the package: they are complete, they are of three seeds,
+and what README, the captions and the lessons say of them is so, also where it did not hold."""
+
+import json
+from statistics import mean
+
+import pytest
+
+from minilora.methods.registry import METHODS
+from minilora.studies.study import RESULTS, STUDIES, shipped_rows
+
+CODE, REVERSE, SORT = "code", "reverse", "sort"
+
+
+def values(study, measure, **wanted):
+    """One measure of all rows of a study that have these settings: one per seed."""
+    rows = [r for r in shipped_rows(study) if all(r[key] == v for key, v in wanted.items())]
+    assert rows, wanted
+    return [row[measure] for row in rows]
+
+
+def average(study, measure, **wanted):
+    return mean(values(study, measure, **wanted))
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_is_shipped_and_says_how_it_was_made(name):
+    result = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
+    assert result["study"] == name and result["question"] == STUDIES[name].question
+    assert result["command"] == f"minilora study {name}" and result["seeds"] == 3
+    assert result["version"] and result["machine"]["numpy"]
+    assert all(row["seed"] in range(3) for row in result["rows"] if "seed" in row)
+    assert not any(row.get("diverged") for row in result["rows"])
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_shipped_rows_are_of_the_settings_that_the_study_has(name):
+    settings, rows = STUDIES[name].settings(range(3)), shipped_rows(name)
+    keys = set.intersection(*(set(s) for s in settings)) & rows[0].keys()
+    asked = {json.dumps({key: s[key] for key in keys}, sort_keys=True) for s in settings}
+    found = {json.dumps({key: row[key] for key in keys}, sort_keys=True) for row in rows}
+    assert found == asked
+
+
+def test_results_are_small():
+    assert sum(file.stat().st_size for file in RESULTS.glob("*.json")) < 1_000_000
+
+
+def test_the_teachers_knee_is_exactly_at_k_and_the_bound_is_nearly_met_below_it():
+    rows = shipped_rows("known_rank_teacher")
+    for row in rows:
+        if row["r"] < row["k"]:
+            assert row["bound"] * 0.94 < row["loss"] < row["bound"] * 1.06
+        else:
+            assert row["loss"] < 1e-6
+    assert {row["r"] - row["k"] for row in rows} >= {-1, 0}
+
+
+def test_on_code_every_rank_helps_a_little_and_none_reaches_full_fine_tuning():
+    losses = [average("rank_sweep", "test", task=CODE, r=r) for r in (1, 2, 4, 8, 16, 64)]
+    assert losses == sorted(losses, reverse=True)
+    full = average("rank_sweep", "test", task=CODE, method="full")
+    assert full < losses[-1] < full + 0.02
+    assert losses[0] > full + 0.15
+
+
+def test_reversing_needs_rank_one_here_and_sorting_stays_short_of_full():
+    assert min(values("rank_sweep", "test", task=REVERSE, method="lora")) > 0.99
+    sort = {r: average("rank_sweep", "test", task=SORT, r=r) for r in (1, 2, 4, 8, 16, 64)}
+    assert sort[1] < 0.45 < 0.65 < sort[2] < sort[4] < sort[8] < sort[16]
+    full = values("rank_sweep", "test", task=SORT, method="full")
+    assert max(values("rank_sweep", "test", task=SORT, method="lora")) < min(full)
+
+
+@pytest.mark.parametrize(
+    ("r", "effective", "stable", "norm"),
+    [(None, (70, 90), (8, 13), (0.1, 0.2)), (1, (1, 1.01), (1, 1.01), (0.3, 0.45))]
+    + [(4, (3.5, 4), (2, 3), (0.3, 0.45)), (16, (12, 15), (2.5, 5), (0.3, 0.45))],
+)  # about the ranges that a prototype found on raw code
+def test_full_fine_tunings_change_of_code_is_not_of_low_rank(r, effective, stable, norm):
+    ranges = {"effective_rank": effective, "stable_rank": stable, "relative_norm": norm}
+    for measure, (low, high) in ranges.items():
+        assert low <= average("spectrum", measure, task=CODE, r=r) <= high
+
+
+def test_intruders_are_more_frequent_under_lora_on_code_but_not_on_reverse():
+    full, lora = ({"method": "full"}, {"method": "lora", "r": 4})
+    assert average("spectrum", "intruders", task=CODE, **full) < 0.2
+    assert average("spectrum", "intruders", task=CODE, **lora) > 2
+    difference = average("spectrum", "intruders", task=REVERSE, **lora) - average(
+        "spectrum", "intruders", task=REVERSE, **full
+    )
+    assert abs(difference) < 0.5
+
+
+def test_a_trained_low_rank_is_better_than_full_fine_tuning_cut_to_it():
+    for r in (1, 2, 4, 8):
+        trained = average("rank_sweep", "test", task=CODE, r=r)
+        assert trained < average("truncation", "test", task=CODE, k=r)
+    assert average("truncation", "test", task=REVERSE, k=1) < 0.05
+    assert average("rank_sweep", "test", task=REVERSE, r=1) > 0.99
+
+
+def test_two_ranks_share_more_than_chance_but_far_from_all():
+    for task in (CODE, REVERSE):
+        for i in (1, 8):
+            at = {"task": task, "r": 64, "i": i, "j": i}
+            phi, start = (average("subspace_similarity", m, **at) for m in ("phi", "phi_start"))
+            assert 1.5 * start < phi < 0.5
+
+
+def test_where_to_adapt_depends_on_the_task():
+    def order(task):
+        places = ("q", "v", "q,v", "q,k,v,o", "MLP", "all")
+        sign = 1 if task == CODE else -1
+        return sorted(
+            places, key=lambda p: sign * average("which_weights", "test", task=task, place=p)
+        )
+
+    assert order(CODE) == ["all", "MLP", "q,k,v,o", "q,v", "v", "q"]
+    assert order(SORT) == ["all", "q,k,v,o", "q,v", "MLP", "v", "q"]
+
+
+def test_loras_best_rate_is_higher_than_fulls_on_code():
+    best = {
+        method: min(
+            {row["lr"] for row in shipped_rows("learning_rate_sweep") if row["method"] == method},
+            key=lambda lr, m=method: average(
+                "learning_rate_sweep", "val", task=CODE, method=m, lr=lr
+            ),
+        )
+        for method in ("full", "lora")
+    }
+    assert best == {"full": 2e-3, "lora": 1e-2}
+
+
+def test_no_relative_of_lora_is_clearly_better_than_lora():
+    lora = average("methods", "test", task=CODE, method="lora")
+    for name in ("rslora", "lora+", "dora", "pissa", "olora"):
+        assert average("methods", "test", task=CODE, method=name) > lora - 0.01
+    assert set(METHODS) == {row["method"] for row in shipped_rows("methods")}
+
+
+def test_gentle_full_fine_tuning_forgets_less_than_lora_at_the_same_quality():
+    def old_when_learned(method, lr, enough=1.95):
+        olds = []
+        for curve in values("forgetting_frontier", "curve", method=method, lr=lr):
+            olds.append(next(old for _, new, old in curve if new <= enough))
+        return mean(olds)
+
+    gentle = old_when_learned("full", 3e-4)
+    assert gentle < old_when_learned("lora", 1e-2) - 0.05
+    assert gentle < old_when_learned("lora", 2e-3) - 0.03
+    assert old_when_learned("full", 2e-3) > old_when_learned("lora", 1e-2)
+
+
+def test_with_little_text_the_smallest_rank_overfits_least():
+    def after(characters, **method):
+        return average("small_data", "test", characters=characters, **method)
+
+    one, four, full = {"r": 1}, {"r": 4}, {"method": "full"}
+    assert after(5_000, **one) < after(5_000, **four) < after(5_000, **full)
+    assert after(600_000, **full) < after(600_000, **four) < after(600_000, **one)

@@ -1,0 +1,328 @@
+"""Claims about the studies: their settings, what a run does with them, and what its rows say.
+
+Trainings here have two or three steps, and qualities are measured on few examples: the subject is
+the bookkeeping. Only the known-rank teacher, which takes a moment, is run as it is.
+"""
+
+import inspect
+import json
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+import minilora as ml
+from minilora.experiments import tuning as experiment
+from minilora.experiments.sweeps import sweep
+from minilora.experiments.tasks import TASKS, load_task
+from minilora.experiments.tuning import find_task, teacher_run, tune
+from minilora.lora import lora_layers
+from minilora.methods.registry import METHODS
+from minilora.studies import study
+from minilora.studies.study import RATES, STUDIES
+from minilora.text.corpora import TextError, decode, load_corpus
+from minilora.training.quality import exact_match, text_loss
+
+PROSE = "It was the best of times, it was the worst of times, it was the age of wisdom. " * 40
+
+
+def quickly_measured(task):
+    """The same task with fewer examples in its three measurements."""
+
+    def fewer(measure):
+        if measure.func is text_loss:
+            return partial(text_loss, tokens=measure.keywords["tokens"], windows=4)
+        return partial(exact_match, **{k: rows[:20] for k, rows in measure.keywords.items()})
+
+    return replace(task, val=fewer(task.val), test=fewer(task.test), old=fewer(task.old))
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Tasks that are quickly measured."""
+    monkeypatch.setattr(experiment, "find_task", lambda *args: quickly_measured(find_task(*args)))
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "times.txt"
+    path.write_text(PROSE, "utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("spectrum", ["flat", "geometric"])
+@pytest.mark.parametrize("r", [1, 2, 3])
+def test_below_the_teachers_rank_lora_comes_to_the_best_there_is(spectrum, r):
+    (row,) = teacher_run(4, spectrum, r, seed=0)
+    by_ten = 10 ** (1 / 3)  # from 2 to 0.2 in three equal steps
+    sigma = {"flat": np.ones(4), "geometric": 2 / by_ten ** np.arange(4)}
+    assert row["bound"] == pytest.approx((sigma[spectrum][r:] ** 2).sum() / 64)
+    assert row["loss"] == pytest.approx(row["bound"], rel=0.06)
+
+
+@pytest.mark.parametrize("spectrum", ["flat", "geometric"])
+@pytest.mark.parametrize("r", [4, 8])
+def test_from_the_teachers_rank_on_lora_learns_it_all(spectrum, r):
+    (row,) = teacher_run(4, spectrum, r, seed=1)
+    assert row["loss"] < 1e-6 and row["bound"] == 0
+    assert {key: row[key] for key in ("k", "spectrum", "r", "seed")} == dict(
+        k=4, spectrum=spectrum, r=r, seed=1
+    )
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_settings_are_json_different_and_have_every_seed(name):
+    settings = STUDIES[name].settings(range(3))
+    texts = [json.dumps(s, sort_keys=True, allow_nan=False) for s in settings]
+    assert len(set(texts)) == len(texts) > 0
+    if name == "learning_rate_sweep":  # the other methods' rates were sought with one seed
+        settings = [s for s in settings if s["method"] in ("full", "lora")]
+    if name != "parameter_counts":  # which has no chance in it
+        of_seed = [
+            [json.dumps(s | {"seed": None}, sort_keys=True) for s in settings if s["seed"] == seed]
+            for seed in range(3)
+        ]
+        assert of_seed[0] == of_seed[1] == of_seed[2] and sum(map(len, of_seed)) == len(settings)
+    assert STUDIES[name].question.endswith("?")
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_settings_fit_their_run_function(name):
+    for settings in STUDIES[name].settings(range(2)):
+        inspect.signature(STUDIES[name].run).bind(**settings)
+
+
+def test_the_rate_study_has_every_method_at_four_rates_or_more():
+    assert set(RATES) == set(METHODS)
+    assert all(len(rates) >= 4 and list(rates) == sorted(set(rates)) for rates in RATES.values())
+
+
+@pytest.mark.parametrize("task", study.BUDGETS)
+def test_which_weights_compares_places_of_about_the_same_budget(task):
+    trained = {}
+    for place, targets in study.PLACES.items():
+        model = ml.load_model(find_task(task).base)
+        config = ml.LoraConfig(r=study.BUDGETS[task][place], target_modules=targets)
+        trained[place] = experiment.count_parameters(prepared(model, config))[0]
+    assert set(trained) == set(study.BUDGETS[task]) and len(trained) == 6
+    mean = {"code": 18_000, "sort": 9_700}[task]
+    assert all(value == pytest.approx(mean, rel=0.06) for value in trained.values()), trained
+
+
+def prepared(model, config, seed=0):
+    METHODS["lora"].prepare(model, config, np.random.default_rng(seed))
+    return model
+
+
+@pytest.mark.parametrize("name", [n for n in STUDIES if n != "known_rank_teacher"])
+def test_first_setting_of_every_study_gives_rows_of_json(name, quick, monkeypatch):
+    monkeypatch.setattr(experiment, "tune", lambda *args, **kw: tune(*args, **kw | {"steps": 2}))
+    found, settings = STUDIES[name], STUDIES[name].settings(range(1))[0]
+    rows = found.run(**settings)
+    assert rows and json.loads(json.dumps(rows, allow_nan=False))
+    assert all(row.keys() == rows[0].keys() for row in rows)
+    kept = {key: value for key, value in settings.items() if key in rows[0] and key != "steps"}
+    assert all(row | kept == row for row in rows)
+    assert kept or name == "parameter_counts"
+
+
+def test_a_run_says_what_it_was_and_what_it_cost(quick):
+    (row,) = experiment.quality_run(task="reverse", method="lora", seed=3, steps=2, lr=0.005)
+    base = ml.load_model("words-tiny")
+    values = {key: row.pop(key) for key in ("val", "test", "old")}
+    assert all(0 <= value <= 1 for value in values.values())
+    assert row == {
+        "task": "reverse",
+        "method": "lora",
+        "seed": 3,
+        "lr": 0.005,
+        "steps": 2,
+        "r": 2,
+        "scale": pytest.approx(4 / 2**0.5),
+        "trainable": 9_216,
+        "total": sum(p.size for p in base.parameters()),
+        "diverged": False,
+    }
+
+
+def test_qualities_are_those_of_the_tuned_model_on_each_split(quick):
+    settings = dict(task="code", method="full", seed=0, steps=2)
+    t = tune(**settings)
+    (row,) = experiment.quality_run(**settings)
+    assert row["val"] == t.task.val(t.model) != t.task.val(t.base)
+    assert (row["test"], row["old"]) == (t.task.test(t.model), t.task.old(t.model))
+    assert (row["r"], row["scale"]) == (None, None)
+    bundled = ml.load_model("docs-tiny").state_dict()
+    for name, p in t.base.named_parameters():
+        np.testing.assert_array_equal(p.data, bundled[name])
+
+
+def scales(task, **lora):
+    t = tune(task, "lora", 0, steps=1, **lora)
+    (scale,) = {layer.scaling["default"] for layer in lora_layers(t.model).values()}
+    assert t.row["scale"] == scale
+    return scale
+
+
+@pytest.mark.parametrize("r", [1, 16])
+def test_when_only_the_rank_changes_the_scale_goes_with_its_root(r):
+    assert scales("code") == 2
+    assert scales("code", r=r) == pytest.approx(4 / r**0.5)
+    assert scales("reverse", r=r) == pytest.approx(4 / r**0.5)
+    assert scales("code", r=r, lora_alpha=4, use_rslora=True) == pytest.approx(4 / r**0.5)
+
+
+def test_changing_rank_and_alpha_takes_both():
+    assert scales("code", r=4, lora_alpha=12) == 3
+
+
+def test_seed_draws_batches_and_adapter(quick):
+    rows = [
+        experiment.quality_run(task="code", method="lora", seed=s, steps=2)[0] for s in (0, 0, 1)
+    ]
+    assert rows[0] == rows[1]
+    assert rows[0]["test"] != rows[2]["test"]
+
+
+def test_lora_plus_is_trained_with_its_ratio():
+    assert tune("code", "lora+", 0, steps=1, lr=1e-3).training.config.loraplus_lr_ratio == 16
+    assert tune("code", "lora", 0, steps=1, lr=1e-3).training.config.loraplus_lr_ratio == 1
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_rate_that_diverges_ends_there_and_its_row_says_so(method):
+    t = tune("code", method, 0, steps=4, lr=1e30)
+    assert t.row["diverged"] is True and t.training.steps_done < 4 == t.row["steps"]
+    assert all(np.isfinite(p.data).all() for p in t.model.parameters())
+
+
+def test_curves_have_a_point_at_each_evaluation(quick):
+    (row,) = experiment.small_data_run(
+        task="code", method="lora", seed=0, steps=51, characters=3000
+    )
+    assert [step for step, _ in row["curve"]] == [0, 50, 51]
+    assert row["characters"] == 3000 and row["trainable"] == 18_432
+    (row,) = experiment.frontier_run(task="code", method="lora", seed=0, steps=3)
+    t = tune("code", "lora", 0, steps=3)
+    with threadpool_limits(1):  # as in training; with more threads the last bits may differ
+        assert row["curve"] == [
+            (0, t.task.val(t.base), t.task.old(t.base)),
+            (3, t.task.val(t.model), t.task.old(t.model)),
+        ]
+
+
+@pytest.mark.parametrize("r", [1, 3, 4])
+def test_spectrum_has_a_row_for_every_matrix(r, quick):
+    rows = experiment.spectrum_run(task="reverse", method="lora", seed=0, steps=2, r=r)
+    places = [f"attn.{x}_proj" for x in "qkvo"] + ["mlp.up_proj", "mlp.down_proj"]
+    assert [row["path"] for row in rows] == [f"layers.{i}.{at}" for i in range(4) for at in places]
+    for row in rows:
+        sigma = np.array(row["singular_values"])
+        assert len(sigma) == r and (sigma > 1e-6 * sigma[0]).all()  # zeros, rounded, are left out
+        assert row["stable_rank"] == pytest.approx((sigma**2).sum() / sigma[0] ** 2, rel=1e-3)
+        assert 1 <= row["effective_rank"] <= r + 0.001 and 1 <= row["k90"] <= r
+        assert row["amplification"] > 0 and 0 <= row["intruders"] <= 10
+
+
+def test_truncation_goes_from_the_bases_matrices_to_the_tuned_models(quick):
+    settings = dict(task="code", method="full", seed=0, steps=3)
+    t, rows = tune(**settings), experiment.truncation_run(**settings)
+    assert [row["k"] for row in rows] == [0, 1, 2, 4, 8, 16, 32, 64, 128]  # C = 128 is full rank
+    whole, none = t.task.test(t.model), without_its_deltas(t)
+    assert rows[-1]["test"] == pytest.approx(whole, rel=1e-6)
+    assert rows[0]["test"] == pytest.approx(none, rel=1e-6)
+    assert abs(whole - none) > 0.01
+
+
+def test_truncation_stops_at_the_smallest_matrix(quick):
+    rows = experiment.truncation_run(task="reverse", method="full", seed=0, steps=1)
+    assert [row["k"] for row in rows] == [0, 1, 2, 4, 8, 16, 32, 64]
+
+
+def without_its_deltas(t):
+    """Quality of the tuned model whose Linears are the base's."""
+    base = t.base.state_dict()
+    for name, p in t.model.named_parameters():
+        if "_proj.weight" in name:
+            p.data[...] = base[name]
+    return t.task.test(t.model)
+
+
+def test_subspaces_are_compared_with_their_own_starts(quick, monkeypatch):
+    monkeypatch.setattr(experiment, "tune", lambda *args, **kw: tune(*args, **kw, steps=2))
+    rows = experiment.subspace_run("reverse", seed=0, r=3, r_other=64)
+    assert {(row["i"], row["j"]) for row in rows} == {
+        (i, j) for i in (1, 2, 3) for j in (1, 2, 4, 8, 16, 32, 64)
+    }
+    for row in rows:
+        assert 0 <= row["phi"] <= 1 + 1e-6 and row["d"] == 64
+        if row["j"] == 64:  # every direction there is
+            assert row["phi"] == pytest.approx(1) == row["phi_start"]
+        if row["i"] <= row["j"] < 64:
+            assert 0 < row["phi_start"] < 0.9
+
+
+@pytest.mark.parametrize("seed", [0, 4])
+def test_the_start_of_an_adapter_is_drawn_again(seed):
+    t = tune("reverse", "lora", seed, r=3, steps=1)  # B is zero, so that one step leaves A alone
+    for path, layer in lora_layers(t.model).items():
+        np.testing.assert_array_equal(experiment._start(t, path), layer.lora_A["default"].data)
+
+
+def test_tasks_of_the_recipes_are_found_by_name():
+    for name in TASKS:
+        assert find_task(name).name == name
+        assert find_task(name).base == load_task(name).base
+
+
+def test_a_text_of_the_users_is_a_task(text):
+    task = find_task(text)
+    assert (task.name, task.base) == ("times.txt", "docs-tiny")
+    ids, _ = task.batch(np.random.default_rng(0))
+    assert decode(ids[0]) in PROSE
+    row = tune(text, "lora", 0, steps=1).row
+    assert row["task"] == "times.txt"  # not the folders of whoever ran it
+
+
+def test_a_text_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises((TextError, OSError), match="nothing.txt"):
+        find_task(str(tmp_path / "nothing.txt"))
+
+
+def test_another_base_model_is_taken_from_its_folder(tmp_path):
+    base = ml.load_model("docs-tiny")
+    base.tok_embed.weight.data *= np.float32(1.25)
+    folder = str(tmp_path / "mine")
+    ml.save_model(base, folder)
+    assert find_task("code", folder).base == folder
+    t = tune("code", "lora", 0, steps=1, model=folder)
+    np.testing.assert_array_equal(t.base.tok_embed.weight.data, base.tok_embed.weight.data)
+    np.testing.assert_array_equal(t.model.tok_embed.weight.data, base.tok_embed.weight.data)
+
+
+def test_so_many_characters_of_the_corpus_are_trained_on():
+    few, first = find_task("code", characters=100), load_corpus("code").train[:100]
+    seen = {decode(few.batch(np.random.default_rng(seed))[0][0]) for seed in range(20)}
+    assert all(window in decode(first) for window in seen) and len(seen) > 5
+    assert few.test.keywords["tokens"] is load_task("code").test.keywords["tokens"]
+
+
+def test_a_study_swept_is_its_rows_in_order(tmp_path):
+    found = STUDIES["parameter_counts"]
+    rows = sweep(found.run, found.settings(range(1)), tmp_path, jobs=1)
+    assert rows == [row for s in found.settings(range(1)) for row in found.run(**s)]
+
+
+def test_a_run_that_diverged_has_no_quality():
+    (row,) = experiment.quality_run(task="code", method="full", seed=0, steps=30, lr=1e20)
+    assert row["diverged"]
+    assert row["val"] is row["test"] is row["old"] is None
+
+
+def test_other_methods_rates_are_sought_with_one_seed():
+    settings = STUDIES["learning_rate_sweep"].settings(range(3))
+    others = [s for s in settings if s["method"] not in ("full", "lora")]
+    assert {s["seed"] for s in others} == {0}
+    assert {s["method"] for s in settings} == METHODS.keys()

@@ -1,0 +1,526 @@
+"""Claims about the figures of the studies: they draw the rows' means and ranges, legibly.
+
+The rows are made by hand, with the settings of the real studies, so that every figure has as many
+lines and labels as it really has. What is drawn is read back from matplotlib's objects.
+"""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+
+from minilora.experiments.comparison import LABELS
+from minilora.methods.registry import METHODS
+from minilora.plots.axes import rank_color
+from minilora.plots.comparisons import COLORS, FAMILY_COLORS, save_figure
+from minilora.studies.delta_plots import (
+    plot_parameter_counts,
+    plot_spectrum,
+    plot_spectrum_table,
+    plot_subspace_similarity,
+    plot_truncation,
+    spectrum_figure,
+)
+from minilora.studies.study import PLACES, STUDIES
+from minilora.studies.study_plots import (
+    STUDY_FIGURES,
+    plot_alpha_rules,
+    plot_alphas,
+    plot_forgetting_frontier,
+    plot_known_rank_teacher,
+    plot_learning_rate_sweep,
+    plot_overfitting,
+    plot_rank_sweep,
+    plot_small_data,
+    rank_sweep_figure,
+    study_figures,
+)
+
+SEEDS = range(2)
+GREY = (0.299, 0.587, 0.114)  # of red, green and blue in what the eye takes for lightness
+TRAINABLE = {"full": 417_280, "last-block": 198_272, "head": 12_544, "bitfit": 2_432}
+
+
+def rows_of(name):
+    """Rows as the study's run function makes them, with made-up qualities."""
+    study = STUDIES[name]
+    if name == "parameter_counts":
+        return [row for settings in study.settings(SEEDS) for row in study.run(**settings)]
+    return [row for settings in study.settings(SEEDS) for row in FAKE[name](settings)]
+
+
+def tuned(settings):
+    method = settings.get("method", "lora")
+    r = None if method == "full" else settings.get("r", 4)
+    alpha, root = settings.get("lora_alpha", 8), settings.get("use_rslora", False)
+    return {
+        "task": settings["task"],
+        "method": method,
+        "seed": settings["seed"],
+        "lr": settings.get("lr", 0.01),
+        "r": r,
+        "scale": r and alpha / (math.sqrt(r) if root else r),
+        "trainable": TRAINABLE.get(method, 18_432),
+    }
+
+
+def quality(settings):
+    """Best at the rate 0.003, better with r, worse for seed 1; a loss for code, else a share."""
+    off = abs(math.log10(settings.get("lr", 0.003) / 0.003))
+    loss = 1.5 + 0.2 * off + 0.1 / (settings.get("r") or 8) + 0.02 * settings["seed"]
+    return loss if settings["task"] == "code" else 2.3 - loss
+
+
+def fake_quality(settings):
+    value = quality(settings)
+    place = {"place": settings["place"]} if "place" in settings else {}
+    return [tuned(settings) | place | {"val": value, "test": value + 0.01, "old": value / 3}]
+
+
+def fake_teacher(settings):
+    bound = max(settings["k"] - settings["r"], 0) / 64
+    return [settings | {"bound": bound, "loss": 1.01 * bound + 1e-9 * (1 + settings["seed"])}]
+
+
+def fake_frontier(settings):
+    curve = [
+        [step, 1.5 + 1.5 / (1 + settings["lr"] * step) + 0.01 * settings["seed"],
+         1.35 + settings["lr"] * step / 4]
+        for step in range(0, 601, 50)
+    ]  # fmt: skip
+    return [tuned(settings) | {"curve": curve}]
+
+
+def fake_small_data(settings):
+    n = settings["characters"]
+    low = 1.5 + 2_000 / n + 0.01 * settings["seed"]
+    curve = [[0, 3.0], [25, low], [300, low + 900 / n]]
+    return [tuned(settings) | {"characters": n, "curve": curve, "test": low + 1_000 / n}]
+
+
+def fake_spectrum(settings):
+    d = 128 if settings["task"] == "code" else 64
+    rank = min(settings.get("r", d), d)
+    rows = []
+    for size, path in ((1.0, "layers.0.attn.q_proj"), (3.0, "layers.0.mlp.up_proj")):
+        values = [size * 0.9**i for i in range(rank)]
+        measures = {"effective_rank": rank / 2 + size, "stable_rank": 2.0, "k90": 3}
+        measures |= {"relative_norm": 0.25, "intruders": 1, "singular_values": values}
+        rows.append(tuned(settings) | {"path": path} | measures)
+    return rows
+
+
+def fake_truncation(settings):
+    ks = (0, 1, 2, 4, 8, 16, 32, 64) + ((128,) if settings["task"] == "code" else ())
+    share = {k: k / (k + 4) - 0.01 * settings["seed"] for k in ks}
+    is_text = settings["task"] == "code"
+    return [tuned(settings) | {"k": k, "test": 3.5 - 2 * v if is_text else max(v, 0)}
+            for k, v in share.items()]  # fmt: skip
+
+
+def fake_subspace(settings):
+    d = 128 if settings["task"] == "code" else 64
+    rows = []
+    for i in range(1, 9):
+        for j in (1, 2, 4, 8, 16, 32, 64):
+            chance = max(i, j) / d
+            phi = chance + (1 - chance) * (0.3 + 0.01 * settings["seed"]) / i
+            rows.append(settings | {"d": d, "i": i, "j": j, "phi": phi, "phi_start": chance})
+    return rows
+
+
+FAKE = {
+    "known_rank_teacher": fake_teacher,
+    "forgetting_frontier": fake_frontier,
+    "small_data": fake_small_data,
+    "spectrum": fake_spectrum,
+    "truncation": fake_truncation,
+    "subspace_similarity": fake_subspace,
+} | dict.fromkeys(
+    ("rank_sweep", "learning_rate_sweep", "methods", "alpha_sweep", "which_weights"), fake_quality
+)
+RESULTS = {name: rows_of(name) for name in STUDIES}
+
+
+def pick(name, **same):
+    return [row for row in RESULTS[name] if all(row[key] == value for key, value in same.items())]
+
+
+def axes():
+    return Figure().subplots()
+
+
+def line(ax, label):
+    (found,) = [line for line in ax.lines if line.get_label() == label]
+    return found
+
+
+def values_at(rows, x, y):
+    """{value of x: [y of each row there]}"""
+    return {at: [row[y] for row in rows if row[x] == at] for at in sorted({row[x] for row in rows})}
+
+
+def assert_draws(ax, label, rows, x, y):
+    """The line with this label goes through the means, and a band of its colour holds the range."""
+    drawn, expected = line(ax, label), values_at(rows, x, y)
+    assert len(expected) > 1
+    np.testing.assert_array_equal(drawn.get_xdata(), list(expected))
+    np.testing.assert_allclose(drawn.get_ydata(), [np.mean(v) for v in expected.values()])
+    same = [b for b in ax.collections if to_hex(b.get_facecolor()[0]) == to_hex(drawn.get_color())]
+    bands = [band.get_paths()[0].vertices for band in same]
+    for at, values in expected.items():
+        ranges = [{low_high for at_x, low_high in band if at_x == at} for band in bands]
+        assert {min(values), max(values)} in ranges, (label, at)
+
+
+def texts_of(figure):
+    found = [*figure.texts]
+    for ax in figure.axes:
+        found += [ax._left_title, *ax.texts]
+        if ax.axison:
+            found += [ax.xaxis.label, ax.yaxis.label]
+            for axis, ticks in ((ax.xaxis, ax.get_xticklabels()), (ax.yaxis, ax.get_yticklabels())):
+                low, high = sorted(axis.get_view_interval())
+                at = 0 if axis is ax.xaxis else 1
+                found += [t for t in ticks if low <= t.get_position()[at] <= high]
+    for legend in figure.legends:
+        found += legend.get_texts()
+    return [t for t in [figure._suptitle, *found] if t.get_text() and t.get_visible()]
+
+
+@pytest.mark.parametrize("name", STUDY_FIGURES)
+def test_no_text_covers_another_or_leaves_the_figure(name):
+    figure = STUDY_FIGURES[name](RESULTS)
+    figure.draw_without_rendering()
+    boxes = [(t.get_text(), t.get_window_extent()) for t in set(texts_of(figure))]
+    assert len(boxes) > 15
+    for (first, a), (second, b) in itertools.combinations(boxes, 2):
+        assert not a.overlaps(b), f"{first!r} covers {second!r}"
+    for text, box in boxes:
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, text
+        assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, text
+
+
+@pytest.mark.parametrize("name", STUDY_FIGURES)
+def test_figure_is_the_same_bytes_each_time_and_names_its_axes(name, tmp_path):
+    figures = [STUDY_FIGURES[name](RESULTS) for _ in range(2)]
+    for i, figure in enumerate(figures):
+        save_figure(figure, tmp_path / f"{i}.png")
+    assert (tmp_path / "0.png").read_bytes() == (tmp_path / "1.png").read_bytes()
+    for ax in figures[0].axes:
+        assert ax.get_xlabel() or not ax.axison
+
+
+@pytest.mark.parametrize("name", STUDY_FIGURES)
+def test_number_of_seeds_is_said_once(name):
+    figure = STUDY_FIGURES[name](RESULTS)
+    said = [t.get_text() for t in texts_of(figure) if "2 seeds" in t.get_text()]
+    assert len(said) == (0 if name == "parameter-counts" else 1)
+
+
+def test_one_seed_is_not_called_a_mean():
+    figure = rank_sweep_figure(pick("rank_sweep", seed=0))
+    assert not [t for t in figure.texts if "seed" in t.get_text()]
+
+
+@pytest.mark.parametrize(
+    ("name", "study", "plot"),
+    [
+        ("rank-sweep", "rank_sweep", plot_rank_sweep),
+        ("learning-rate-sweep", "learning_rate_sweep", plot_learning_rate_sweep),
+    ],
+)
+def test_full_and_lora_keep_their_two_colours(name, study, plot):
+    ax = plot(pick(study, task="code"), axes())
+    labels = {t.get_label().split(",")[0]: t.get_color() for t in ax.lines}
+    assert to_rgb(labels[LABELS["full"]]) == to_rgb(COLORS["full"])
+    assert to_rgb(labels[LABELS["lora"]]) == to_rgb(COLORS["lora"])
+
+
+def test_higher_ranks_are_darker_shades_of_orange_and_4_is_loras_own():
+    assert to_hex(rank_color(4)) == to_hex(COLORS["lora"])
+    lightness = [np.dot(to_rgb(rank_color(r)), GREY) for r in (1, 2, 4, 8, 16, 32, 64)]
+    assert all(a - b > 0.05 for a, b in itertools.pairwise(lightness))
+    assert 0 < np.dot(to_rgb(rank_color(4096)), GREY) < 1  # no rank is black or white
+    for r in (1, 4, 16, 64, 4096):
+        red, green, blue = to_rgb(rank_color(r))
+        assert red > green > blue
+
+
+def test_ranks_differ_in_line_and_marker_too():
+    ax = plot_spectrum(pick("spectrum", task="code"), axes())
+    looks = [(str(drawn._unscaled_dash_pattern), drawn.get_marker()) for drawn in ax.lines]
+    assert len(set(looks)) == len(looks) == 5
+
+
+@pytest.mark.parametrize("k", [4, 16])
+def test_teacher_draws_loss_by_rank_and_the_least_possible_below_k(k):
+    rows = pick("known_rank_teacher", k=k)
+    ax = plot_known_rank_teacher(rows, axes())
+    for spectrum in ("flat", "geometric"):
+        same = [row for row in rows if row["spectrum"] == spectrum]
+        assert_draws(ax, f"LoRA, {spectrum} spectrum", same, "r", "loss")
+    bounds = [drawn for drawn in ax.lines if drawn.get_marker() == "_" and len(drawn.get_xdata())]
+    assert len(bounds) == 2
+    below = sorted({row["r"] for row in rows if row["r"] < k})
+    for drawn in bounds:
+        assert list(drawn.get_xdata()) == below
+        assert list(drawn.get_ydata()) == [(k - r) / 64 for r in below]
+
+
+@pytest.mark.parametrize("task", ["code", "reverse", "sort"])
+def test_rank_sweep_draws_lora_by_rank_and_full_as_a_level(task):
+    rows = pick("rank_sweep", task=task)
+    ax = plot_rank_sweep(rows, axes())
+    lora = [row for row in rows if row["method"] == "lora"]
+    assert_draws(ax, LABELS["lora"], lora, "r", "test")
+    full = [row["test"] for row in rows if row["method"] == "full"]
+    assert line(ax, LABELS["full"]).get_ydata() == pytest.approx([np.mean(full)] * 2)
+    (level,) = ax.patches
+    assert (level.get_y(), level.get_y() + level.get_height()) == pytest.approx(
+        (min(full), max(full))
+    )
+    ax.figure.draw_without_rendering()
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["1", "2", "4", "8", "16", "64"]
+
+
+def test_units_are_nats_for_texts_and_per_cent_for_string_tasks():
+    figure = rank_sweep_figure(RESULTS["rank_sweep"])
+    code, reverse, _ = figure.axes
+    assert code.get_ylabel() == "test loss (nats per character)"
+    assert reverse.get_ylabel() == "test: answers exactly right"
+    figure.draw_without_rendering()
+    assert {"0%", "100%"} <= {t.get_text() for t in reverse.get_yticklabels()}
+
+
+def test_rates_that_are_equally_good_are_all_ringed():
+    rows = [
+        row | {"val": min(row["val"], 0.7)} for row in pick("learning_rate_sweep", task="reverse")
+    ]
+    ax = plot_learning_rate_sweep(rows, axes())
+    full, lora = [d for d in ax.lines if d.get_markersize() == 13 and len(d.get_xdata())]
+    assert list(full.get_xdata()) == [0.002, 0.003]
+    assert list(lora.get_xdata()) == [0.003]
+
+
+@pytest.mark.parametrize("task", ["code", "reverse"])
+def test_learning_rates_draw_full_and_lora_and_ring_the_best(task):
+    rows = pick("learning_rate_sweep", task=task)
+    ax = plot_learning_rate_sweep(rows, axes())
+    for method, label in (("full", LABELS["full"]), ("lora", LABELS["lora"])):
+        same = [row for row in rows if row["method"] == method]
+        assert_draws(ax, label, same, "lr", "val")
+    rings = [drawn for drawn in ax.lines if drawn.get_markersize() == 13 and len(drawn.get_xdata())]
+    assert [list(ring.get_xdata()) for ring in rings] == [[0.003], [0.003]]
+    for ring, method in zip(rings, ("full", "lora"), strict=True):
+        best = [row["val"] for row in rows if row["method"] == method and row["lr"] == 0.003]
+        assert ring.get_ydata() == pytest.approx([np.mean(best)])
+    assert len(ax.lines) == 5  # two lines, two rings, the legend's: no other method
+
+
+def test_methods_stand_in_order_of_what_they_train():
+    figure = STUDY_FIGURES["methods"](RESULTS)
+    new, old, *_ = figure.axes
+    figure.draw_without_rendering()
+    names = [t.get_text() for t in new.get_yticklabels()]
+    assert names[0] == "full fine-tuning: 417,280" and names[-1] == "BitFit: 2,432"
+    assert len(names) == len(METHODS) and new.get_ylim() == old.get_ylim()
+    families = [t.get_text() for t in figure.legends[0].get_texts()]
+    assert families == ["full", "selective", "additive", "reparameterized"]
+
+
+@pytest.mark.parametrize("task", ["code", "reverse"])
+def test_methods_are_drawn_on_the_new_task_and_on_the_old_one(task):
+    panels = STUDY_FIGURES["methods"](RESULTS).axes[slice(2) if task == "code" else slice(2, 4)]
+    order = sorted(METHODS, key=lambda name: -TRAINABLE.get(name, 18_432))
+    for ax, key in zip(panels, ("test", "old"), strict=True):
+        for i, method in enumerate(order):
+            values = [row[key] for row in pick("methods", task=task, method=method)]
+            seeds, middle = ax.lines[2 * i : 2 * i + 2]
+            assert list(seeds.get_xdata()) == [min(values), max(values)]
+            assert middle.get_xdata() == pytest.approx([np.mean(values)])
+            assert list(middle.get_ydata()) == [i]
+            assert middle.get_color() == FAMILY_COLORS[METHODS[method].family]
+
+
+@pytest.mark.parametrize("task", ["code", "reverse"])
+def test_alpha_rules_meet_at_r_4(task):
+    rows = pick("alpha_sweep", task=task)
+    ax = plot_alpha_rules(rows, axes())
+    for label, scale in (
+        ("/r, alpha = 8", lambda r: 8 / r),
+        ("/√r, alpha = 4", lambda r: 4 / r**0.5),
+    ):
+        same = [row for row in rows if row["scale"] == scale(row["r"])]
+        assert {row["r"] for row in same} == {1, 4, 16, 64}
+        assert_draws(ax, f"LoRA, s = alpha{label}", same, "r", "test")
+
+
+def test_alphas_are_those_of_r_4():
+    ax = plot_alphas(pick("alpha_sweep", task="code"), axes())
+    (drawn,) = ax.lines
+    np.testing.assert_array_equal(drawn.get_xdata(), [2, 8, 32])
+    expected = np.mean([row["test"] for row in pick("alpha_sweep", task="code", r=4, scale=8.0)])
+    assert drawn.get_ydata()[2] == pytest.approx(expected)
+
+
+def test_places_stand_in_the_same_order_for_every_task():
+    figure = STUDY_FIGURES["which-weights"](RESULTS)
+    figure.draw_without_rendering()
+    for ax, task in zip(figure.axes, ("code", "sort"), strict=True):
+        names = [t.get_text().split("  ")[0] for t in ax.get_yticklabels()]
+        assert names == list(PLACES)
+        points = [drawn for drawn in ax.lines if drawn.get_marker() == "s"]
+        for i, (point, place) in enumerate(zip(points, PLACES, strict=True)):
+            values = [row["test"] for row in pick("which_weights", task=task, place=place)]
+            assert point.get_xdata() == pytest.approx([np.mean(values)])
+            assert list(point.get_ydata()) == [i]
+            whisker = ax.lines[2 * i]
+            assert list(whisker.get_xdata()) == [min(values), max(values)]
+
+
+def test_budget_is_in_the_panels_title():
+    code, sort = STUDY_FIGURES["which-weights"](RESULTS).axes
+    assert code.get_title(loc="left") == "Python code: ≈ 18,400 parameters"
+    assert sort.get_title(loc="left") == "Sort a word: ≈ 18,400 parameters"
+
+
+def test_frontier_draws_the_mean_of_the_curves_from_the_base_on():
+    rows = RESULTS["forgetting_frontier"]
+    ax = plot_forgetting_frontier(rows, axes())
+    drawn = line(ax, "full fine-tuning, rate 0.001")
+    curves = np.array([row["curve"] for row in rows if row["lr"] == 0.001])
+    np.testing.assert_allclose(drawn.get_xdata(), curves[:, :, 1].mean(axis=0))
+    np.testing.assert_allclose(drawn.get_ydata(), curves[:, :, 2].mean(axis=0))
+    seeds = [d for d in ax.lines if d.get_color() == drawn.get_color() and d is not drawn]
+    for thin, row in zip(seeds, [row for row in rows if row["lr"] == 0.001], strict=True):
+        assert list(thin.get_xdata()) == [new for _, new, _ in row["curve"]]
+    (base,) = [d for d in ax.lines if d.get_marker() == "*"]
+    assert [base.get_xdata()[0], base.get_ydata()[0]] == rows[0]["curve"][0][1:]
+
+
+def test_frontier_is_shown_again_without_the_base():
+    whole, tail = STUDY_FIGURES["forgetting-frontier"](RESULTS).axes
+    assert tail.get_title(loc="left") == "From step 50 on"
+    for a, b in zip(whole.lines[:-1], tail.lines, strict=True):  # the last one is the base
+        np.testing.assert_array_equal(a.get_xdata()[1:], b.get_xdata())
+
+
+def test_frontiers_rates_are_steps_of_two_colours_and_an_arrow_ends_each():
+    ax = plot_forgetting_frontier(RESULTS["forgetting_frontier"], axes())
+    means = [d for d in ax.lines if "rate" in str(d.get_label())]
+    assert [d.get_label().split(", ")[0] for d in means] == ["full fine-tuning"] * 3 + ["LoRA"] * 2
+    lightness = [np.dot(to_rgb(d.get_color()), GREY) for d in means]
+    assert lightness[0] > lightness[1] > lightness[2] and lightness[3] > lightness[4]
+    assert to_hex(means[1].get_color()) == to_hex(COLORS["full"])
+    assert to_hex(means[4].get_color()) == to_hex(COLORS["lora"])
+    ends = [a.xy for a in ax.texts if a.arrow_patch is not None]
+    assert ends == [(d.get_xdata()[-1], d.get_ydata()[-1]) for d in means]
+    starts = [a.xyann for a in ax.texts if a.arrow_patch is not None]
+    assert starts == [(d.get_xdata()[-3], d.get_ydata()[-3]) for d in means]
+
+
+def test_small_data_draws_the_end_and_how_far_validation_has_risen():
+    rows = RESULTS["small_data"]
+    end, risen = plot_small_data(rows, axes()), plot_overfitting(rows, axes())
+    for label, r in (("full fine-tuning", None), ("LoRA, r = 1", 1), ("LoRA, r = 4", 4)):
+        same = [row for row in rows if row["r"] == r]
+        assert_draws(end, label, same, "characters", "test")
+        sizes = sorted({row["characters"] for row in same})
+        np.testing.assert_allclose(line(risen, label).get_ydata(), [900 / n for n in sizes])
+
+
+@pytest.mark.parametrize(("label", "n"), [("full fine-tuning", 128), ("LoRA, r = 16", 16)])
+def test_spectrum_is_divided_by_the_largest_and_ends_with_the_rank(label, n):
+    ax = plot_spectrum(pick("spectrum", task="code"), axes())
+    drawn = line(ax, label)
+    np.testing.assert_array_equal(drawn.get_xdata(), range(1, n + 1))
+    np.testing.assert_allclose(drawn.get_ydata(), 0.9 ** np.arange(n))
+
+
+def test_spectrums_band_is_the_range_over_seeds():
+    one, two = (pick("spectrum", task="code", r=4, seed=seed) for seed in SEEDS)
+    two = [row | {"singular_values": [1.0, 0.5, 0.25, 0.125]} for row in two]
+    (band,) = plot_spectrum([*one, *two], axes()).collections
+    corners = band.get_paths()[0].vertices
+    at_two = sorted({round(float(y), 9) for x, y in corners if x == 2})
+    assert at_two == [0.5, 0.9]
+
+
+def test_matrix_of_lower_rank_counts_as_zero_beyond_it():
+    long, short = pick("spectrum", task="code", r=4, seed=0)
+    short = short | {"singular_values": short["singular_values"][:1]}
+    drawn = line(plot_spectrum([long, short], axes()), "LoRA, r = 4")
+    np.testing.assert_allclose(drawn.get_ydata(), [1, 0.9 / 2, 0.81 / 2, 0.729 / 2])
+
+
+def test_table_of_the_spectrum_holds_means_over_matrices():
+    ax = plot_spectrum_table(pick("spectrum", task="code"), axes())
+    table = {
+        (x, y): text.get_text() for text in ax.texts for x, y in [text.get_position()] if x >= 0
+    }
+    effective = [table[0, y] for y in range(5)]
+    assert effective == ["66.0", "2.5", "4.0", "10.0", "34.0"]  # of rank / 2 + 1 and rank / 2 + 3
+    assert [table[x, 0] for x in range(5)] == ["66.0", "2.0", "3.0", "0.25", "1.0"]
+
+
+@pytest.mark.parametrize("task", ["code", "reverse"])
+def test_truncation_stands_beside_lora_trained_at_that_rank(task):
+    cut, swept = pick("truncation", task=task), pick("rank_sweep", task=task)
+    ax = plot_truncation(cut, swept, axes())
+    lora = [row for row in swept if row["method"] == "lora"]
+    assert_draws(ax, "LoRA trained at r = k", lora, "r", "test")
+    (label,) = [d.get_label() for d in ax.lines if "stay tuned" in d.get_label()]
+    assert_draws(ax, label, cut, "k", "test")
+
+
+def test_similarity_is_drawn_after_training_and_before():
+    rows = pick("subspace_similarity", task="code", r=8)
+    ax = plot_subspace_similarity(rows, axes())
+    for i in (1, 2, 4, 8):
+        same = [row for row in rows if row["i"] == i]
+        assert_draws(ax, f"i = {i}", same, "j", "phi")
+        color = line(ax, f"i = {i}").get_color()
+        (start,) = [
+            d for d in ax.lines
+            if d.get_color() == color and d.get_marker() == "None" and len(d.get_xdata())
+        ]  # fmt: skip
+        np.testing.assert_allclose(start.get_ydata(), [max(i, j) / 128 for j in start.get_xdata()])
+
+
+def test_counts_are_those_of_rank_8():
+    ax = plot_parameter_counts(RESULTS["parameter_counts"], axes())
+    full, lora = line(ax, "full fine-tuning"), line(ax, "LoRA on q and v, r = 8")
+    names = [t.get_text() for t in ax.get_yticklabels()]
+    i = names.index("llama-2-7b")
+    assert lora.get_xdata()[i] == 4_194_304 and full.get_xdata()[i] == 6_738_415_616
+    assert ax.texts[i].get_text() == "0.062 %"
+    assert list(full.get_xdata()) == sorted(full.get_xdata())
+
+
+def test_figures_come_for_the_studies_that_are_there():
+    assert [name for name, _ in study_figures(RESULTS)] == list(STUDY_FIGURES)
+    one = {"truncation": RESULTS["truncation"]}
+    assert list(study_figures(one)) == []
+    both = one | {"rank_sweep": RESULTS["rank_sweep"]}
+    assert [name for name, _ in study_figures(both)] == ["rank-sweep", "truncation"]
+    assert [name for name, _ in study_figures(both, only=one)] == ["truncation"]
+
+
+def test_every_study_has_a_figure():
+    assert {study for figure in STUDY_FIGURES.values() for study in figure.studies} == set(STUDIES)
+
+
+def test_text_and_ranks_of_a_user_can_be_drawn(tmp_path):
+    rows = [row | {"task": "$a_^$.txt"} for row in pick("rank_sweep", task="code", seed=0)]
+    figure = rank_sweep_figure(rows)
+    save_figure(figure, tmp_path / "a.png")
+    assert figure.axes[0].get_title(loc="left") == "$a_^$.txt"
+    assert figure.axes[0].get_ylabel() == "test loss (nats per character)"
+    adapter = [row | {"r": None} for row in pick("spectrum", task="code", r=4, seed=0)]
+    figure = spectrum_figure(adapter)
+    save_figure(figure, tmp_path / "b.png")
+    assert [d.get_label() for d in figure.axes[0].lines] == ["LoRA"]
