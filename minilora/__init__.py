@@ -24,6 +24,7 @@ from minilora.methods.registry import count_parameters, print_trainable_paramete
 from minilora.nn import Embedding, LayerNorm, Linear, Module, ModuleList, Parameter, RMSNorm
 from minilora.optim import SGD, AdamW, clip_grad_norm, warmup_cosine
 from minilora.system.memory import keep_freed_memory
+from minilora.system.version import __version__
 from minilora.tensor import Tensor, grad, no_grad
 from minilora.testing import gradcheck
 from minilora.text.corpora import (
@@ -40,15 +41,14 @@ from minilora.training.loop import TrainConfig, Training, train
 from minilora.training.quality import exact_match, text_loss
 from minilora.transformer import Transformer, TransformerConfig
 
-__version__ = "0.1.0"
-
 keep_freed_memory()
 
 __all__ = [
     "SGD", "AdamW", "Embedding", "LayerNorm", "Linear", "LoraConfig", "LoraLinear", "Module",
     "ModuleList", "Parameter", "RMSNorm", "Tensor", "TrainConfig", "Training", "Transformer",
-    "TransformerConfig", "active_adapter", "add_adapter", "clip_grad_norm", "count_parameters",
-    "cross_entropy", "decode", "delete_adapter", "disable_adapter", "encode", "exact_match",
+    "TransformerConfig", "__version__", "active_adapter", "add_adapter", "clip_grad_norm",
+    "count_parameters", "cross_entropy", "decode", "delete_adapter", "disable_adapter", "encode",
+    "exact_match",
     "generate", "get_delta_weight", "grad", "gradcheck", "load_adapter", "load_corpus",
     "load_model", "load_text", "load_words", "merge_adapter", "merge_and_unload", "no_grad",
     "print_trainable_parameters", "random_windows", "save_adapter", "save_model", "set_adapter",

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from minilora.system.errors import UsageError
 from minilora.tensor import Tensor, needs_grad, record
 
 
@@ -61,7 +62,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     shape, W, x2 = x.shape, weight.data, _rows(x.data)
     if shape[-1] != W.shape[0]:
-        raise ValueError(f"linear: x has {shape[-1]} features, the weight {W.shape} wants another")
+        raise UsageError(f"linear: x has {shape[-1]} features, the weight {W.shape} wants another")
     y = x2 @ W
     if bias is not None:
         y += bias.data
@@ -288,10 +289,10 @@ def cross_entropy(logits: Tensor, targets: np.ndarray, ignore_index: int = -100)
     shape, V = logits.shape, logits.shape[-1]
     target = np.asarray(targets).ravel()
     if np.shape(targets) != shape[:-1]:
-        raise ValueError(f"targets {np.shape(targets)} do not match logits {shape}")
+        raise UsageError(f"targets {np.shape(targets)} do not match logits {shape}")
     keep = np.flatnonzero(target != ignore_index)
     if not keep.size:
-        raise ValueError(f"cross_entropy: every target is ignore_index ({ignore_index})")
+        raise UsageError(f"cross_entropy: every target is ignore_index ({ignore_index})")
     target = target[keep]
     if target.min() < 0 or target.max() >= V:
         raise IndexError(f"targets must lie in 0..{V - 1} or be {ignore_index}")
@@ -378,7 +379,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, n_head: int, n_kv_head: int | Non
     (B, T, C), S = q.shape, k.shape[1]
     D, group = C // n_head, n_head // J
     if T > S:
-        raise ValueError(f"attention: {T} queries stand at the last places of only {S} keys")
+        raise UsageError(f"attention: {T} queries stand at the last places of only {S} keys")
 
     def split(x: np.ndarray, group: int) -> np.ndarray:
         x = x.reshape(B, x.shape[1], J, group, D)  # (B, T, H*D) -> (B, T, J, H/J, D)

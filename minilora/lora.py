@@ -19,6 +19,7 @@ from minilora import functional as F
 from minilora.lora_config import CopiedParameter, LoraConfig, find_targets, parameters_to_copy
 from minilora.lora_init import PART_OF_W, initial_factors
 from minilora.nn import Linear, Module, Parameter, Rng
+from minilora.system.errors import UsageError
 from minilora.tensor import Tensor
 
 
@@ -116,7 +117,7 @@ def add_adapter(model: Module, config: LoraConfig, name: str = "default", *, rng
     """
     _require_unmerged(model)
     if name in adapters(model) or not name or "." in name:
-        raise ValueError(f"an adapter cannot be named {name!r}: it is taken, empty or has a dot")
+        raise UsageError(f"an adapter cannot be named {name!r}: it is taken, empty or has a dot")
     there, targets = lora_layers(model), find_targets(model, config)
     layers = {path: there.get(path) or LoraLinear(base) for path, base in targets.items()}
     with disable_adapter(model):  # so that what is copied is the base's own
@@ -174,7 +175,7 @@ def merge_adapter(model: Module) -> None:
     """W += s A B in every adapted layer: inference then costs what the base costs. Keeps W."""
     _require_unmerged(model)
     if active_adapter(model) is None:
-        raise ValueError("there is no active adapter to merge; see add_adapter, set_adapter")
+        raise UsageError("there is no active adapter to merge; see add_adapter, set_adapter")
     for layer in lora_layers(model).values():
         layer.merge()
 
@@ -182,7 +183,7 @@ def merge_adapter(model: Module) -> None:
 def unmerge_adapter(model: Module) -> None:
     """Undo merge_adapter, bit for bit. Raises ValueError if nothing is merged."""
     if not _is_merged(model):
-        raise ValueError("no adapter is merged, so there is nothing to unmerge")
+        raise UsageError("no adapter is merged, so there is nothing to unmerge")
     for layer in lora_layers(model).values():
         layer.unmerge()
 
@@ -223,7 +224,7 @@ def _is_merged(model: Module) -> bool:
 
 def _require_unmerged(model: Module) -> None:
     if _is_merged(model):
-        raise ValueError(
+        raise UsageError(
             f"adapter {active_adapter(model)!r} is already merged into the weights; "
             "call unmerge_adapter(model) first"
         )
@@ -232,4 +233,4 @@ def _require_unmerged(model: Module) -> None:
 def _require_adapter(model: Module, name: str) -> None:
     if name not in adapters(model):
         known = ", ".join(adapters(model)) or "none"
-        raise ValueError(f"this model has no adapter {name!r}; it has: {known}")
+        raise UsageError(f"this model has no adapter {name!r}; it has: {known}")

@@ -14,6 +14,7 @@ from typing import Any
 
 from minilora.lora_init import INITS, PART_OF_W
 from minilora.nn import Embedding, Linear, Module, Parameter
+from minilora.system.errors import UsageError
 
 Patterns = str | Sequence[str]
 
@@ -57,21 +58,21 @@ class LoraConfig:
     def __post_init__(self) -> None:
         lowest = min([self.r, *self.rank_pattern.values()])
         if lowest < 1:
-            raise ValueError(f"the rank must be at least 1, got {lowest}: r=0 would train nothing")
+            raise UsageError(f"the rank must be at least 1, got {lowest}: r=0 would train nothing")
         if self.bias not in ("none", "all", "lora_only"):
-            raise ValueError(f'bias must be "none", "all" or "lora_only", got {self.bias!r}')
+            raise UsageError(f'bias must be "none", "all" or "lora_only", got {self.bias!r}')
         if self.init_lora_weights not in INITS:
-            raise ValueError(f"init_lora_weights must be one of {INITS}")
+            raise UsageError(f"init_lora_weights must be one of {INITS}")
         if self.init_lora_weights in PART_OF_W and self._lowest_alpha() <= 0:
-            raise ValueError(f"{self.init_lora_weights} needs a lora_alpha above 0")
+            raise UsageError(f"{self.init_lora_weights} needs a lora_alpha above 0")
         if not 0 <= self.lora_dropout < 1:
-            raise ValueError(f"lora_dropout must lie in [0, 1), got {self.lora_dropout}")
+            raise UsageError(f"lora_dropout must lie in [0, 1), got {self.lora_dropout}")
         texts = [p for p in (self.target_modules, self.exclude_modules) if isinstance(p, str)]
         for text in [*texts, *self.rank_pattern, *self.alpha_pattern]:
             try:
                 re.compile(text)
             except re.error as error:
-                raise ValueError(f"{text!r} is not a regular expression: {error}") from None
+                raise UsageError(f"{text!r} is not a regular expression: {error}") from None
 
     def _lowest_alpha(self) -> float:
         return min([self.lora_alpha, *self.alpha_pattern.values()])
@@ -87,12 +88,12 @@ class LoraConfig:
         which has no direction for DoRA to keep."""
         r, (d_in, d_out) = self.rank_and_scale(path)[0], base.weight.shape
         if r > min(d_in, d_out):
-            raise ValueError(
+            raise UsageError(
                 f"r={r} is more than {path} ({d_in} x {d_out}) can use: its rank is at most "
                 f"{min(d_in, d_out)}; lower r, or give this module its own rank in rank_pattern"
             )
         if self.use_dora and not base.weight.data.any(axis=0).all():
-            raise ValueError(f"{path} has a column of zeros, which DoRA cannot scale; exclude it")
+            raise UsageError(f"{path} has a column of zeros, which DoRA cannot scale; exclude it")
 
 
 def _first_match(pattern: dict[str, Any], path: str, default: Any) -> Any:
@@ -123,7 +124,7 @@ def find_targets(model: Module, config: LoraConfig) -> dict[str, Linear]:
     for path, linear in targets.items():
         config._check_target(path, linear)
     if not targets:
-        raise ValueError(
+        raise UsageError(
             f"nothing is left to adapt of target_modules={wanted!r} after exclude_modules="
             f"{config.exclude_modules!r} and layers_to_transform={config.layers_to_transform}"
         )
@@ -155,16 +156,16 @@ def _explain_no_match(
         if isinstance(module, Embedding) and _matches(path, unmatched):
             tied = " and tied to the output head, so that an update would change both"
             is_tied = path == "tok_embed" and "head" not in modules
-            raise ValueError(
+            raise UsageError(
                 f"{path} is an embedding{tied if is_tied else ''}; LoRA here adapts "
                 f"Linear layers: {names}. To train it, tune the whole model"
             )
     if isinstance(wanted, str):
-        raise ValueError(
+        raise UsageError(
             f"target_modules={wanted!r}, a string, is a regular expression for a whole path and "
             f"matches no Linear; for a name use a list: [{wanted!r}]. This model has: {names}"
         )
-    raise ValueError(f"target_modules={unmatched!r} matches no Linear; this model has: {names}")
+    raise UsageError(f"target_modules={unmatched!r} matches no Linear; this model has: {names}")
 
 
 @dataclass
@@ -201,14 +202,14 @@ def _modules_to_save(model: Module, config: LoraConfig, targets: dict[str, Linea
     for name in config.modules_to_save:
         paths = [path for path in modules if path and _matches(path, [name])]
         if not paths:
-            raise ValueError(f"modules_to_save={name!r} is not in this model; see named_modules()")
+            raise UsageError(f"modules_to_save={name!r} is not in this model; see named_modules()")
         if "tok_embed" in paths and "head" not in modules:
-            raise ValueError(
+            raise UsageError(
                 f"modules_to_save={name!r} is an embedding to which the head is tied: "
                 "training a copy would change the head too; use tie_embeddings=False for that"
             )
         if any(f"{target}.".startswith(f"{path}.") for path in paths for target in targets):
-            raise ValueError(
+            raise UsageError(
                 f"{name!r} is, or holds, a target of LoRA: take it out of modules_to_save or out "
                 "of target_modules"
             )

@@ -16,6 +16,7 @@ import numpy as np
 
 from minilora import functional as F
 from minilora.ops import as_tensor
+from minilora.system.errors import UsageError
 from minilora.tensor import Tensor
 
 Rng = np.random.Generator
@@ -104,7 +105,7 @@ class Module:
             if k in state and state[k].shape != p.shape
         ]
         if wrong:
-            raise ValueError("these weights do not fit the model: " + "; ".join(wrong))
+            raise UsageError("these weights do not fit the model: " + "; ".join(wrong))
         for name, p in own.items():
             p.data[...] = state[name]
 

@@ -14,16 +14,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from minilora.system.errors import StateError, UsageError
 from minilora.tensor import Tensor
 
 
 def _check(params: Sequence[Tensor]) -> list[Tensor]:
     params = list(params)
     if not params:
-        raise ValueError("the optimizer was given no parameters: is everything frozen?")
+        raise UsageError("the optimizer was given no parameters: is everything frozen?")
     frozen = sum(not p.requires_grad for p in params)
     if frozen:
-        raise ValueError(
+        raise UsageError(
             f"{frozen} of the optimizer's {len(params)} parameters are frozen; "
             "pass model.trainable_parameters()"
         )
@@ -32,7 +33,7 @@ def _check(params: Sequence[Tensor]) -> list[Tensor]:
 
 def _gradient(p: Tensor) -> np.ndarray:
     if p.grad is None:
-        raise RuntimeError(
+        raise StateError(
             f"a parameter of shape {p.shape} has no gradient: call loss.backward() before step(), "
             "and check that the loss depends on every trained parameter"
         )

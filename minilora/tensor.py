@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from minilora.system.errors import StateError, UsageError
+
 Vjp = Callable[[np.ndarray], np.ndarray]
 
 _mode = threading.local()
@@ -135,13 +137,13 @@ def grad(loss: Tensor, params: Sequence[Tensor]) -> list[np.ndarray]:
 def _walk(root: Tensor, seed: np.ndarray | None) -> dict[int, tuple[Tensor, np.ndarray]]:
     """Gradients of the leaves under `root`. Frees the graph on the way: memory falls as it goes."""
     if not root.requires_grad:
-        raise RuntimeError(
+        raise StateError(
             "nothing to differentiate: no trainable parameter led to this value. Is everything "
             "frozen, the adapter merged, or was it computed under no_grad() or from .data?"
         )
     if seed is None:
         if root.size != 1:
-            raise ValueError(
+            raise UsageError(
                 f"backward() starts from a single number, but this tensor has shape {root.shape}; "
                 "reduce it with .sum() or .mean(), or pass gradient="
             )
@@ -185,7 +187,7 @@ def _topological_order(start: Node | Tensor) -> list[Node | Tensor]:
             if isinstance(node, Tensor):
                 order.append(node)
             elif node.edges is None:
-                raise RuntimeError(
+                raise StateError(
                     "this graph was already used by a backward pass and its memory was freed; "
                     "compute the loss again before calling backward() again"
                 )

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from minilora.system.errors import UsageError
 from minilora.tensor import Tensor, grad, no_grad
 
 
@@ -27,10 +28,10 @@ def gradcheck(
     name = getattr(f, "__name__", type(f).__name__)
     trainable = [(i, t) for i, t in enumerate(inputs) if t.requires_grad]
     if not trainable:
-        raise ValueError("no input has requires_grad=True: there is nothing to check")
+        raise UsageError("no input has requires_grad=True: there is nothing to check")
     for i, t in trainable:
         if t.dtype != np.float64:
-            raise ValueError(f"input {i} is {t.dtype}; pass float64 arrays to gradcheck")
+            raise UsageError(f"input {i} is {t.dtype}; pass float64 arrays to gradcheck")
     out = f(*inputs)
     cotangent = np.random.default_rng(seed).standard_normal(out.shape)
     analytic = grad((out * cotangent).sum(), [t for _, t in trainable])

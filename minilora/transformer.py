@@ -15,6 +15,7 @@ import numpy as np
 
 from minilora import functional as F
 from minilora.nn import Embedding, LayerNorm, Linear, Module, ModuleList, RMSNorm, Rng
+from minilora.system.errors import UsageError
 from minilora.tensor import Tensor
 
 _SWITCHES = dict(
@@ -50,18 +51,18 @@ class TransformerConfig:
     def __post_init__(self) -> None:
         for name in "vocab_size block_size n_layer n_head n_embd kv_heads hidden".split():
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name, allowed in _SWITCHES.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+                raise UsageError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
         if self.n_embd % self.n_head:
-            raise ValueError(f"n_embd={self.n_embd} must be a multiple of n_head={self.n_head}")
+            raise UsageError(f"n_embd={self.n_embd} must be a multiple of n_head={self.n_head}")
         if self.n_head % self.kv_heads:
-            raise ValueError(f"n_kv_head={self.kv_heads} must divide n_head={self.n_head}")
+            raise UsageError(f"n_kv_head={self.kv_heads} must divide n_head={self.n_head}")
         if self.positions == "rope" and self.head_size % 2:
-            raise ValueError(f"rope turns pairs: n_embd / n_head = {self.head_size} must be even")
+            raise UsageError(f"rope turns pairs: n_embd / n_head = {self.head_size} must be even")
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
+            raise UsageError(f"dropout must lie in [0, 1), got {self.dropout}")
 
     @property
     def head_size(self) -> int:
@@ -151,6 +152,8 @@ class Transformer(Module):
     """The model. `rng` draws the initial weights: small normal ones, smaller still where a layer
     adds to the stream (GPT-2's 1/sqrt(2 n_layer))."""
 
+    can_cache = True  # not once vectors stand in front of the text: prompt tuning
+
     def __init__(self, config: TransformerConfig, *, rng: Rng) -> None:
         c = self.config = config
         self.tok_embed = Embedding(c.vocab_size, c.n_embd, rng=rng)
@@ -171,11 +174,11 @@ class Transformer(Module):
         """
         ids, c = np.asarray(ids), self.config
         if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
-            raise ValueError(f"ids must be integers of shape (B, T), got {ids.dtype} {ids.shape}")
+            raise UsageError(f"ids must be integers of shape (B, T), got {ids.dtype} {ids.shape}")
         start = cache[0].length if cache else 0
         end = start + ids.shape[1]
         if end > c.block_size:
-            raise ValueError(f"{end} tokens do not fit the model's block_size of {c.block_size}")
+            raise UsageError(f"{end} tokens do not fit the model's block_size of {c.block_size}")
         x = self.tok_embed(ids)  # (B, T) -> (B, T, C)
         if c.positions == "learned":
             x = x + self.pos_embed(np.arange(start, end))  # (T, C) is repeated over B

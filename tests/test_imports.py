@@ -1,7 +1,7 @@
-"""Claims about the house: imports point down, and the path a student reads stays short.
+"""Claims about the house: imports point down, rooms stay small, the path a student reads is short.
 
-The floors are README's. Every import counts, also one inside a function. The rules are functions
-of source text, so that their own tests can hand them a house that breaks them.
+The order of the rooms is README's. Every import counts, also one inside a function. The rules are
+functions of source text, so that their own tests can hand them a house that breaks them.
 """
 
 import ast
@@ -16,65 +16,67 @@ import pytest
 import minilora
 
 PACKAGE = Path(minilora.__file__).parent
+ORDER = (  # bottom up; rooms of one line do not import each other
+    ("system",),
+    ("table",),  # the files that lie in minilora/ itself
+    ("text", "methods", "hub"),
+    ("training",),
+    ("analysis",),
+    ("experiments",),
+    ("plots",),
+    ("studies",),
+    ("learn",),
+    ("cli",),
+)
+FLOOR = {room: floor for floor, rooms in enumerate(ORDER) for room in rooms}
+READING_PATH = ["tensor", "ops", "nn", "transformer", "lora"]  # each imports only those before it
 
-FLOORS = {
-    0: "memory tensor ops functional gradcheck",
-    1: "nn",
-    2: "transformer optim data string_tasks lora_config lora_init files",
-    3: "lora methods",
-    4: "decoder generate parallel train evaluate hub hf_layouts peft_layouts recipes "
-    "analysis counting",
-    5: "compare plots report doctor profiler sweep experiment study panels delta_plots study_plots "
-    "exercise "
-    "exercises_00 exercises_05 exercises_06 exercises_07 check",
-    6: "commands study_commands cli __main__",
-}
-FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
-ORDER_OF_FLOOR_0 = FLOORS[0].split()
-ONLY = {
-    "lora_config": {"nn", "lora_init"},
-    "files": set(),
-    "memory": set(),
-}  # the whole of what these may import of the package
-ROOT_FLOOR = 4  # the highest floor that minilora/__init__.py may load
-READING_PATH = ["tensor", "ops", "nn", "transformer", "lora"]
+
+def room_of(module: str) -> str:
+    """The room of "minilora.text.corpora" or "minilora.lora"; "root" for the package itself."""
+    _, *rest = module.split(".")
+    if rest and rest[0] in FLOOR:
+        return rest[0]
+    if rest == ["__main__"]:
+        return "cli"
+    return "table" if rest and (PACKAGE / f"{rest[0]}.py").exists() else "root"
 
 
 def imported(source: str) -> set[str]:
-    """Modules of the package that this source imports; "" is the package itself."""
+    """Modules of the package that this source imports, by their full names."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = "minilora" if node.level else ""
-            base = ".".join(part for part in (base, node.module) if part)
-            names = [f"{base}.{a.name}" if base == "minilora" else base for a in node.names]
-        else:
-            continue
-        for name in names:
-            top, _, rest = name.partition(".")
-            if top == "minilora":
-                module = rest.split(".")[0]
-                found.add(module if module in FLOOR else "" if name != "minilora" else module)
-    return found
+            base = ".".join(
+                part for part in ("minilora" if node.level else "", node.module) if part
+            )
+            is_folder = base == "minilora" or base.removeprefix("minilora.") in FLOOR
+            found |= {f"{base}.{a.name}" for a in node.names} if is_folder else {base}
+    return {name for name in found if name.partition(".")[0] == "minilora"}
 
 
 def violations(sources: dict[str, str]) -> list[str]:
-    """What is wrong with these modules' imports, one sentence each."""
-    wrong = [f"{name}.py has no floor in tests/test_imports.py" for name in sources - FLOOR.keys()]
-    graph = {name: imported(text) for name, text in sources.items() if name in FLOOR}
-    for name, targets in graph.items():
+    """What is wrong with the imports of these modules, one sentence each."""
+    wrong = []
+    graph = {module: imported(text) for module, text in sources.items()}
+    for module, targets in graph.items():
+        room = room_of(module)
         for target in sorted(targets):
-            above = FLOOR.get(target, ROOT_FLOOR + 0.5)  # the root stands on top of what it loads
-            if above > FLOOR[name]:
-                wrong.append(f"{name} imports {target or 'the package root'}, which is above it")
-            elif above == FLOOR[name] == 0:
-                before = ORDER_OF_FLOOR_0[: ORDER_OF_FLOOR_0.index(name)]
-                if target not in before:
-                    wrong.append(f"{name} imports {target}, which comes after it on floor 0")
-        for target in sorted(targets - ONLY.get(name, targets)):
-            wrong.append(f"{name} may not import {target or 'the package root'}")
+            there = room_of(target)
+            if there == "root":
+                if room in ("cli", "learn", "studies"):
+                    continue
+                wrong.append(f"{module} imports the package root, which stands on top of it")
+            elif FLOOR[there] > FLOOR[room]:
+                wrong.append(f"{module} imports {target}, which is above it")
+            elif FLOOR[there] == FLOOR[room] and there != room:
+                wrong.append(f"{module} imports {target}: {room} and {there} stand side by side")
+    path = [f"minilora.{name}" for name in READING_PATH]
+    for i, module in enumerate(path):
+        for target in sorted(graph.get(module, set()) & set(path[i + 1 :])):
+            wrong.append(f"{module} imports {target}, which is read after it")
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
@@ -82,36 +84,42 @@ def violations(sources: dict[str, str]) -> list[str]:
     return wrong
 
 
-def test_every_import_of_the_package_points_down():
-    sources = {
-        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path.read_text(encoding="utf-8")
+def modules() -> dict[str, str]:
+    return {
+        ".".join(("minilora", *path.relative_to(PACKAGE).with_suffix("").parts)): path.read_text(
+            "utf-8"
+        )
         for path in PACKAGE.rglob("*.py")
-        if path != PACKAGE / "__init__.py"
+        if path.parent != PACKAGE or path.name != "__init__.py"
     }
-    assert {"tensor", "ops", "nn", "transformer", "lora"} <= sources.keys()
+
+
+def test_every_import_of_the_package_points_down():
+    sources = modules()
+    assert {f"minilora.{name}" for name in READING_PATH} <= sources.keys()
     assert violations(sources) == []
 
 
 @pytest.mark.parametrize(
     ("sources", "sentence"),
     [
-        ({"nn": "from minilora.lora import LoraLinear"}, "nn imports lora, which is above it"),
-        ({"nn": "from minilora import lora as L"}, "nn imports lora, which is above it"),
-        ({"nn": "import minilora.lora"}, "nn imports lora, which is above it"),
-        ({"nn": "from . import lora"}, "nn imports lora, which is above it"),
-        ({"nn": "from .lora import LoraLinear"}, "nn imports lora, which is above it"),
-        ({"nn": "def f():\n    from minilora.lora import x"}, "nn imports lora, which is above it"),
-        ({"train": "import minilora as ml"}, "train imports the package root, which is above it"),
-        ({"train": "from minilora import Tensor"}, "train imports the package root"),
-        ({"tensor": "from minilora.ops import add"}, "tensor imports ops, which comes after it"),
-        ({"ops": "from minilora import functional"}, "ops imports functional, which comes after"),
+        ({"minilora.nn": "from minilora.lora import LoraLinear"}, "lora, which is read after it"),
+        ({"minilora.nn": "from minilora import lora as L"}, "lora, which is read after it"),
+        ({"minilora.nn": "import minilora.lora"}, "lora, which is read after it"),
+        ({"minilora.tensor": "from minilora.ops import add"}, "ops, which is read after it"),
+        ({"minilora.lora": "def f():\n    from minilora.hub.models import x"}, "is above it"),
+        ({"minilora.system.files": "from minilora.tensor import Tensor"}, "is above it"),
+        ({"minilora.plots.axes": "from minilora.studies import rank_sweep"}, "is above it"),
+        ({"minilora.text.sampling": "from minilora.hub.models import x"}, "stand side by side"),
+        ({"minilora.training.loop": "import minilora as ml"}, "imports the package root"),
+        ({"minilora.training.loop": "from minilora import Tensor"}, "imports the package root"),
         (
-            {"lora_config": "from minilora.tensor import Tensor"},
-            "lora_config may not import tensor",
+            {
+                "minilora.text.windows": "from minilora.text.corpora import x",
+                "minilora.text.corpora": "from minilora.text import windows",
+            },
+            "in a circle",
         ),
-        ({"files": "from minilora.tensor import Tensor"}, "files may not import tensor"),
-        ({"helpers": ""}, "helpers.py has no floor"),
-        ({"data": "from minilora import optim", "optim": "import minilora.data"}, "in a circle"),
     ],
 )
 def test_a_house_that_breaks_a_rule_is_reported(sources, sentence):
@@ -119,12 +127,12 @@ def test_a_house_that_breaks_a_rule_is_reported(sources, sentence):
     assert len(found) == 1 and sentence in found[0]
 
 
-def test_imports_within_a_floor_and_of_the_root_from_above_are_allowed():
+def test_imports_within_a_room_and_from_below_are_allowed():
     allowed = {
-        "generate": "from minilora.transformer import Transformer\nimport numpy as np",
-        "cli": "import minilora as ml\nfrom minilora import study",
-        "functional": "from minilora.tensor import Tensor",
-        "lora_config": "from minilora.nn import Linear",
+        "minilora.text.sampling": "from minilora.transformer import KVCache\nimport numpy as np",
+        "minilora.cli.looking": "import minilora as ml\nfrom minilora.studies import study",
+        "minilora.lora": "from minilora.tensor import Tensor\nfrom minilora.system import files",
+        "minilora.hub.adapters": "from minilora.hub.models import load_model",
     }
     assert violations(allowed) == []
 
@@ -135,7 +143,7 @@ def test_importing_minilora_loads_no_upper_floor_and_no_heavy_library():
     answer = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
     loaded = set(json.loads(answer.stdout))
     assert "minilora" in loaded
-    upper = {f"minilora.{name}" for name, floor in FLOOR.items() if floor > ROOT_FLOOR}
+    upper = {f"minilora.{room}" for room in ("experiments", "plots", "studies", "learn", "cli")}
     assert not loaded & (upper | {"matplotlib", "rich", "joblib", "torch"})
 
 

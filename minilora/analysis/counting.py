@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from minilora.experiments.tasks import BASE_MODELS
+from minilora.system.errors import UsageError
 from minilora.transformer import TransformerConfig
 
 
@@ -26,7 +26,9 @@ _LLAMA_2 = TransformerConfig(
 )  # fmt: skip
 
 ARCHITECTURES: dict[str, TransformerConfig] = {
-    **{name: base.model for name, base in BASE_MODELS.items()},  # recipes.py
+    # the two that come with the package (experiments/tasks.py says how they were trained)
+    "docs-tiny": TransformerConfig(vocab_size=96, block_size=64, n_layer=2, n_head=4, n_embd=128),
+    "words-tiny": TransformerConfig(vocab_size=96, block_size=28, n_layer=4, n_head=4, n_embd=64),
     # Radford et al. 2019 (GPT-2), table 2; heads from config.json on Hugging Face
     "gpt2": _gpt2(12, 12, 768),
     "gpt2-medium": _gpt2(24, 16, 1024),
@@ -76,7 +78,7 @@ def lora_parameters(config: TransformerConfig, r: int, targets: str | Sequence[s
     for targets that are unknown or named twice.
     """
     if r < 1:
-        raise ValueError(f"the rank must be at least 1, got {r}: r=0 would train nothing")
+        raise UsageError(f"the rank must be at least 1, got {r}: r=0 would train nothing")
     shapes = matrix_shapes(config)
     names = [targets] if isinstance(targets, str) else list(targets)
     if names == ["all-linear"]:
@@ -84,12 +86,12 @@ def lora_parameters(config: TransformerConfig, r: int, targets: str | Sequence[s
     qkv = ("q_proj", "k_proj", "v_proj")
     shapes["c_attn"] = (config.n_embd, sum(shapes[name][1] for name in qkv))
     if not names:
-        raise ValueError(f"name at least one target: {', '.join(shapes)}")
+        raise UsageError(f"name at least one target: {', '.join(shapes)}")
     if unknown := [name for name in names if name not in shapes]:
-        raise ValueError(f"targets {unknown} are not in a block; it has: {', '.join(shapes)}")
+        raise UsageError(f"targets {unknown} are not in a block; it has: {', '.join(shapes)}")
     single = [part for name in names for part in (qkv if name == "c_attn" else (name,))]
     if len(set(single)) < len(single):
-        raise ValueError(f"name each target once (c_attn is q, k and v together), got {names}")
+        raise UsageError(f"name each target once (c_attn is q, k and v together), got {names}")
     return config.n_layer * r * sum(sum(shapes[name]) for name in names)
 
 
@@ -97,7 +99,7 @@ def break_even_rank(d_in: int, d_out: int) -> float:
     """The rank d_in d_out / (d_in + d_out) at which A and B have as many numbers as W: LoRA trains
     fewer only below it, which is d / 2 for a square matrix. Raises ValueError for a size < 1."""
     if min(d_in, d_out) < 1:
-        raise ValueError(f"a matrix has at least one row and column, got ({d_in}, {d_out})")
+        raise UsageError(f"a matrix has at least one row and column, got ({d_in}, {d_out})")
     return d_in * d_out / (d_in + d_out)
 
 

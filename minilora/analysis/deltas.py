@@ -18,6 +18,7 @@ import numpy as np
 
 from minilora.lora import LoraLinear
 from minilora.nn import Linear, Module, Rng
+from minilora.system.errors import UsageError
 
 
 def weight_matrices(model: Module) -> dict[str, np.ndarray]:
@@ -57,7 +58,7 @@ def delta_weights(before: Module, after: Module) -> dict[str, np.ndarray]:
     shapes = {p: [getattr(m.get(p), "shape", "missing") for m in (old, new)] for p in old | new}
     wrong = [f"{p} is {a} before and {b} after" for p, (a, b) in shapes.items() if a != b]
     if wrong:
-        raise ValueError("compare two models of the same architecture: " + "; ".join(wrong))
+        raise UsageError("compare two models of the same architecture: " + "; ".join(wrong))
     return {path: new[path] - old[path] for path in old}
 
 
@@ -94,7 +95,7 @@ def k90(M: np.ndarray, share: float = 0.9) -> int:
     for a share outside (0, 1].
     """
     if not 0 < share <= 1:
-        raise ValueError(f"share must lie in (0, 1], such as 0.9, got {share}")
+        raise UsageError(f"share must lie in (0, 1], such as 0.9, got {share}")
     held = np.cumsum(_relative_energy(M))
     enough = held >= share * held[-1] * (1 - 1e-12)  # 9 of 10 equal ones are 0.9, rounding or not
     return int(np.argmax(enough)) + 1 if held[-1] > 0 else 0
@@ -110,7 +111,7 @@ def relative_norm(delta: np.ndarray, W: np.ndarray) -> float:
     """‖ΔW‖_F / ‖W‖_F. Raises ValueError for different shapes or W = 0."""
     delta, W = _pair(delta, W, same=2)
     if not W.any():
-        raise ValueError("W is all zeros, so no ΔW is large or small beside it: check the order")
+        raise UsageError("W is all zeros, so no ΔW is large or small beside it: check the order")
     return float(np.linalg.norm(delta) / np.linalg.norm(W))
 
 
@@ -269,7 +270,7 @@ def _directions(M: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     U, S, Vt = np.linalg.svd(M, full_matrices=False)
     if S[0] == 0:
-        raise ValueError("a zero matrix has no directions; is this adapter still at B = 0?")
+        raise UsageError("a zero matrix has no directions; is this adapter still at B = 0?")
     n = int(np.sum(S / S[0] > max(M.shape) * np.finfo(np.float32).eps))
     return U[:, :n], Vt[:n].T
 
@@ -277,9 +278,9 @@ def _directions(M: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _matrix(M: np.ndarray) -> np.ndarray:
     M = np.asarray(M, np.float64)
     if M.ndim != 2 or M.size == 0:
-        raise ValueError(f"expected a matrix (d_in, d_out) of at least one entry, got {M.shape}")
+        raise UsageError(f"expected a matrix (d_in, d_out) of at least one entry, got {M.shape}")
     if not np.isfinite(M).all():
-        raise ValueError("the matrix holds inf or nan: train again with a lower learning rate")
+        raise UsageError("the matrix holds inf or nan: train again with a lower learning rate")
     return M
 
 
@@ -288,10 +289,10 @@ def _pair(M: np.ndarray, N: np.ndarray, same: int) -> tuple[np.ndarray, np.ndarr
     M, N = _matrix(M), _matrix(N)
     if M.shape[:same] != N.shape[:same]:
         what = "d_in" if same == 1 else "(d_in, d_out)"
-        raise ValueError(f"the two must have the same {what}: got {M.shape} and {N.shape}")
+        raise UsageError(f"the two must have the same {what}: got {M.shape} and {N.shape}")
     return M, N
 
 
 def _check_count(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
-        raise ValueError(f"{name} must lie between {low} and {high} for these sizes, got {value}")
+        raise UsageError(f"{name} must lie between {low} and {high} for these sizes, got {value}")

@@ -35,6 +35,7 @@ from minilora.lora import add_adapter
 from minilora.lora_config import LoraConfig
 from minilora.nn import Rng
 from minilora.optim import SGD, AdamW, clip_grad_norm
+from minilora.system.errors import StateError
 from minilora.tensor import Tensor, Vjp, _op_name, record
 from minilora.training.loop import TrainConfig, Training
 from minilora.transformer import Transformer
@@ -218,7 +219,7 @@ def profile(into: Profile | None = None) -> Iterator[Profile]:
     timed is the whole process, so step without a pool. Raises RuntimeError inside another profile.
     """
     if hasattr(functional.linear, "__wrapped__"):
-        raise RuntimeError("a profile is already being taken; leave that one first")
+        raise StateError("a profile is already being taken; leave that one first")
     found = Profile() if into is None else into
     stand_ins = found._stand_ins()
     modules = [

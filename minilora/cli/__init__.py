@@ -18,8 +18,9 @@ import minilora
 from minilora.cli import studying as study_commands
 from minilora.cli import training as commands
 from minilora.cli.training import QUICK_STEPS, RESULTS
-from minilora.experiments.comparison import DEFAULT_METHODS, LABELS
+from minilora.experiments.comparison import DEFAULT_METHODS
 from minilora.experiments.tasks import BASE_MODELS, TASKS
+from minilora.methods.registry import LABELS
 from minilora.studies.study import STUDIES
 from minilora.training.loop import DivergedError
 

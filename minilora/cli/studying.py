@@ -37,6 +37,7 @@ from minilora.plots.comparisons import compare_figure, save_figure
 from minilora.studies.delta_plots import spectrum_figure
 from minilora.studies.study import RESULTS, STUDIES, shipped_rows
 from minilora.studies.study_plots import rank_sweep_figure, study_figures
+from minilora.system.errors import UsageError
 
 _PACKAGE = Path(minilora.__file__).parent
 _HOMES = (_PACKAGE / "lessons", _PACKAGE.parent / "lessons")  # in an installed package, in a clone
@@ -116,7 +117,7 @@ def _show_spectrum(rows: Rows, by: tuple[str, ...], out: Path) -> None:
 
 def run_lessons(args: argparse.Namespace) -> int:
     if LESSONS is None:
-        raise ValueError("the lessons are not installed with this copy of minilora; clone it")
+        raise UsageError("the lessons are not installed with this copy of minilora; clone it")
     notebooks = sorted(LESSONS.glob("[0-9]*.ipynb"))
     if not (args.copy or args.open):
         table = Table("notebook", "question")
@@ -136,7 +137,7 @@ def run_lessons(args: argparse.Namespace) -> int:
     if not args.open:
         return 0
     if find_spec("jupyterlab") is None:
-        raise ValueError('opening them needs Jupyter: pip install "minilora[lessons]"')
+        raise UsageError('opening them needs Jupyter: pip install "minilora[lessons]"')
     return subprocess.run([sys.executable, "-m", "jupyterlab", str(folder)], check=False).returncode
 
 
@@ -160,7 +161,7 @@ def _draw(results: dict[str, Rows], out: Path) -> list[str]:
 
 def _workers(args: argparse.Namespace) -> dict[str, Any]:
     if (args.backend == "dask") != (args.scheduler is not None):
-        raise ValueError("--backend dask and --scheduler ADDRESS go together: give both or neither")
+        raise UsageError("--backend dask and --scheduler ADDRESS go together: give both or neither")
     jobs = args.jobs
     if jobs is None and args.scheduler is None and find_spec("joblib") is None:
         say('one run at a time; for several: pip install "minilora[sweep]"')
@@ -211,7 +212,7 @@ def _without_diverged(rows: Rows) -> Rows:
             which = f"{row['method']}, r = {row['r']}, rate {row['lr']:g}, seed {row['seed']}"
             say(f"left out, as it diverged: {row['task']}, {which}")
     if not kept:
-        raise ValueError("every run diverged, so there is nothing to show; is the model sound?")
+        raise UsageError("every run diverged, so there is nothing to show; is the model sound?")
     return kept
 
 
@@ -229,7 +230,7 @@ def _given_spectrum(args: argparse.Namespace) -> Rows:
     deltas = delta_weights(base, after)
     rows = [about | describe_delta(path, W[path], D) for path, D in deltas.items() if D.any()]
     if not rows:
-        raise ValueError(f"ΔW is zero everywhere: {name} changes none of the model's matrices")
+        raise UsageError(f"ΔW is zero everywhere: {name} changes none of the model's matrices")
     return rows
 
 

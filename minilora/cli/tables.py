@@ -18,7 +18,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from minilora.experiments.comparison import LABELS
+from minilora.methods.registry import LABELS
 
 _NAMES = {"base": "base model"} | LABELS
 _STYLES = dict.fromkeys(_NAMES, "") | {"full": "blue", "lora": "yellow", "scratch": "dim"}

@@ -32,6 +32,7 @@ from minilora.lora_config import LoraConfig
 from minilora.methods.registry import count_parameters, print_trainable_parameters
 from minilora.plots.comparisons import compare_figure, profile_figure, save_figure
 from minilora.studies.delta_plots import counts_figure
+from minilora.system.errors import UsageError
 from minilora.system.files import write_atomically
 from minilora.text.corpora import decode, encode, load_text, to_alphabet
 from minilora.text.sampling import generate
@@ -79,7 +80,7 @@ def make_folder(folder: Path, option: str = "--out") -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ValueError(
+        raise UsageError(
             f"cannot write to {folder} ({error.strerror}); choose another folder with {option}"
         ) from None
 
@@ -161,7 +162,7 @@ def run_generate(args: argparse.Namespace) -> None:
         load_adapter(model, args.adapter)
     prompt = to_alphabet(args.prompt)
     if not prompt:
-        raise ValueError("the prompt has no character that the model knows (printable ASCII)")
+        raise UsageError("the prompt has no character that the model knows (printable ASCII)")
     before = iter([prompt])  # shown with the first token, so not if the options are wrong
     generate(
         model,
@@ -232,7 +233,7 @@ def run_params(args: argparse.Namespace) -> None:
 def run_pretrain(args: argparse.Namespace) -> None:
     unknown = [name for name in args.names if name not in BASE_MODELS]
     if unknown:
-        raise ValueError(f"there is no base model {unknown[0]!r}; use: {', '.join(BASE_MODELS)}")
+        raise UsageError(f"there is no base model {unknown[0]!r}; use: {', '.join(BASE_MODELS)}")
     for name in args.names or BASE_MODELS:
         base, folder = BASE_MODELS[name], args.out / name
         config = replace(base.training, steps=args.steps or base.training.steps)

@@ -26,14 +26,13 @@ from minilora.functional import cross_entropy
 from minilora.hub.models import load_model, save_adapter, save_model
 from minilora.lora import active_adapter, disable_adapter
 from minilora.lora_config import LoraConfig
-from minilora.methods.registry import METHODS, count_parameters
+from minilora.methods.registry import LABELS, METHODS, count_parameters
 from minilora.optim import AdamW
 from minilora.text.corpora import decode, encode
 from minilora.text.sampling import generate
 from minilora.training.loop import TrainConfig, Training, run
 from minilora.transformer import Transformer
 
-LABELS = {name: method.label for name, method in METHODS.items()} | {"scratch": "from scratch"}
 DEFAULT_METHODS = ("full", "lora", "scratch")
 EVALUATIONS = 12  # points of a learning curve
 

@@ -23,8 +23,9 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-import minilora
+from minilora.system.errors import MissingExtraError, StateError
 from minilora.system.files import write_atomically
+from minilora.system.version import __version__
 from minilora.training.parallel import usable_cores
 
 Rows = list[dict[str, Any]]
@@ -90,7 +91,7 @@ def run_files(
     run: Run, settings: Iterable[dict[str, Any]], folder: Path, identity: str = ""
 ) -> list[Path]:
     """The file for the rows of each of these runs."""
-    known = [minilora.__version__, *([identity] if identity else [])]
+    known = [__version__, *([identity] if identity else [])]
     what = (json.dumps([*known, s], sort_keys=True).encode() for s in settings)
     return [folder / f"{run.__name__}-{zlib.crc32(text):08x}.json" for text in what]
 
@@ -118,7 +119,7 @@ def _results(
         import joblib
         from joblib.externals.loky.process_executor import TerminatedWorkerError
     except ModuleNotFoundError:
-        raise ModuleNotFoundError(
+        raise MissingExtraError(
             'several runs at a time need joblib: pip install "minilora[sweep]", or use --jobs 1'
         ) from None
     with ExitStack() as stack:
@@ -134,7 +135,7 @@ def _results(
                 results = pool(joblib.delayed(_call)(*call) for call in calls)
             yield from results
         except TerminatedWorkerError:
-            raise RuntimeError(
+            raise StateError(
                 "a process was killed, perhaps for want of memory; finished runs are saved and the "
                 "same command goes on with the others: use fewer --jobs"
             ) from None
@@ -165,7 +166,7 @@ def _client(scheduler: str) -> Any:
     try:
         from distributed import Client
     except ModuleNotFoundError:
-        raise ModuleNotFoundError(
+        raise MissingExtraError(
             'a Dask cluster needs distributed: pip install "minilora[dask]"'
         ) from None
     # An earlier Client that found no scheduler must not be collected while this one starts: its

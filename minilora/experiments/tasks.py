@@ -17,8 +17,10 @@ from functools import partial
 
 import numpy as np
 
+from minilora.analysis.counting import ARCHITECTURES
 from minilora.lora_config import LoraConfig
 from minilora.nn import Rng
+from minilora.system.errors import UsageError
 from minilora.text.corpora import ALPHABET, Corpus, decode, load_corpus, load_words, random_windows
 from minilora.text.string_tasks import PRETRAIN_TASKS, STRING_TASKS, string_batch, string_examples
 from minilora.training.loop import Batch, Evaluate, TrainConfig
@@ -69,14 +71,14 @@ BASE_MODELS = {
     for base in (
         BaseModel(
             "docs-tiny",
-            TransformerConfig(vocab_size=96, block_size=64, n_layer=2, n_head=4, n_embd=128),
+            ARCHITECTURES["docs-tiny"],
             _PRETRAINING,
             NATS,
             _prose_data,
         ),
         BaseModel(
             "words-tiny",
-            TransformerConfig(vocab_size=96, block_size=28, n_layer=4, n_head=4, n_embd=64),
+            ARCHITECTURES["words-tiny"],
             replace(_PRETRAINING, seed=1),  # with seed 0 reverse is harder to learn: see README
             EXACT,
             lambda: _string_data(PRETRAIN_TASKS, 64),
@@ -132,7 +134,7 @@ def load_task(name: str) -> Task:
         task = text_task(load_corpus("code"))
         return replace(task, about="English documentation → Python code", prompts=("def ",))
     if name not in TASKS:
-        raise ValueError(f"there is no task {name!r}; use one of: {', '.join(TASKS)}")
+        raise UsageError(f"there is no task {name!r}; use one of: {', '.join(TASKS)}")
     r, symbol = {"reverse": 2, "sort": 4}[name], STRING_TASKS[name].symbol
     words = [word for word in load_words()["test"] if len(word) == 6]
     batch, val, test = _string_data((name,), 32)

@@ -30,6 +30,7 @@ from minilora.lora_config import LoraConfig
 from minilora.methods.registry import METHODS, count_parameters
 from minilora.nn import Linear
 from minilora.optim import AdamW, warmup_cosine
+from minilora.system.errors import UsageError
 from minilora.tensor import Tensor
 from minilora.text.corpora import ALPHABET, load_corpus, load_text
 from minilora.training.loop import DivergedError, TrainConfig, Training, run
@@ -78,7 +79,7 @@ def tune(
     found = find_task(task, model, characters)
     base = load_model(found.base)
     if base.config.vocab_size != len(ALPHABET):
-        raise ValueError(
+        raise UsageError(
             f"the tasks are of {len(ALPHABET)} symbols and {found.base} has "
             f"{base.config.vocab_size}; use a model of this alphabet, such as docs-tiny tuned"
         )

@@ -17,6 +17,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
+from minilora.system.errors import UsageError
 from minilora.transformer import TransformerConfig
 
 Arrays = dict[str, np.ndarray]
@@ -192,26 +193,26 @@ def our_config(data: Mapping[str, Any]) -> TransformerConfig:
     """
     kind = data.get("model_type")
     if not isinstance(kind, str) or kind not in _FIXED:
-        raise ValueError(f"model_type={kind!r} cannot be loaded; supported: {', '.join(_FIXED)}")
+        raise UsageError(f"model_type={kind!r} cannot be loaded; supported: {', '.join(_FIXED)}")
     for key, allowed in _FIXED[kind].items():
         if key in data and data[key] not in allowed:
-            raise ValueError(f"{key}={data[key]!r} is not supported, only {allowed[0]!r}")
+            raise UsageError(f"{key}={data[key]!r} is not supported, only {allowed[0]!r}")
     names = _config_names(kind)
     if missing := [names[ours] for ours in _REQUIRED if names[ours] not in data]:
-        raise ValueError(f"it lacks {', '.join(missing)}")
+        raise UsageError(f"it lacks {', '.join(missing)}")
     strange = sorted(data.keys() - {*names, "model_type", "dtype"})
     if kind == "minilora" and strange:  # another version's: it may change what is computed
-        raise ValueError(f"it has fields that are not known: {', '.join(strange)}")
+        raise UsageError(f"it has fields that are not known: {', '.join(strange)}")
     values = _DEFAULTS[kind] | {o: data[t] for o, t in names.items() if t in data}
     if kind == "llama":
         values["rope_theta"] = _rope_theta(data)
     hints = get_type_hints(TransformerConfig)
     for ours, value in values.items():
         if not _has_type(value, hints[ours]):
-            raise ValueError(f"{names.get(ours, ours)}={value!r} has the wrong type")
+            raise UsageError(f"{names.get(ours, ours)}={value!r} has the wrong type")
     width, heads = data.get("head_dim"), values["n_head"]
     if width is not None and width * heads != values["n_embd"]:
-        raise ValueError(f"head_dim={width} is not supported, only hidden_size / {heads} heads")
+        raise UsageError(f"head_dim={width} is not supported, only hidden_size / {heads} heads")
     return TransformerConfig(**values, **_SWITCHES[kind])
 
 
@@ -228,6 +229,6 @@ def _rope_theta(data: Mapping[str, Any]) -> Any:
         rope = data.get(key) or {"rope_theta": theta}
         plain = isinstance(rope, dict) and rope.get("partial_rotary_factor", 1) == 1
         if not plain or rope.get("rope_type", rope.get("type", "default")) != "default":
-            raise ValueError(f"{key}={rope!r} is not supported, only rope_type='default'")
+            raise UsageError(f"{key}={rope!r} is not supported, only rope_type='default'")
         theta = rope.get("rope_theta", theta)
     return theta

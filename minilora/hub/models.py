@@ -46,6 +46,7 @@ from minilora.hub.peft_layout import (
 from minilora.lora import active_adapter, adapters, add_adapter, lora_layers
 from minilora.lora_config import LoraConfig
 from minilora.nn import Linear, Module, Parameter
+from minilora.system.errors import UsageError
 from minilora.system.files import write_atomically
 from minilora.transformer import Transformer
 
@@ -65,12 +66,12 @@ def save_model(model: Transformer, folder: str | Path, *, dtype: Any = np.float3
     model with adapters, for NaN or infinity, and for numbers that float16 cannot hold.
     """
     if adapters(model):
-        raise ValueError(
+        raise UsageError(
             f"the model has adapters ({', '.join(adapters(model))}): call merge_and_unload(model) "
             "first, or save_adapter(model, folder) to keep only what was trained"
         )
     if np.dtype(dtype) not in (np.float32, np.float16):
-        raise ValueError(f"dtype must be np.float32 or np.float16, got {np.dtype(dtype)}")
+        raise UsageError(f"dtype must be np.float32 or np.float16, got {np.dtype(dtype)}")
     where = _places_in(model)
     config = hf_config(model.config, np.dtype(dtype).name)
     _write(Path(folder), _MODEL, config, to_hf(_values(model), where), dtype)
@@ -92,14 +93,14 @@ def load_model(name_or_folder: str | Path) -> Transformer:
     try:
         config = our_config(_read_json(config_file))
     except ValueError as error:
-        raise ValueError(f"cannot load {config_file}: {error}") from None
+        raise UsageError(f"cannot load {config_file}: {error}") from None
     model, where = Transformer(config, rng=np.random.default_rng(0)), places(config)
     shapes = {key: array.shape for key, array in to_hf(_values(model), where).items()}
     found = _with_full_names(_read_weights(folder), shapes)
     if config.tie_embeddings and "lm_head.weight" in found:
         head, embedding = found.pop("lm_head.weight"), f"{where['tok_embed'].path}.weight"
         if embedding in found and not np.array_equal(head, found[embedding]):
-            raise ValueError(
+            raise UsageError(
                 f"in {folder} lm_head.weight is not the embedding, to which config.json ties it; "
                 "set tie_word_embeddings to false there"
             )
@@ -121,7 +122,7 @@ def save_adapter(model: Transformer, folder: str | Path, name: str | None = None
     if name is None or name not in adapters(model):
         known = ", ".join(adapters(model)) or "none (see add_adapter)"
         what = "active adapter" if name is None else f"adapter {name!r}"
-        raise ValueError(f"there is no {what} to save; adapters of this model: {known}")
+        raise UsageError(f"there is no {what} to save; adapters of this model: {known}")
     config, where = adapters(model)[name].config, _places_in(model)
     base = _values(model)
     layers = {
@@ -133,7 +134,7 @@ def save_adapter(model: Transformer, folder: str | Path, name: str | None = None
     copied = {_slot_names(model)[id(s.owner), s.attribute] for s in adapters(model)[name].copies}
     whole = {where[n.removesuffix(".weight")].path for n in copied if n.endswith(".weight")}
     if both := sorted(whole & factors.keys()):
-        raise ValueError(
+        raise UsageError(
             f"{', '.join(both)} fuses q, k and v, so these must either all be adapted or all be "
             "trained whole: change target_modules or modules_to_save"
         )
@@ -165,7 +166,7 @@ def load_adapter(model: Transformer, folder: str | Path, name: str = "default") 
     try:
         peft = read_options(written)
     except ValueError as error:
-        raise ValueError(f"cannot load the adapter in {folder}: {error}") from None
+        raise UsageError(f"cannot load the adapter in {folder}: {error}") from None
     where, base = _places_in(model), _values(model)
     found = _without_wrappers(_read_safetensors(folder / _ADAPTER[1]))
     hf_base = to_hf(base, where)
@@ -209,7 +210,7 @@ def _places_in(model: Transformer) -> Places:
         known = kind in ("weight", "bias") or ".lora_" in holder
         strange += [] if known and owner in where else [name]
     if strange:
-        raise ValueError(f"a plain Transformer has no {', '.join(strange)}; remove what added them")
+        raise UsageError(f"a plain Transformer has no {', '.join(strange)}; remove what added them")
     return where
 
 
@@ -264,7 +265,7 @@ def _drop_frozen_weights(found: Arrays, base: Arrays) -> None:
     for path in _adapted(found):
         key = f"{path}.weight"
         if key in found and not np.array_equal(found.pop(key), base.get(key, np.nan)):
-            raise ValueError(f"the adapter was trained beside another {key}; load that model first")
+            raise UsageError(f"the adapter was trained beside another {key}; load that model first")
 
 
 def _adapter_shapes(
@@ -292,14 +293,14 @@ def _adapter_shapes(
     for word in peft.modules_to_save:  # PEFT saves every module whose path ends in this word
         inside = {word} & paths or {path for path in paths if _is_in(path, word)}
         if not inside:
-            raise ValueError(f"modules_to_save={word!r} of the adapter is not in this model")
+            raise UsageError(f"modules_to_save={word!r} of the adapter is not in this model")
         whole |= inside
     for key, array in base.items():
         path, _, kind = key.rpartition(".")
         if path in whole or (kind == "bias" and _bias_trains(peft.bias, path, adapted)):
             shapes[key] = array.shape
     if not adapted:
-        raise ValueError("the adapter holds no lora_A and lora_B: it was not saved as LoRA")
+        raise UsageError("the adapter holds no lora_A and lora_B: it was not saved as LoRA")
     return shapes
 
 
@@ -318,7 +319,7 @@ def _require_fit(found: Arrays, shapes: Shapes, what: str) -> None:
         if key in found and found[key].shape != shape
     ]
     if wrong:
-        raise ValueError(f"{what}: " + "; ".join(wrong))
+        raise UsageError(f"{what}: " + "; ".join(wrong))
 
 
 def _require_files(folder: Path, names: tuple[str, str]) -> Path:
@@ -350,9 +351,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); copy or download it again") from None
+        raise UsageError(f"{path} is damaged ({error}); copy or download it again") from None
     if not isinstance(data, dict):
-        raise ValueError(f"{path} is damaged (no JSON object); copy or download it again")
+        raise UsageError(f"{path} is damaged (no JSON object); copy or download it again")
     return data
 
 
@@ -362,7 +363,7 @@ def _read_weights(folder: Path) -> Arrays:
     index = folder / f"{_MODEL[1]}.index.json"
     shards = _read_json(index).get("weight_map")
     if not isinstance(shards, dict):
-        raise ValueError(f"{index} is damaged (no weight_map); copy or download it again")
+        raise UsageError(f"{index} is damaged (no weight_map); copy or download it again")
     tensors: Arrays = {}
     for shard in sorted({str(name) for name in shards.values()}):
         tensors |= _read_safetensors(folder / Path(shard).name)
@@ -376,7 +377,7 @@ def _read_safetensors(path: Path) -> Arrays:
     try:
         content = deserialize(path.read_bytes())
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}); copy or download it again") from None
+        raise UsageError(f"{path} is damaged ({error}); copy or download it again") from None
     tensors = {k: _float32(k, v, path) for k, v in content if not _BUFFERS.fullmatch(k)}
     _require_finite(tensors, f"in {path}")
     return tensors
@@ -388,7 +389,7 @@ def _float32(key: str, raw: Mapping[str, Any], path: Path) -> np.ndarray:
         upper = np.frombuffer(raw["data"], "<u2").astype(np.uint32)
         return (upper << 16).view(np.float32).reshape(shape)
     if kind not in ("F16", "F32", "F64"):
-        raise ValueError(
+        raise UsageError(
             f"{key} in {path} is stored as {kind}, which is not supported; save it as float32"
         )
     return np.frombuffer(raw["data"], f"<f{int(kind[1:]) // 8}").astype(np.float32).reshape(shape)
@@ -397,7 +398,7 @@ def _float32(key: str, raw: Mapping[str, Any], path: Path) -> np.ndarray:
 def _require_finite(tensors: Arrays, where: str) -> None:
     bad = [key for key, array in tensors.items() if not np.isfinite(array).all()]
     if bad:
-        raise ValueError(f"NaN or infinity {where}: {', '.join(bad)}; use an earlier checkpoint")
+        raise UsageError(f"NaN or infinity {where}: {', '.join(bad)}; use an earlier checkpoint")
 
 
 def _with_full_names(tensors: Arrays, shapes: Shapes) -> Arrays:
@@ -421,6 +422,6 @@ def _write(
         write_atomically(folder / names[0], lambda p: p.write_text(text, encoding="utf-8"))
 
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; give a folder to save in")
+        raise UsageError(f"{folder} is a file; give a folder to save in")
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / names[1], write_both)

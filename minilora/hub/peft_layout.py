@@ -21,6 +21,7 @@ from minilora.hub.hf_layout import Arrays, Places
 from minilora.lora import LoraLinear
 from minilora.lora_config import LoraConfig
 from minilora.lora_init import PART_OF_W, initial_factors
+from minilora.system.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def factors_of(layer: LoraLinear, name: str, init: bool | str, W: np.ndarray) ->
         A0, B0 = initial_factors(W, len(B), s, init)
         off = np.abs(W - A0 @ B0 * s - layer.residual[name].data).max()
         if not off <= 1e-5 * np.abs(W).max():
-            raise ValueError(
+            raise UsageError(
                 f"the base model's weights have changed since {init} took a part out of them, so "
                 "that ΔW is not of low rank any more; change the base first, then add the adapter"
             )
@@ -98,7 +99,7 @@ def _fuse_qkv(parts: Mapping[Any, Factors], W: np.ndarray) -> Factors:
     B = np.zeros((A.shape[1], 3 * d), A.dtype)
     m = None if any(part.m is None for part in parts.values()) else np.linalg.norm(W, axis=0)
     if m is not None and not m.all():
-        raise ValueError("DoRA divides by ‖W‖, and a column of c_attn is all zeros; use_dora=False")
+        raise UsageError("DoRA divides by ‖W‖, and a column of c_attn is all zeros; use_dora=False")
     row = 0
     for third, part in parts.items():
         r, columns = len(part.B), slice(third * d, (third + 1) * d)
@@ -199,7 +200,7 @@ def _alpha(f: Factors, use_rslora: bool) -> float:
     divisor = math.sqrt(len(f.B)) if use_rslora else len(f.B)
     alpha = f.scale * divisor
     if not math.isfinite(alpha):
-        raise ValueError(f"an adapter's scale is {f.scale}; change lora_alpha to a finite number")
+        raise UsageError(f"an adapter's scale is {f.scale}; change lora_alpha to a finite number")
     return next((a for a in (round(alpha), round(alpha, 6)) if a / divisor == f.scale), alpha)
 
 
@@ -244,21 +245,21 @@ def read_options(written: Mapping[str, Any]) -> LoraConfig:
     Raises ValueError for what would make PEFT compute something else, warns of unknown keys.
     """
     if written.get("peft_type") != "LORA":
-        raise ValueError(f"peft_type={written.get('peft_type')!r} is not supported, only 'LORA'")
+        raise UsageError(f"peft_type={written.get('peft_type')!r} is not supported, only 'LORA'")
     for key in _REFUSED:
         if written.get(key):
-            raise ValueError(
+            raise UsageError(
                 f"{key}={written[key]!r} is not supported: LoRA and DoRA are, without it"
             )
     init = written.get("init_lora_weights", True)
     if str(init).startswith(_CHANGES_BASE):
-        raise ValueError(
+        raise UsageError(
             f"init_lora_weights={init!r} has changed the base model's weights; convert the adapter "
             "with PEFT's save_pretrained(..., path_initial_model_for_weight_conversion=...)"
         )
     words = written.get("modules_to_save") or []
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise ValueError(f"modules_to_save={words!r} has a wrong type: it must be a list of names")
+        raise UsageError(f"modules_to_save={words!r} has a wrong type: it must be a list of names")
     known = {*_READ, *_HARMLESS, *_REFUSED}
     if unknown := sorted(written.keys() - known):
         warnings.warn(f"adapter_config.json: ignored {', '.join(unknown)}", stacklevel=3)
@@ -277,7 +278,7 @@ def read_options(written: Mapping[str, Any]) -> LoraConfig:
         )
         finite = map(math.isfinite, [options.lora_alpha, *options.alpha_pattern.values()])
         if not all(finite):
-            raise ValueError("lora_alpha and alpha_pattern must be finite")
+            raise UsageError("lora_alpha and alpha_pattern must be finite")
     except (TypeError, AttributeError) as error:
-        raise ValueError(f"an option in adapter_config.json has a wrong type: {error}") from None
+        raise UsageError(f"an option in adapter_config.json has a wrong type: {error}") from None
     return options

@@ -20,6 +20,7 @@ from minilora import ops
 from minilora.lora import add_adapter
 from minilora.lora_config import LoraConfig, find_targets
 from minilora.nn import Embedding, LayerNorm, Linear, Module, Parameter, RMSNorm, Rng
+from minilora.system.errors import UsageError
 from minilora.tensor import Tensor, no_grad
 from minilora.transformer import Attention, KVCache, Transformer
 
@@ -71,7 +72,7 @@ def bitfit(model: Transformer, lora: LoraConfig, rng: Rng) -> None:
     """All biases, and nothing else. Raises ValueError for a model without (Llama)."""
     biases = [p for name, p in model.named_parameters() if name.endswith(".bias")]
     if not biases:
-        raise ValueError("BitFit trains biases, and this model has none; choose another method")
+        raise UsageError("BitFit trains biases, and this model has none; choose another method")
     model.requires_grad_(False)
     for p in biases:
         p.requires_grad = True
@@ -192,6 +193,7 @@ def prompt_tuning(model: Transformer, lora: LoraConfig, rng: Rng) -> None:
     if model.config.positions == "learned":
         model.set_submodule("pos_embed", ShiftedPositions(model.pos_embed, n))
     model.set_submodule("norm", DropPrompt(model.norm, n))
+    model.can_cache = False
 
 
 def lora_size(model: Transformer, lora: LoraConfig) -> int:
@@ -228,3 +230,4 @@ METHODS = {
         Method("olora", "OLoRA", _LOW_RANK, "Büyükakyüz 2024", _lora(init_lora_weights="olora")),
     )
 }
+LABELS = {name: method.label for name, method in METHODS.items()} | {"scratch": "from scratch"}

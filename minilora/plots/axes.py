@@ -17,9 +17,9 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
-from minilora.experiments.comparison import LABELS
 from minilora.experiments.sweeps import Rows
 from minilora.experiments.tasks import NATS
+from minilora.methods.registry import LABELS
 from minilora.plots.comparisons import COLORS
 
 ABOUT = {"code": "Python code", "reverse": "Reverse a word", "sort": "Sort a word"}

@@ -19,8 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from minilora.experiments.comparison import LABELS
-from minilora.methods.registry import METHODS
+from minilora.methods.registry import LABELS, METHODS
 from minilora.system.files import write_atomically
 
 COLORS = {"full": "#0072B2", "lora": "#E69F00", "scratch": "#999999"}

@@ -13,8 +13,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from minilora.experiments.comparison import LABELS
 from minilora.experiments.sweeps import Rows
+from minilora.methods.registry import LABELS
 from minilora.plots.axes import (
     BEFORE,
     MARKERS,

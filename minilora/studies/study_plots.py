@@ -17,10 +17,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from minilora.experiments.comparison import LABELS
 from minilora.experiments.sweeps import Rows
 from minilora.experiments.tasks import EXACT, NATS
-from minilora.methods.registry import METHODS
+from minilora.methods.registry import LABELS, METHODS
 from minilora.plots.axes import (
     DASHES,
     EXACT_TASKS,

@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
+from minilora.system.errors import UsageError
 from minilora.system.files import write_atomically
 
 ALPHABET = "\n" + "".join(map(chr, range(32, 127)))
@@ -46,7 +47,7 @@ _LOOKALIKES = str.maketrans(
 )
 
 
-class TextError(ValueError):
+class TextError(UsageError):
     """A text cannot be used; the message is one sentence that says why and what to do."""
 
 
@@ -68,7 +69,7 @@ def encode(text: str) -> np.ndarray:
     Raises ValueError, naming the character, if one is not in ALPHABET.
     """
     if stranger := _OUTSIDE.search(text):
-        raise ValueError(
+        raise UsageError(
             f"character {stranger[0]!r} (U+{ord(stranger[0]):04X}) at position {stranger.start()} "
             f"is not one of the {len(ALPHABET)} symbols; pass the text through to_alphabet() first"
         )
@@ -84,7 +85,7 @@ def decode(ids: Sequence[int] | np.ndarray) -> str:
     if not ids.size:
         return ""
     if ids.min() < 0 or ids.max() >= len(ALPHABET):
-        raise ValueError(
+        raise UsageError(
             f"ids go from {ids.min()} to {ids.max()}, symbols from 0 to {len(ALPHABET) - 1}; "
             "leave out masked targets (IGNORE_INDEX) before decoding"
         )
@@ -108,7 +109,7 @@ def load_corpus(name: str) -> Corpus:
     name, TextError if the standard library comes without sources.
     """
     if name not in ("prose", "code"):
-        raise ValueError(f"there is no corpus {name!r}; use 'prose' or 'code'")
+        raise UsageError(f"there is no corpus {name!r}; use 'prose' or 'code'")
     parts = _library()
     return Corpus(name, *(parts[f"{name}_{split}"] for split in _SPLITS))
 
@@ -346,7 +347,7 @@ def spaced_windows(
 
 def _check_length(tokens: np.ndarray, block_size: int) -> None:
     if len(tokens) <= block_size:
-        raise ValueError(
+        raise UsageError(
             f"a window of block_size={block_size} takes {block_size + 1} symbols and there are "
             f"only {len(tokens)}; use a longer text or a smaller block_size"
         )

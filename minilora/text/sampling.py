@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minilora import functional as F
-from minilora.methods.registry import PromptEmbedding
+from minilora.system.errors import UsageError
 from minilora.tensor import Tensor, no_grad
 from minilora.text.decoder import Decoder, is_plain
 from minilora.transformer import KVCache, Transformer
@@ -42,21 +42,20 @@ def generate(
     """
     prompt = np.atleast_2d(np.asarray(prompt_ids, dtype=np.int64))
     if prompt.shape[1] == 0:
-        raise ValueError("the prompt is empty: give at least one token to start from")
+        raise UsageError("the prompt is empty: give at least one token to start from")
     p = 1 if top_p is None else top_p
     if temperature < 0 or (top_k is not None and top_k < 1) or not 0 < p <= 1:
-        raise ValueError("temperature must be >= 0, top_k >= 1 and top_p in (0, 1]")
+        raise UsageError("temperature must be >= 0, top_k >= 1 and top_p in (0, 1]")
     if temperature > 0 and rng is None:
-        raise ValueError("sampling needs rng=np.random.default_rng(seed), or temperature=0")
+        raise UsageError("sampling needs rng=np.random.default_rng(seed), or temperature=0")
     block, cache = model.config.block_size, None
     decode = Decoder(model) if is_plain(model) else partial(_decode, model)
-    prompted = isinstance(getattr(model, "tok_embed", None), PromptEmbedding)  # cannot use a cache
     B, T = prompt.shape
     ids = np.concatenate([prompt, np.zeros((B, max_new_tokens), np.int64)], axis=1)
     for end in range(T, T + max_new_tokens):
         if cache is None or cache[0].length == block:  # read many tokens at once
             start = max(0, end - block) if cache is None else end - max(1, block // 2)
-            cache = None if prompted else [KVCache() for _ in model.layers]
+            cache = [KVCache() for _ in model.layers] if model.can_cache else None
             logits = model(ids[:, start:end], cache=cache).data[:, -1]  # (B, T, V) -> (B, V)
         else:
             logits = decode(ids[:, end - 1], cache)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minilora.system.errors import UsageError
 from minilora.text.corpora import ALPHABET, IGNORE_INDEX, encode
 
 
@@ -83,7 +84,7 @@ def string_examples(
 def _usable(words: Sequence[str]) -> list[str]:
     usable = [word for word in words if len(word) <= _LONGEST_WORD]
     if not usable:
-        raise ValueError(f"no word has at most {_LONGEST_WORD} letters; pass those of load_words()")
+        raise UsageError(f"no word has at most {_LONGEST_WORD} letters; pass those of load_words()")
     return usable
 
 
@@ -109,11 +110,11 @@ def _examples(
 def _rules(tasks: Sequence[str], block_size: int) -> list[StringTask]:
     unknown = [name for name in tasks if name not in STRING_TASKS]
     if unknown or not tasks:
-        raise ValueError(f"tasks={list(tasks)!r} must be some of: {', '.join(STRING_TASKS)}")
+        raise UsageError(f"tasks={list(tasks)!r} must be some of: {', '.join(STRING_TASKS)}")
     rules = [STRING_TASKS[name] for name in tasks]
     needed = max(len(rule.apply("a" * _LONGEST_WORD)) for rule in rules) + _LONGEST_WORD + 2
     if block_size < needed:
-        raise ValueError(
+        raise UsageError(
             f"block_size={block_size} is too small for the longest example; use at least {needed}"
         )
     return rules

@@ -34,6 +34,7 @@ from tqdm import tqdm
 from minilora.lora import adapters
 from minilora.nn import Rng
 from minilora.optim import AdamW, clip_grad_norm, warmup_cosine
+from minilora.system.errors import MiniloraError, UsageError
 from minilora.system.files import write_atomically
 from minilora.training.parallel import SHARDS, loss_and_gradients, usable_cores
 from minilora.transformer import Transformer
@@ -42,7 +43,7 @@ Batch = Callable[[Rng], tuple[np.ndarray, np.ndarray]]
 Evaluate = Callable[[Transformer], float]
 
 
-class DivergedError(ArithmeticError):
+class DivergedError(MiniloraError, ArithmeticError):
     """The loss or its gradient is no longer a finite number."""
 
 
@@ -67,9 +68,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}")
+            raise UsageError(f"steps must be at least 1, got {self.steps}")
         if not (self.lr > 0 and math.isfinite(self.lr)):
-            raise ValueError(f"lr must be a positive number, got {self.lr}")
+            raise UsageError(f"lr must be a positive number, got {self.lr}")
 
 
 @dataclass
@@ -210,7 +211,7 @@ class Training:
         state, run, history = _read_checkpoint(path)
         other = [key for key, value in self._fingerprint.items() if run.get(key) != value]
         if other:
-            raise ValueError(
+            raise UsageError(
                 f"{path} is the checkpoint of another run (it differs in: {', '.join(other)}); "
                 "delete it, or choose another folder"
             )
@@ -234,7 +235,7 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any],
         history["evaluations"] = [tuple(pair) for pair in history["evaluations"]]
         return state, json.loads(about["run"]), History(**history)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
+        raise UsageError(
             f"{path} is incomplete or damaged ({error}); delete it to start again"
         ) from None
 
@@ -268,7 +269,7 @@ def run(trainings: Sequence[Training], threads: int | None = None, quiet: bool =
     finished, everything is saved, and TrainingInterrupted says how to go on.
     """
     if threads is not None and threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}")
+        raise UsageError(f"threads must be at least 1, got {threads}")
     workers = min(usable_cores() if threads is None else threads, SHARDS)
     bars = [
         tqdm(

@@ -26,9 +26,9 @@ import minilora as ml
 from minilora import cli
 from minilora.cli import doctor
 from minilora.cli import training as commands
-from minilora.experiments.comparison import LABELS
 from minilora.experiments.tasks import BASE_MODELS, load_task, text_task
 from minilora.lora import lora_layers
+from minilora.methods.registry import LABELS
 from minilora.training.quality import text_loss
 
 PROSE = "It was the best of times, it was the worst of times, it was the age of wisdom. " * 40

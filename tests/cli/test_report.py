@@ -18,7 +18,8 @@ from minilora.cli.tables import (
     sample_panels,
     summary,
 )
-from minilora.experiments.comparison import DEFAULT_METHODS, LABELS
+from minilora.experiments.comparison import DEFAULT_METHODS
+from minilora.methods.registry import LABELS
 
 ADAPTED = {"trainable_params": 18_432, "total_params": 435_712, "old_detached": 1.343}
 

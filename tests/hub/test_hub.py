@@ -14,8 +14,8 @@ from safetensors import deserialize
 from safetensors.numpy import load_file, save_file
 
 import minilora as ml
-from minilora.hub import models as hub
 from minilora.hub import hf_layout as hf_layouts
+from minilora.hub import models as hub
 from minilora.hub.models import load_adapter, load_model, save_adapter, save_model
 from minilora.lora import active_adapter, adapters, lora_layers
 from minilora.methods.registry import METHODS

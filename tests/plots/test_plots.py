@@ -13,7 +13,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from minilora.experiments.comparison import DEFAULT_METHODS, LABELS
+from minilora.experiments.comparison import DEFAULT_METHODS
+from minilora.methods.registry import LABELS
 from minilora.plots.comparisons import (
     COLORS,
     FAMILY_COLORS,

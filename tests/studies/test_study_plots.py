@@ -12,8 +12,7 @@ import pytest
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from minilora.experiments.comparison import LABELS
-from minilora.methods.registry import METHODS
+from minilora.methods.registry import LABELS, METHODS
 from minilora.plots.axes import rank_color
 from minilora.plots.comparisons import COLORS, FAMILY_COLORS, save_figure
 from minilora.studies.delta_plots import (

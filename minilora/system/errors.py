@@ -1,0 +1,23 @@
+"""Errors that a user can mend: their text is one sentence with the cause and the remedy.
+
+The command line shows these as that sentence alone. Any other exception is a fault of minilora's
+own and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class MiniloraError(Exception):
+    """Base of all errors that a user can mend."""
+
+
+class UsageError(MiniloraError, ValueError):
+    """A value, a file or a combination of them that cannot be meant."""
+
+
+class StateError(MiniloraError, RuntimeError):
+    """A step that is not possible now, such as a second backward pass through one graph."""
+
+
+class MissingExtraError(MiniloraError, ModuleNotFoundError):
+    """A package that only one extra needs is not installed."""
