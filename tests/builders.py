@@ -1,4 +1,4 @@
-"""Tiny models that tests share: a GPT-2 and a Llama of a few thousand numbers, and what changes them.
+"""Tiny models that tests share: a GPT-2 and a Llama of a few thousand numbers, and noise on them.
 
 `shake` gives every parameter, B too, a value that is not where it starts: with B = 0 a merge that
 did nothing would pass.
