@@ -2,8 +2,12 @@
 
     import minilora as ml
 
-README.md has a reader's path through the files.
+README.md has a reader's path through the files. The names below are loaded at once; rooms such as
+`ml.plots` or `ml.studies`, and what stands in them, are opened when they are first used.
 """
+
+from importlib import import_module
+from typing import Any
 
 from minilora.functional import cross_entropy
 from minilora.hub.models import load_adapter, load_model, save_adapter, save_model
@@ -40,6 +44,26 @@ from minilora.text.sampling import generate
 from minilora.training.loop import TrainConfig, Training, train
 from minilora.training.quality import exact_match, text_loss
 from minilora.transformer import Transformer, TransformerConfig
+
+_ROOMS = ("analysis", "experiments", "plots", "studies", "learn")
+_ON_FIRST_USE = {
+    "disk_bytes": "minilora.experiments.costs",
+    "step_memory": "minilora.experiments.costs",
+    "tune": "minilora.experiments.tuning",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"minilora.{name}")
+    if name in _ON_FIRST_USE:
+        return getattr(import_module(_ON_FIRST_USE[name]), name)
+    raise AttributeError(f"module 'minilora' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_ROOMS, *_ON_FIRST_USE])
+
 
 keep_freed_memory()
 

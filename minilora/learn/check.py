@@ -1,17 +1,60 @@
 """The checkers of all exercises by their names, as the lessons call them: `check.count_lora(...)`.
 
-How a checker works is in exercise.py; those of a lesson are in its exercises_NN.py.
-Imports exercise.py, exercises_00.py, exercises_05.py, exercises_06.py, exercises_07.py.
+How a checker works is in exercises.py; those of a lesson are in its lesson_NN.py.
 """
 
 from __future__ import annotations
 
-from minilora.learn import lesson_00 as exercises_00
-from minilora.learn import lesson_05 as exercises_05
-from minilora.learn import lesson_06 as exercises_06
-from minilora.learn import lesson_07 as exercises_07
 from minilora.learn.exercises import EXERCISES, Verdict
+from minilora.learn.lesson_00 import (
+    delta_weight,
+    lora_forward,
+    lora_gradients,
+    merge,
+    train_lora,
+    trained_share,
+)
+from minilora.learn.lesson_05 import (
+    break_even_rank,
+    count_lora,
+    count_model,
+    largest_rank,
+    rank_for_gpu,
+    training_gigabytes,
+)
+from minilora.learn.lesson_06 import (
+    best_adapter,
+    best_rank_error,
+    predict_knee,
+    share_of_gain,
+    smallest_rank,
+)
+from minilora.learn.lesson_07 import effective_rank, intruders, k90, similarity, truncate, tuned_how
 
-__all__ = ["EXERCISES", "Verdict"]
-for _lesson in (exercises_00, exercises_05, exercises_06, exercises_07):
-    globals().update({name: vars(_lesson)[name] for name in EXERCISES if name in vars(_lesson)})
+__all__ = [
+    "EXERCISES",
+    "Verdict",
+    "best_adapter",
+    "best_rank_error",
+    "break_even_rank",
+    "count_lora",
+    "count_model",
+    "delta_weight",
+    "effective_rank",
+    "intruders",
+    "k90",
+    "largest_rank",
+    "lora_forward",
+    "lora_gradients",
+    "merge",
+    "predict_knee",
+    "rank_for_gpu",
+    "share_of_gain",
+    "similarity",
+    "smallest_rank",
+    "train_lora",
+    "trained_share",
+    "training_gigabytes",
+    "truncate",
+    "tuned_how",
+]

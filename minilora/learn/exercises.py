@@ -2,7 +2,7 @@
 
 `check.count_lora(count_lora)` gives a Verdict, whose text a notebook shows below the cell. It never
 raises, whatever the learner's function does. To add an exercise, write a function of its name in
-its lesson's file, exercises_NN.py:
+its lesson's file, lesson_NN.py, and import it in check.py:
 
     @exercise(hints=("a nudge", "nearly the answer, `code` in backticks"))
     def double(yours: Yours) -> None:
@@ -14,8 +14,7 @@ its lesson's file, exercises_NN.py:
 call first. `compare` looks at the shape first, then at the values, and names the mistake if the
 result is that of a known one; `require` is for anything else. Choose inputs for which every known
 mistake gives a result of its own. What a checker returns is said after "Correct." Each needs its
-wrong solutions in tests/mutants_NN.py; lessons/README.md says how a lesson uses it.
-Imports tensor.py.
+wrong solutions in tests/learn/mutants_NN.py; lessons/README.md says how a lesson uses it.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from minilora.system.errors import UsageError
 from minilora.tensor import Tensor
 
 EXERCISES: dict[str, tuple[str, str]] = {}  # the two hints of each exercise, by its name
@@ -81,6 +81,8 @@ def exercise(hints: tuple[str, str]) -> Callable[[Callable[[Yours], Any]], Calla
 
     def register(checker: Callable[[Yours], Any]) -> Callable[..., Verdict]:
         name = checker.__name__
+        if name in EXERCISES:
+            raise UsageError(f"there are two exercises named {name!r}: give one another name")
         EXERCISES[name] = hints
 
         @functools.wraps(checker)

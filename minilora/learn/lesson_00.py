@@ -1,4 +1,4 @@
-"""The checkers of lesson 00, LoRA in ten minutes. Imports exercise.py."""
+"""The checkers of lesson 00, LoRA in ten minutes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checkers of lesson 05, Counting parameters. Imports exercise.py."""
+"""The checkers of lesson 05, Counting parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checkers of lesson 06, Rank sweep. Imports exercise.py."""
+"""The checkers of lesson 06, Rank sweep."""
 
 from __future__ import annotations
 

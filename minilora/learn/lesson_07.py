@@ -1,4 +1,4 @@
-"""The checkers of lesson 07, The singular values of ΔW. Imports exercise.py."""
+"""The checkers of lesson 07, The singular values of ΔW."""
 
 from __future__ import annotations
 

@@ -234,3 +234,13 @@ def test_require_ends_a_check_with_its_message():
     require(True, "never said")
     with pytest.raises(framework.Wrong, match="too many"):
         require(False, "too many")
+
+
+def test_two_exercises_of_one_name_are_refused(monkeypatch):
+    monkeypatch.setattr(framework, "EXERCISES", {})
+
+    def double(yours: Yours) -> None: ...
+
+    exercise(hints=("add", "`x + x`"))(double)
+    with pytest.raises(ValueError, match="two exercises named 'double'"):
+        exercise(hints=("multiply", "`2 * x`"))(double)
