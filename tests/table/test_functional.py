@@ -1,7 +1,7 @@
 """Claims about the fused operations: each equals the same thing composed from ops.py.
 
-The compositions stand at the top and are written as a textbook would write them. What every op must
-do (dtypes, layouts, memory) is claimed in test_ops.py.
+The compositions are those of reference.py. What every op must do (dtypes, layouts, memory) is
+claimed in test_ops.py.
 """
 
 import math
@@ -14,91 +14,12 @@ from hypothesis.extra import numpy as hnp
 from strategies import few, layouts, leaf, leaves, lora_linear, seeds, shapes, value_and_grads
 
 from minilora import functional as F
-from minilora import ops
+from minilora import reference
 from minilora.tensor import Tensor, grad, no_grad
 from minilora.testing import gradcheck
 
 lead = hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3)  # the "..." of a shape
 sizes = st.integers(1, 4)
-
-
-def composed_linear(x, W, b=None):
-    y = x @ W
-    return y if b is None else y + b
-
-
-def composed_lora_linear(x, W, b, A, B, scale):
-    return composed_linear(x, W, b) + (x @ A) @ B * scale
-
-
-def composed_embedding(W, ids):
-    return W[ids]
-
-
-def composed_layer_norm(x, w, b, eps=1e-5):
-    centred = x - x.mean(axis=-1, keepdims=True)
-    variance = (centred * centred).mean(axis=-1, keepdims=True)
-    return centred / ops.sqrt(variance + eps) * w + b
-
-
-def composed_rms_norm(x, w, eps=1e-5):
-    return x / ops.sqrt((x * x).mean(axis=-1, keepdims=True) + eps) * w
-
-
-def composed_gelu(x):
-    return x * 0.5 * (1 + ops.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-
-
-def composed_silu(x):
-    return x / (1 + ops.exp(-x))
-
-
-def composed_softmax(x, axis=-1):
-    e = ops.exp(x)
-    return e / e.sum(axis=axis, keepdims=True)
-
-
-def composed_log_softmax(x, axis=-1):
-    return x - ops.log(ops.exp(x).sum(axis=axis, keepdims=True))
-
-
-def composed_cross_entropy(logits, targets, ignore_index=-100):
-    V = logits.shape[-1]
-    log_p = composed_log_softmax(logits.reshape(-1, V))  # (..., V) -> (N, V)
-    rows = np.flatnonzero(targets.ravel() != ignore_index)
-    return -log_p[rows, targets.ravel()[rows]].mean()
-
-
-def composed_dropout(x, p, rng):
-    kept = rng.random(x.shape, dtype=np.float32) >= p
-    return ops.where(kept, x / (1 - p), 0.0)
-
-
-def composed_rope(x, n_head, start=0, theta=10000.0):
-    T, D = x.shape[1], x.shape[2] // n_head
-    time = np.arange(start, start + T)[:, None]
-    angle = time * np.array([theta ** (-2 * i / D) for i in range(D // 2)])  # (T, D/2)
-    heads = []
-    for h in range(n_head):
-        first = x[:, :, h * D : h * D + D // 2]  # (B, T, H*D) -> (B, T, D/2)
-        second = x[:, :, h * D + D // 2 : (h + 1) * D]
-        heads.append(first * np.cos(angle) - second * np.sin(angle))
-        heads.append(first * np.sin(angle) + second * np.cos(angle))
-    return ops.concatenate(heads, axis=-1)
-
-
-def composed_attention(q, k, v, n_head, n_kv_head=None):
-    n_kv_head = n_kv_head or n_head
-    T, S, D = q.shape[1], k.shape[1], q.shape[2] // n_head
-    places = np.arange(S - T, S)  # of the queries among the keys
-    may_look = places[:, None] >= np.arange(S)
-    heads = []
-    for h in range(n_head):
-        own, served = (slice(i * D, (i + 1) * D) for i in (h, h * n_kv_head // n_head))
-        scores = q[:, :, own] @ k[:, :, served].swapaxes(1, 2) / math.sqrt(D)  # (B, T, S)
-        p = composed_softmax(ops.where(may_look, scores, -1e30))
-        heads.append(p @ v[:, :, served])  # (B, T, D)
-    return ops.concatenate(heads, axis=-1)
 
 
 def assert_same(fused, composed, *inputs):
@@ -119,7 +40,7 @@ def assert_same(fused, composed, *inputs):
 @example((2, 3), (3, 2), "transposed", 0)
 def test_linear_equals_its_composition_at_any_rank(bias, shape, io, layout, seed):
     inputs = leaves((*shape, io[0]), io, io[1:], seed=seed, layout=layout)
-    assert_same(F.linear, composed_linear, *inputs[: 2 + bias])
+    assert_same(F.linear, reference.linear, *inputs[: 2 + bias])
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -134,13 +55,13 @@ def test_lora_linear_equals_its_composition_at_any_rank(bias, shape, d_in, d_out
     if bias:
         assert_same(
             lambda x, b, A, B: F.lora_linear(x, W, b, A, B, 2.5),
-            lambda x, b, A, B: composed_lora_linear(x, W, b, A, B, 2.5),
+            lambda x, b, A, B: reference.lora_linear(x, W, b, A, B, 2.5),
             *(x, b, A, B),
         )
     else:
         assert_same(
             lambda x, A, B: F.lora_linear(x, W, None, A, B, 2.5),
-            lambda x, A, B: composed_lora_linear(x, W, None, A, B, 2.5),
+            lambda x, A, B: reference.lora_linear(x, W, None, A, B, 2.5),
             *(x, A, B),
         )
 
@@ -173,7 +94,7 @@ ids_of_4 = hnp.arrays(
 def test_embedding_equals_getitem(ids, C, layout):
     assert_same(
         lambda W: F.embedding(W, ids),
-        lambda W: composed_embedding(W, ids),
+        lambda W: reference.embedding(W, ids),
         leaf((4, C), layout=layout),
     )
 
@@ -202,17 +123,19 @@ def test_norms_equal_their_compositions(shape, C, layout, seed, eps):
     spread = Tensor(x.data + np.arange(C), requires_grad=True)  # away from a variance of zero
     assert_same(
         lambda x, w, b: F.layer_norm(x, w, b, eps),
-        lambda x, w, b: composed_layer_norm(x, w, b, eps),
+        lambda x, w, b: reference.layer_norm(x, w, b, eps),
         *(spread if C > 1 else x, w, b),
     )
-    assert_same(lambda x, w: F.rms_norm(x, w, eps), lambda x, w: composed_rms_norm(x, w, eps), x, w)
+    assert_same(
+        lambda x, w: F.rms_norm(x, w, eps), lambda x, w: reference.rms_norm(x, w, eps), x, w
+    )
 
 
 def test_norms_use_an_eps_of_1e_minus_5():
     x, w, b = leaves((2, 3), (3,), (3,))
     x.data *= 1e-3
-    np.testing.assert_allclose(F.layer_norm(x, w, b).data, composed_layer_norm(x, w, b).data)
-    np.testing.assert_allclose(F.rms_norm(x, w).data, composed_rms_norm(x, w).data)
+    np.testing.assert_allclose(F.layer_norm(x, w, b).data, reference.layer_norm(x, w, b).data)
+    np.testing.assert_allclose(F.rms_norm(x, w).data, reference.rms_norm(x, w).data)
 
 
 def test_layer_norm_of_equal_entries_is_the_bias():
@@ -223,7 +146,9 @@ def test_layer_norm_of_equal_entries_is_the_bias():
 
 
 @pytest.mark.parametrize(
-    ("fused", "composed"), [(F.gelu, composed_gelu), (F.silu, composed_silu)], ids=["gelu", "silu"]
+    ("fused", "composed"),
+    [(F.gelu, reference.gelu), (F.silu, reference.silu)],
+    ids=["gelu", "silu"],
 )
 @few
 @given(shape=shapes, layout=layouts, seed=seeds)
@@ -236,7 +161,7 @@ def test_activations_equal_their_compositions(fused, composed, shape, layout, se
 
 @pytest.mark.parametrize(
     ("fused", "composed"),
-    [(F.softmax, composed_softmax), (F.log_softmax, composed_log_softmax)],
+    [(F.softmax, reference.softmax), (F.log_softmax, reference.log_softmax)],
     ids=["softmax", "log_softmax"],
 )
 @few
@@ -253,7 +178,7 @@ def test_softmax_equals_its_composition_on_every_axis(fused, composed, shape, da
 
 
 @pytest.mark.parametrize(
-    ("fused", "composed"), [(F.softmax, composed_softmax), (F.log_softmax, composed_log_softmax)]
+    ("fused", "composed"), [(F.softmax, reference.softmax), (F.log_softmax, reference.log_softmax)]
 )
 def test_softmax_acts_on_the_last_axis_unless_told(fused, composed):
     assert_same(fused, composed, leaf((2, 3, 4)))
@@ -286,7 +211,7 @@ def test_cross_entropy_equals_its_composition(shape, V, data, layout):
         )
     assert_same(
         lambda x: F.cross_entropy(x, targets),
-        lambda x: composed_cross_entropy(x, targets),
+        lambda x: reference.cross_entropy(x, targets),
         leaf((*shape, V), layout=layout),
     )
 
@@ -341,7 +266,7 @@ def test_cross_entropy_refuses_a_target_outside_the_vocabulary(target):
 def test_dropout_equals_its_composition_under_the_same_generator(shape, p, layout, seed):
     assert_same(
         lambda x: F.dropout(x, p, np.random.default_rng(seed)),
-        lambda x: composed_dropout(x, p, np.random.default_rng(seed)),
+        lambda x: reference.dropout(x, p, np.random.default_rng(seed)),
         leaf(shape, layout=layout),
     )
 
@@ -378,7 +303,7 @@ def test_rope_equals_its_composition(drawn, start, theta, layout):
     B, T, H, half = drawn
     assert_same(
         lambda x: F.rope(x, H, start, theta),
-        lambda x: composed_rope(x, H, start, theta),
+        lambda x: reference.rope(x, H, start, theta),
         leaf((B, T, H * 2 * half), layout=layout),
     )
 
@@ -424,7 +349,7 @@ def test_attention_equals_its_composition(H, K, B, T, past, D, layout, seed):
     q, k, v = leaves((B, T, H * D), (B, S, K * D), (B, S, K * D), seed=seed, layout=layout)
     assert_same(
         lambda q, k, v: F.attention(q, k, v, H, K),
-        lambda q, k, v: composed_attention(q, k, v, H, K),
+        lambda q, k, v: reference.attention(q, k, v, H, K),
         *(q, k, v),
     )
 
