@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from minilora.functional import cross_entropy
-from minilora.hub.models import load_adapter, load_model, save_adapter, save_model
+from minilora.hub import load_adapter, load_model, save_adapter, save_model
 from minilora.lora import (
     LoraLinear,
     active_adapter,

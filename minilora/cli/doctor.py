@@ -17,7 +17,7 @@ import platformdirs
 from threadpoolctl import threadpool_info
 
 from minilora.experiments.tasks import BASE_MODELS
-from minilora.hub.models import load_model
+from minilora.hub import load_model
 from minilora.text.corpora import TextError, load_corpus
 from minilora.training.parallel import usable_cores
 

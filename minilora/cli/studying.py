@@ -30,7 +30,7 @@ from minilora.analysis.deltas import delta_weights, weight_matrices
 from minilora.cli.training import machine, make_folder, say
 from minilora.experiments.sweeps import Rows, Run, forget_runs, run_files, save_rows, sweep
 from minilora.experiments.tuning import describe_delta, find_task, quality_run, spectrum_run
-from minilora.hub.models import load_adapter, load_model
+from minilora.hub import load_adapter, load_model
 from minilora.lora import lora_layers
 from minilora.lora_config import find_targets
 from minilora.plots.comparisons import compare_figure, save_figure

@@ -26,7 +26,7 @@ from minilora.cli import doctor
 from minilora.cli.tables import human_bytes, print_comparison, print_profile
 from minilora.experiments.comparison import Settings, compare, disk_bytes, forget
 from minilora.experiments.tasks import BASE_MODELS, TASKS, Task, load_task, new_model, text_task
-from minilora.hub.models import load_adapter, load_model, save_adapter, save_model
+from minilora.hub import load_adapter, load_model, save_adapter, save_model
 from minilora.lora import add_adapter, lora_layers
 from minilora.lora_config import LoraConfig
 from minilora.methods.registry import count_parameters, print_trainable_parameters

@@ -23,7 +23,7 @@ from safetensors.numpy import save
 
 from minilora.experiments.tasks import BASE_MODELS, EXACT, Task, new_model
 from minilora.functional import cross_entropy
-from minilora.hub.models import load_model, save_adapter, save_model
+from minilora.hub import load_model, save_adapter, save_model
 from minilora.lora import active_adapter, disable_adapter
 from minilora.lora_config import LoraConfig
 from minilora.methods.registry import LABELS, METHODS, count_parameters

@@ -24,7 +24,7 @@ from minilora.analysis import deltas as analysis
 from minilora.analysis.counting import count_rows
 from minilora.experiments.sweeps import Rows
 from minilora.experiments.tasks import TASKS, Task, load_task, text_task
-from minilora.hub.models import load_model
+from minilora.hub import load_model
 from minilora.lora import LoraLinear, lora_layers
 from minilora.lora_config import LoraConfig
 from minilora.methods.registry import METHODS, count_parameters

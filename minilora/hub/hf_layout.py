@@ -5,7 +5,7 @@ One model, three layouts. `_TABLE` translates the names; the shapes differ in th
   GPT-2    the same, but q, k and v side by side in one c_attn (d, 3d)
   Llama    every weight of a Linear transposed, (d_out, d_in)
 A model with another mix of switches has no counterpart there and keeps our own names and shapes.
-Sources: modeling_gpt2.py and modeling_llama.py in transformers. Imports transformer.py.
+Sources: modeling_gpt2.py and modeling_llama.py in transformers.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
+from minilora.hub.safetensors_files import Arrays
 from minilora.system.errors import UsageError
 from minilora.transformer import TransformerConfig
-
-Arrays = dict[str, np.ndarray]
 
 # "#" is the layer's number, ".T" a transposed weight, "[0]" the first third of the columns.
 _TABLE = """

@@ -1,9 +1,8 @@
 """Where each adapter lives in PEFT's files, and what PEFT's options say.
 
-hf_layouts.py does this for the model; here are LoRA's A and B and DoRA's m, which follow GPT-2's
+hf_layout.py does this for the model; here are LoRA's A and B and DoRA's m, which follow GPT-2's
 fused q, k and v, and the options of adapter_config.json, with which PEFT must come to the same
 scale everywhere. Sources: tuners_utils.py, lora/config.py and lora/model.py in PEFT 0.21.
-Imports hf_layouts.py, lora.py, lora_config.py, lora_init.py.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from minilora.hub.hf_layout import Arrays, Places
+from minilora.hub.hf_layout import Places
+from minilora.hub.safetensors_files import Arrays
 from minilora.lora import LoraLinear
 from minilora.lora_config import LoraConfig
 from minilora.lora_init import PART_OF_W, initial_factors

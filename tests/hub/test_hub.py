@@ -15,8 +15,16 @@ from safetensors.numpy import load_file, save_file
 
 import minilora as ml
 from minilora.hub import hf_layout as hf_layouts
-from minilora.hub import models as hub
-from minilora.hub.models import load_adapter, load_model, save_adapter, save_model
+from minilora.hub import (
+    load_adapter,
+    load_model,
+    models,
+    safetensors_files,
+    save_adapter,
+    save_model,
+)
+from minilora.hub.models import base_arrays, slot_names
+from minilora.hub.safetensors_files import ADAPTER_FILES, MODEL_FILES
 from minilora.lora import active_adapter, adapters, lora_layers
 from minilora.methods.registry import METHODS
 
@@ -74,7 +82,7 @@ def rewrite(folder, which="model", config=(), drop=(), tensors=()):
     data, arrays = read(folder, which)
     data = {k: v for k, v in (data | dict(config)).items() if k not in drop}
     arrays = {k: v for k, v in (arrays | dict(tensors)).items() if k not in drop}
-    names = hub._MODEL if which == "model" else hub._ADAPTER
+    names = MODEL_FILES if which == "model" else ADAPTER_FILES
     (folder / names[0]).write_text(json.dumps(data))
     save_file(arrays, folder / names[1], metadata={"format": "pt"})
 
@@ -347,7 +355,7 @@ def test_tied_head_in_the_file_must_be_the_embedding(kind, tmp_path):
 
 
 def test_bundled_model_is_found_by_its_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(hub, "ASSETS", tmp_path)
+    monkeypatch.setattr(models, "ASSETS", tmp_path)
     model = make_model()
     save_model(model, tmp_path / "docs-tiny", dtype=np.float16)
     assert load_model("docs-tiny").config == model.config
@@ -522,7 +530,7 @@ def load_any(which, folder, kind="gpt2"):
 
 @pytest.mark.parametrize("which", ["model", "adapter"])
 def test_missing_files_are_named_with_a_remedy(which, tmp_path):
-    config, weights = hub._MODEL if which == "model" else hub._ADAPTER
+    config, weights = MODEL_FILES if which == "model" else ADAPTER_FILES
     with pytest.raises(FileNotFoundError, match="there is no folder .*nowhere"):
         load_any(which, tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=f"has no {config} and no {weights}$"):
@@ -583,8 +591,8 @@ def test_interrupted_save_leaves_the_old_files_and_nothing_else(which, nth, tmp_
 
         monkeypatch.setattr(owner, name, step)
 
-    interrupt(hub.Path, "write_bytes")
-    interrupt(hub.Path, "write_text")
+    interrupt(safetensors_files.Path, "write_bytes")
+    interrupt(safetensors_files.Path, "write_text")
     interrupt(os, "replace")
     other = make_model(seed=5)
     with pytest.raises(Interrupted):
@@ -592,7 +600,7 @@ def test_interrupted_save_leaves_the_old_files_and_nothing_else(which, nth, tmp_
     monkeypatch.undo()
     assert steps == ["write_bytes", "write_text", "replace", "replace"][:nth]
     after = contents(tmp_path)
-    config, weights = hub._MODEL if which == "model" else hub._ADAPTER
+    config, weights = MODEL_FILES if which == "model" else ADAPTER_FILES
     assert after.keys() == before.keys() == {config, weights}
     assert after[weights] == before[weights]
     assert nth == 4 or after == before  # between the two renames the config is the new one
@@ -607,7 +615,7 @@ def test_save_into_a_file_is_refused_and_a_folder_is_made(tmp_path):
     save_model(make_model(), str(tmp_path / "a" / "b"))
     (tmp_path / "a" / "b" / "tokenizer.json").write_text("{}")
     save_model(make_model(seed=9), tmp_path / "a" / "b")
-    assert contents(tmp_path / "a" / "b").keys() == {*hub._MODEL, "tokenizer.json"}
+    assert contents(tmp_path / "a" / "b").keys() == {*MODEL_FILES, "tokenizer.json"}
 
 
 CONFIG_KEYS = (
@@ -651,7 +659,7 @@ def state(model, name):
                 layer.lora_B[name].data,
             )
             found[f"{path}.s"] = np.float32(layer.scaling[name])
-    names = hub._slot_names(model)
+    names = slot_names(model)
     copies = adapters(model)[name].copies
     return found | {names[id(s.owner), s.attribute]: s.copy.data for s in copies}
 
@@ -1102,7 +1110,7 @@ def test_loaded_adapter_trains_on_and_is_saved_again(kind, tmp_path):
     save_adapter(adapt(make_model(kind), bias="all", modules_to_save=["norm"]), tmp_path)
     model = make_model(kind)
     load_adapter(model, tmp_path)
-    base = {n: v.tobytes() for n, v in hub._values(model).items()}
+    base = {n: v.tobytes() for n, v in base_arrays(model).items()}
     before, start = state(model, "default"), logits(model)
     before = {k: v.copy() for k, v in before.items()}
     optimizer = ml.AdamW(model.trainable_parameters(), lr=1e-2)
@@ -1110,7 +1118,7 @@ def test_loaded_adapter_trains_on_and_is_saved_again(kind, tmp_path):
         ml.cross_entropy(model(IDS), np.roll(IDS, -1, 1)).backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert {n: v.tobytes() for n, v in hub._values(model).items()} == base
+    assert {n: v.tobytes() for n, v in base_arrays(model).items()} == base
     moved = {k for k, v in state(model, "default").items() if v.tobytes() != before[k].tobytes()}
     assert moved == {k for k in before if not k.endswith(".s")}
     save_adapter(model, tmp_path)
@@ -1254,7 +1262,7 @@ ODD_VALUES = (None, True, 0, -1, 2.5, "x", "", [], [1], {}, {"x": 1}, math.nan, 
 def test_no_value_of_any_option_leads_to_another_error_than_a_sentence(which, kind, tmp_path):
     save_adapter(adapt(make_model(kind)), tmp_path)
     save_model(make_model(kind), tmp_path)
-    names = hub._MODEL if which == "model" else hub._ADAPTER
+    names = MODEL_FILES if which == "model" else ADAPTER_FILES
     config = json.loads((tmp_path / names[0]).read_text())
     sentences = []
     for key in config:
@@ -1358,7 +1366,7 @@ def test_name_that_is_taken_and_a_merged_model_are_refused_and_unchanged(tmp_pat
 def test_adapter_folder_can_be_moved_and_holds_two_files_only(tmp_path):
     model = adapt(make_model())
     save_adapter(model, tmp_path / "a")
-    assert contents(tmp_path / "a").keys() == set(hub._ADAPTER)
+    assert contents(tmp_path / "a").keys() == set(ADAPTER_FILES)
     shutil.move(tmp_path / "a", tmp_path / "b")
     again = make_model()
     load_adapter(again, str(tmp_path / "b"))

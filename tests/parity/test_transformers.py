@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import minilora as ml
-from minilora.hub.models import load_model, save_model
+from minilora.hub import load_model, save_model
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import minilora as ml
+from minilora.hub import load_adapter, load_model, save_adapter
 from minilora.hub.hf_layout import places
-from minilora.hub.models import load_adapter, load_model, save_adapter
 from minilora.lora import lora_layers
 
 torch = pytest.importorskip("torch")
