@@ -18,7 +18,7 @@ from minilora.tensor import record
 from minilora.transformer import Transformer, TransformerConfig
 
 torch = pytest.importorskip("torch")
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 
 SIZES = dict(vocab_size=37, block_size=16, n_layer=3, n_head=4, n_embd=32)
 MODERN = dict(norm="rmsnorm", activation="swiglu", positions="rope", bias=False)

@@ -12,7 +12,7 @@ from minilora import ops
 from minilora.optim import SGD, AdamW, clip_grad_norm, warmup_cosine
 from minilora.tensor import Tensor
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 torch = pytest.importorskip("torch")
 
 STEPS = 100

@@ -18,7 +18,7 @@ from minilora.hub import load_model, save_model
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 
 V, T = 23, 12
 GPT2 = dict(vocab_size=V, n_positions=T, n_embd=16, n_layer=2, n_head=4)
