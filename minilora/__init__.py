@@ -31,16 +31,10 @@ from minilora.system.memory import keep_freed_memory
 from minilora.system.version import __version__
 from minilora.tensor import Tensor, grad, no_grad
 from minilora.testing import gradcheck
-from minilora.text.corpora import (
-    decode,
-    encode,
-    load_corpus,
-    load_text,
-    load_words,
-    random_windows,
-    to_alphabet,
-)
-from minilora.text.sampling import generate
+from minilora.text.alphabet import decode, encode, to_alphabet
+from minilora.text.corpora import load_corpus, load_text, load_words
+from minilora.text.sampling import generate, write
+from minilora.text.windows import random_windows
 from minilora.training.loop import TrainConfig, Training, train
 from minilora.training.quality import exact_match, text_loss
 from minilora.transformer import Transformer, TransformerConfig
@@ -76,5 +70,5 @@ __all__ = [
     "generate", "get_delta_weight", "grad", "gradcheck", "load_adapter", "load_corpus",
     "load_model", "load_text", "load_words", "merge_adapter", "merge_and_unload", "no_grad",
     "print_trainable_parameters", "random_windows", "save_adapter", "save_model", "set_adapter",
-    "text_loss", "to_alphabet", "train", "unmerge_adapter", "warmup_cosine",
+    "text_loss", "to_alphabet", "train", "unmerge_adapter", "warmup_cosine", "write",
 ]  # fmt: skip

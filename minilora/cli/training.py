@@ -34,7 +34,8 @@ from minilora.plots.comparisons import compare_figure, profile_figure, save_figu
 from minilora.studies.delta_plots import counts_figure
 from minilora.system.errors import UsageError
 from minilora.system.files import write_atomically
-from minilora.text.corpora import decode, encode, load_text, to_alphabet
+from minilora.text.alphabet import decode, encode, to_alphabet
+from minilora.text.corpora import load_text
 from minilora.text.sampling import generate
 from minilora.training.loop import TrainConfig, train
 

@@ -28,7 +28,7 @@ from minilora.lora import active_adapter, disable_adapter
 from minilora.lora_config import LoraConfig
 from minilora.methods.registry import LABELS, METHODS, count_parameters
 from minilora.optim import AdamW
-from minilora.text.corpora import decode, encode
+from minilora.text.alphabet import decode, encode
 from minilora.text.sampling import generate
 from minilora.training.loop import TrainConfig, Training, run
 from minilora.transformer import Transformer

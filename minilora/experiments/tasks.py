@@ -21,8 +21,10 @@ from minilora.analysis.counting import ARCHITECTURES
 from minilora.lora_config import LoraConfig
 from minilora.nn import Rng
 from minilora.system.errors import UsageError
-from minilora.text.corpora import ALPHABET, Corpus, decode, load_corpus, load_words, random_windows
+from minilora.text.alphabet import ALPHABET, decode
+from minilora.text.corpora import Corpus, load_corpus, load_words
 from minilora.text.string_tasks import PRETRAIN_TASKS, STRING_TASKS, string_batch, string_examples
+from minilora.text.windows import random_windows
 from minilora.training.loop import Batch, Evaluate, TrainConfig
 from minilora.training.quality import exact_match, text_loss
 from minilora.transformer import Transformer, TransformerConfig

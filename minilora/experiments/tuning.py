@@ -32,7 +32,8 @@ from minilora.nn import Linear
 from minilora.optim import AdamW, warmup_cosine
 from minilora.system.errors import UsageError
 from minilora.tensor import Tensor
-from minilora.text.corpora import ALPHABET, load_corpus, load_text
+from minilora.text.alphabet import ALPHABET
+from minilora.text.corpora import load_corpus, load_text
 from minilora.training.loop import DivergedError, TrainConfig, Training, run
 from minilora.transformer import Transformer
 

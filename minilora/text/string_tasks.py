@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from minilora.system.errors import UsageError
-from minilora.text.corpora import ALPHABET, IGNORE_INDEX, encode
+from minilora.text.alphabet import ALPHABET, encode
+from minilora.text.windows import IGNORE_INDEX
 
 
 @dataclass(frozen=True)

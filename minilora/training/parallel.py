@@ -23,7 +23,7 @@ import numpy as np
 from minilora import functional as F
 from minilora.nn import Rng
 from minilora.tensor import Tensor, grad
-from minilora.text.corpora import IGNORE_INDEX
+from minilora.text.windows import IGNORE_INDEX
 from minilora.transformer import Transformer
 
 SHARDS = 2

@@ -10,7 +10,7 @@ import numpy as np
 
 from minilora import functional as F
 from minilora.tensor import no_grad
-from minilora.text.corpora import IGNORE_INDEX, spaced_windows
+from minilora.text.windows import IGNORE_INDEX, spaced_windows
 from minilora.transformer import Transformer
 
 _ROWS = 64  # rows per forward pass: enough to be quick, few enough to need little memory

@@ -16,8 +16,10 @@ from minilora.lora_config import LoraConfig
 from minilora.methods.registry import METHODS, count_parameters
 from minilora.studies.study import shipped_rows
 from minilora.tensor import Tensor
-from minilora.text.corpora import IGNORE_INDEX, Corpus, decode, encode, load_corpus, load_words
+from minilora.text.alphabet import decode, encode
+from minilora.text.corpora import Corpus, load_corpus, load_words
 from minilora.text.string_tasks import PRETRAIN_TASKS, STRING_TASKS
+from minilora.text.windows import IGNORE_INDEX
 from minilora.training.loop import TrainConfig
 from minilora.transformer import TransformerConfig
 

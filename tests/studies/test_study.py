@@ -22,7 +22,8 @@ from minilora.lora import lora_layers
 from minilora.methods.registry import METHODS
 from minilora.studies import study
 from minilora.studies.study import RATES, STUDIES
-from minilora.text.corpora import TextError, decode, load_corpus
+from minilora.text.alphabet import TextError, decode
+from minilora.text.corpora import load_corpus
 from minilora.training.quality import exact_match, text_loss
 
 PROSE = "It was the best of times, it was the worst of times, it was the age of wisdom. " * 40

@@ -96,7 +96,7 @@ def windows_seen(model: Transformer, prompt: np.ndarray, new: int) -> list[list[
     length = prompt.shape[1]
 
     class Watched:
-        config, layers = model.config, model.layers
+        config, layers, can_cache = model.config, model.layers, True
 
         def __call__(self, ids, rng=None, cache=None):
             end = length + len(shown)
@@ -279,7 +279,7 @@ def test_nothing_is_recorded_and_no_gradient_appears():
     model, outputs = make(), []
 
     class Watched:
-        config, layers = model.config, model.layers
+        config, layers, can_cache = model.config, model.layers, True
 
         def __call__(self, ids, rng=None, cache=None):
             outputs.append(model(ids, rng, cache))
@@ -300,11 +300,11 @@ def test_only_new_tokens_go_through_the_model():
     ("options", "sentence"),
     [
         (dict(temperature=-1), "temperature must be >= 0"),
-        (dict(top_k=0), "top_k >= 1"),
-        (dict(top_k=-2), "top_k >= 1"),
-        (dict(top_p=0.0), r"top_p in \(0, 1\]"),
-        (dict(top_p=-0.1), r"top_p in \(0, 1\]"),
-        (dict(top_p=1.1), r"top_p in \(0, 1\]"),
+        (dict(top_k=0), "top_k must be a whole number >= 1"),
+        (dict(top_k=-2), "top_k must be a whole number >= 1"),
+        (dict(top_p=0.0), r"top_p must lie in \(0, 1\]"),
+        (dict(top_p=-0.1), r"top_p must lie in \(0, 1\]"),
+        (dict(top_p=1.1), r"top_p must lie in \(0, 1\]"),
         (dict(rng=None), r"sampling needs rng=np.random.default_rng\(seed\), or temperature=0"),
     ],
     ids=str,

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from minilora.text import corpora as data
 from minilora.text import string_tasks
+from minilora.text.alphabet import decode
+from minilora.text.windows import IGNORE_INDEX
 
 
 @pytest.mark.parametrize(
@@ -35,9 +36,9 @@ def test_pretraining_knows_all_tasks_but_reverse_and_sort():
 def test_row_is_the_example_and_only_the_answer_has_targets():
     ids, targets = string_tasks.string_examples(["reverse"], ["abc"], 28, np.random.default_rng(0))
     assert ids.shape == targets.shape == (1, 28) and ids.dtype == targets.dtype == np.int64
-    assert data.decode(ids[0]) == "<abc>cba" + "\n" * 20
-    assert (targets[0] != data.IGNORE_INDEX).nonzero()[0].tolist() == [4, 5, 6, 7]
-    assert data.decode(targets[0, 4:8]) == "cba\n"
+    assert decode(ids[0]) == "<abc>cba" + "\n" * 20
+    assert (targets[0] != IGNORE_INDEX).nonzero()[0].tolist() == [4, 5, 6, 7]
+    assert decode(targets[0, 4:8]) == "cba\n"
 
 
 def test_string_batch_rows_are_right_examples_of_the_asked_tasks():
@@ -49,12 +50,12 @@ def test_string_batch_rows_are_right_examples_of_the_asked_tasks():
     by_symbol = {task.symbol: task for task in string_tasks.STRING_TASKS.values()}
     seen, lengths = set(), set()
     for row, target in zip(ids, targets, strict=True):
-        line = data.decode(row).rstrip("\n")
+        line = decode(row).rstrip("\n")
         word, answer = line[1:].split(">")
         seen.add(by_symbol[line[0]].name)
         lengths.add(len(word))
         assert by_symbol[line[0]].apply(word) == answer
-        assert data.decode(target[target != data.IGNORE_INDEX]) == answer + "\n"
+        assert decode(target[target != IGNORE_INDEX]) == answer + "\n"
     assert seen == set(string_tasks.PRETRAIN_TASKS) and lengths == set(range(3, 9))
 
 
@@ -62,7 +63,7 @@ def test_string_batch_rows_are_right_examples_of_the_asked_tasks():
 def test_random_share_is_the_share_of_random_letters(share):
     rng = np.random.default_rng(0)
     ids, _ = string_tasks.string_batch(["copy"], ["house"], 1000, 28, rng, random_share=share)
-    house = np.mean([data.decode(row).startswith("=house>") for row in ids])
+    house = np.mean([decode(row).startswith("=house>") for row in ids])
     assert abs(house - (1 - share)) < 0.05
     assert share not in (0, 1) or house == 1 - share
 
@@ -78,9 +79,9 @@ def test_string_batch_follows_the_seed():
 def test_words_of_nine_letters_are_left_out_and_doubles_of_eight_fit():
     words = ["elephants", "elephant", "ant"]
     ids, targets = string_tasks.string_examples(["double"], words, 28, np.random.default_rng(0))
-    lines = [data.decode(row).rstrip("\n") for row in ids]
+    lines = [decode(row).rstrip("\n") for row in ids]
     assert lines == ["2elephant>eelleepphhaanntt", "2ant>aanntt"]
-    assert data.decode(targets[0][targets[0] != data.IGNORE_INDEX]) == "eelleepphhaanntt\n"
+    assert decode(targets[0][targets[0] != IGNORE_INDEX]) == "eelleepphhaanntt\n"
 
 
 def test_smallest_block_holds_the_newline_of_the_longest_example():

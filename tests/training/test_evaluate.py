@@ -10,16 +10,11 @@ import numpy as np
 import pytest
 
 from minilora.tensor import Tensor
-from minilora.text.corpora import (
-    ALPHABET,
-    IGNORE_INDEX,
-    decode,
-    encode,
-    load_corpus,
-    spaced_windows,
-)
+from minilora.text.alphabet import ALPHABET, decode, encode
+from minilora.text.corpora import load_corpus
 from minilora.text.sampling import generate
 from minilora.text.string_tasks import string_batch, string_examples
+from minilora.text.windows import IGNORE_INDEX, spaced_windows
 from minilora.training import quality as evaluate
 from minilora.training.loop import TrainConfig, train
 from minilora.training.quality import exact_match, text_loss

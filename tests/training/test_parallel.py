@@ -14,7 +14,7 @@ import pytest
 from minilora import functional as F
 from minilora.lora import LoraConfig, add_adapter, lora_layers
 from minilora.tensor import grad
-from minilora.text.corpora import IGNORE_INDEX
+from minilora.text.windows import IGNORE_INDEX
 from minilora.training.parallel import SHARDS, loss_and_gradients, usable_cores
 from minilora.transformer import Transformer, TransformerConfig
 

@@ -31,7 +31,8 @@ from minilora import functional as F
 from minilora.lora import LoraConfig, add_adapter
 from minilora.methods.registry import count_parameters
 from minilora.optim import AdamW, clip_grad_norm, warmup_cosine
-from minilora.text.corpora import load_corpus, random_windows
+from minilora.text.corpora import load_corpus
+from minilora.text.windows import random_windows
 from minilora.training.loop import (
     DivergedError,
     History,

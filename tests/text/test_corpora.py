@@ -1,0 +1,87 @@
+"""Claims about corpora: a text file becomes three parts, or one sentence says why it cannot."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minilora.text import alphabet, corpora, windows
+
+
+def write(path, content):
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def test_unknown_corpus_is_named():
+    with pytest.raises(ValueError, match="no corpus 'poems'; use 'prose' or 'code'"):
+        corpora.load_corpus("poems")
+
+
+def test_text_file_is_split_in_order(tmp_path):
+    text = "".join(chr(32 + i % 95) for i in range(2000))
+    corpus = corpora.load_text(write(tmp_path / "my.txt", text))
+    assert corpus.name == "my.txt"
+    assert [len(part) for part in (corpus.train, corpus.val, corpus.test)] == [1800, 100, 100]
+    assert alphabet.decode(np.concatenate([corpus.train, corpus.val, corpus.test])) == text
+
+
+def test_path_may_be_a_string(tmp_path):
+    assert corpora.load_text(str(write(tmp_path / "a", "abc " * 500))).name == "a"
+
+
+def test_byte_order_mark_and_line_ends_do_not_matter(tmp_path):
+    text = "A line of text.\n" * 100
+    plain = corpora.load_text(write(tmp_path / "a", text))
+    windows = corpora.load_text(write(tmp_path / "b", "\ufeff" + text.replace("\n", "\r\n")))
+    assert np.array_equal(plain.train, windows.train)
+
+
+@pytest.mark.parametrize("length", [1300, 1301, 1309, 1319, 1321])
+def test_each_part_of_a_long_enough_text_holds_a_window(length, tmp_path):
+    corpus = corpora.load_text(write(tmp_path / "a", "x" * length))
+    assert len(corpus.train) + len(corpus.val) + len(corpus.test) == length
+    for part in (corpus.train, corpus.val, corpus.test):
+        assert windows.spaced_windows(part, 1, 64)[0].shape == (1, 64)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"\xef\xbb\xbf \r\n", "is empty"),
+        ("x" * 1299, "too short: it has 1299 usable characters and needs at least 1300"),
+        (b"PK\x03\x04\x00\x00", "NUL bytes.*binary file or UTF-16"),
+        ("text".encode("utf-16"), "NUL bytes.*binary file or UTF-16"),
+        ("caf\xe9 ".encode("latin-1") * 300, "not UTF-8: byte 0xe9 at offset 3 .*save it"),
+        (b"\xef\xbb\xbfcaf\xe9 ", "not UTF-8: byte 0xe9 at offset 6 "),
+        ("漢字かな x " * 400, "only 20% of the characters .* choose a text in the Latin"),
+        ("\u043c\u0438\u0440, " * 400, "only 25% of the characters"),
+    ],
+)
+def test_unusable_file_is_one_sentence_with_the_remedy(content, message, tmp_path):
+    path = write(tmp_path / "user.txt", content)
+    with pytest.raises(alphabet.TextError, match=message) as caught:
+        corpora.load_text(path)
+    assert "user.txt" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_accents_count_as_representable_composed_or_not(tmp_path):
+    for text in ("é" * 1400, "e\u0301" * 1400):
+        assert alphabet.decode(corpora.load_text(write(tmp_path / "a", text)).val) == "e" * 70
+
+
+def test_missing_file_and_folder_are_text_errors(tmp_path):
+    with pytest.raises(alphabet.TextError, match="there is no file .*nowhere.txt"):
+        corpora.load_text(tmp_path / "nowhere.txt")
+    with pytest.raises(alphabet.TextError, match="is a folder; choose a text file"):
+        corpora.load_text(tmp_path)
+
+
+def test_file_that_cannot_be_read_gives_the_reason(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(alphabet.TextError, match=r"cannot be read \(Permission denied\)"):
+        corpora.load_text(tmp_path / "secret.txt")
