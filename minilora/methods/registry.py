@@ -113,17 +113,18 @@ class PrefixAttention(Module):
         self.base = base
         self.prefix_k, self.prefix_v = Parameter(k.copy()), Parameter(v.copy())
 
-    def __call__(self, x: Tensor, rng: Rng | None, start: int, cache: KVCache | None) -> Tensor:
-        return self.base(x, rng, start, _PrefixedCache(self.prefix_k, self.prefix_v, cache))
+    def __call__(self, x: Tensor, rng: Rng | None, cache: KVCache | None) -> Tensor:
+        return self.base(x, rng, _PrefixedCache(self.prefix_k, self.prefix_v, cache))
 
 
 class _PrefixedCache(KVCache):
     def __init__(self, prefix_k: Tensor, prefix_v: Tensor, cache: KVCache | None) -> None:
         self.prefix_k, self.prefix_v, self.cache = prefix_k, prefix_v, cache
+        self.length = cache.length if cache else 0  # the prefix takes none of the positions
 
-    def extend(self, k: Tensor, v: Tensor, room: int) -> tuple[Tensor, Tensor]:
+    def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         if self.cache is not None:
-            k, v = self.cache.extend(k, v, room)
+            k, v = self.cache.extend(k, v)
         return _put_before(self.prefix_k, k), _put_before(self.prefix_v, v)  # (B, n + S, J*D)
 
 
@@ -140,7 +141,7 @@ def prefix_tuning(model: Transformer, lora: LoraConfig, rng: Rng) -> None:
     width = c.kv_heads * c.head_size
     n = max(1, round(lora_size(model, lora) / len(model.layers) / (2 * width)))
     n = min(n, c.block_size)
-    caches = [KVCache() for _ in model.layers]
+    caches = [KVCache(c.block_size) for _ in model.layers]
     with no_grad():
         model(rng.integers(0, c.vocab_size, (1, n)), cache=caches)
     model.requires_grad_(False)

@@ -80,9 +80,8 @@ def _layer(block: Block, c: TransformerConfig) -> Callable[[np.ndarray, KVCache]
         k = qkv[:, H * D : (H + J) * D]
         if c.positions == "rope":
             q, k = _turn(q, t, c), _turn(k.reshape(B, J, D), t, c).reshape(B, J * D)
-        past.k[:, t], past.v[:, t] = k, qkv[:, (H + J) * D :]
-        past.length = t + 1
-        K, V = (a[:, : t + 1].reshape(B, t + 1, J, D).swapaxes(1, 2) for a in (past.k, past.v))
+        K, V = past.append(k[:, None], qkv[:, None, (H + J) * D :])  # (B, 1, J*D) -> (B, S, J*D)
+        K, V = (a.reshape(B, t + 1, J, D).swapaxes(1, 2) for a in (K, V))  # -> (B, J, S, D)
         P = q @ K.swapaxes(-1, -2)  # (B, J, H/J, D) @ (B, J, D, S) -> (B, J, H/J, S)
         P *= scale
         P -= P.max(axis=-1, keepdims=True)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from minilora.nn import Rng
+from minilora.system.checks import require_whole
 from minilora.system.errors import UsageError
 from minilora.tensor import no_grad
 from minilora.text.alphabet import ALPHABET, decode, dropped, encode, to_alphabet
@@ -105,7 +106,7 @@ def generate(
     for end in range(T, T + max_new_tokens):
         if cache is None or cache[0].length == block:  # read many tokens at once
             start = max(0, end - block) if cache is None else end - max(1, block // 2)
-            cache = [KVCache() for _ in model.layers] if model.can_cache else None
+            cache = [KVCache(block) for _ in model.layers] if model.can_cache else None
             logits = model(ids[:, start:end], cache=cache).data[:, -1]  # (B, T, V) -> (B, V)
         else:
             logits = next_logits(ids[:, end - 1], cache)
@@ -147,15 +148,13 @@ def _check_options(
     rng: Rng | None,
     on_token: Callable[[np.ndarray], Any] | None,
 ) -> None:
-    if not _is_whole(max_new_tokens) or max_new_tokens < 0:
-        raise UsageError(f"max_new_tokens must be a whole number >= 0, got {max_new_tokens!r}")
+    require_whole(0, max_new_tokens=max_new_tokens)
+    require_whole(1, top_k=1 if top_k is None else top_k)
     if temperature != 0 and not _LOWEST_TEMPERATURE <= temperature < math.inf:
         raise UsageError(
             f"temperature must be >= 0: 0 (take the likeliest token) or a number from "
             f"{_LOWEST_TEMPERATURE:g} on, got {temperature}"
         )
-    if top_k is not None and (not _is_whole(top_k) or top_k < 1):
-        raise UsageError(f"top_k must be a whole number >= 1, got {top_k!r}")
     if top_p is not None and not 0 < top_p <= 1:
         raise UsageError(f"top_p must lie in (0, 1], got {top_p}")
     if temperature > 0 and not isinstance(rng, Rng):
@@ -164,10 +163,6 @@ def _check_options(
         )
     if on_token is not None and not callable(on_token):
         raise UsageError(f"on_token must be a function of the new ids (B,), got {on_token!r}")
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _next_logits(model: Transformer, ids: np.ndarray, cache: list[KVCache]) -> np.ndarray:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from minilora.nn import Rng
+from minilora.system.checks import require_whole
 from minilora.system.errors import UsageError
 
 Batch = Callable[[Rng], tuple[np.ndarray, np.ndarray]]  # draws ids and targets, int (B, T) each
@@ -48,9 +49,7 @@ def spaced_windows(
 
 def check_windows(tokens: np.ndarray, block_size: int, **counts: int) -> None:
     """Raise ValueError unless windows of that size, and that many of them, can be had."""
-    for name, value in {"block_size": block_size, **counts}.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise UsageError(f"{name} must be a whole number of at least 1, got {value!r}")
+    require_whole(1, block_size=block_size, **counts)
     if tokens.ndim != 1 or not np.issubdtype(tokens.dtype, np.integer):
         raise UsageError(
             f"tokens must be whole numbers of shape (n,), got {tokens.dtype} {tokens.shape}; "

@@ -278,7 +278,7 @@ def test_prefix_tuning_is_attention_with_these_keys_and_values_in_front(family):
     x = np.random.default_rng(3).standard_normal((2, 5, C))
     for layer in range(L):
         attn = model.layers[layer].attn
-        found = attn(Tensor(x), None, 0, None).data
+        found = attn(Tensor(x), None, None).data
         prefix = attn.prefix_k.data, attn.prefix_v.data
         by_hand = attention_by_hand(model, layer, x, *prefix)
         np.testing.assert_allclose(found, by_hand, rtol=0, atol=1e-12)
@@ -315,7 +315,7 @@ def test_prompt_tuning_is_the_base_model_on_the_prompt_and_the_text(family):
     n = len(prompt)
     x = Tensor(np.concatenate([np.broadcast_to(prompt, (len(IDS), n, C)), text], axis=1))
     for block in base.layers:
-        x = block(x, None, 0, None)
+        x = block(x, None, None)
     head = base.tok_embed.weight.data.T if base.config.tie_embeddings else base.head.weight.data
     expected = base.norm(x).data[:, n:] @ head
     np.testing.assert_allclose(model(IDS).data, expected, rtol=0, atol=1e-12)

@@ -13,7 +13,7 @@ from minilora.lora import add_adapter, disable_adapter, merge_adapter
 from minilora.lora_config import LoraConfig
 from minilora.methods.registry import METHODS
 from minilora.nn import Module
-from minilora.tensor import Tensor
+from minilora.tensor import Tensor, no_grad
 from minilora.text.decoder import Decoder, is_plain
 from minilora.text.sampling import generate
 from minilora.transformer import KVCache, Transformer, TransformerConfig
@@ -300,8 +300,8 @@ def test_only_new_tokens_go_through_the_model():
     ("options", "sentence"),
     [
         (dict(temperature=-1), "temperature must be >= 0"),
-        (dict(top_k=0), "top_k must be a whole number >= 1"),
-        (dict(top_k=-2), "top_k must be a whole number >= 1"),
+        (dict(top_k=0), "top_k must be a whole number of at least 1"),
+        (dict(top_k=-2), "top_k must be a whole number of at least 1"),
         (dict(top_p=0.0), r"top_p must lie in \(0, 1\]"),
         (dict(top_p=-0.1), r"top_p must lie in \(0, 1\]"),
         (dict(top_p=1.1), r"top_p must lie in \(0, 1\]"),
@@ -363,16 +363,18 @@ def test_only_new_tokens_go_through_a_model_with_added_parts(method, options):
     model = make(**options)
     METHODS[method].prepare(model, LoraConfig(r=2), np.random.default_rng(0))
     ids = np.random.default_rng(1).integers(13, size=(2, 8))
-    cache = [KVCache() for _ in model.layers]
-    parts = [model(ids[:, a:b], cache=cache).data for a, b in ((0, 3), (3, 4), (4, 8))]
+    cache = [KVCache(8) for _ in model.layers]
+    with no_grad():
+        parts = [model(ids[:, a:b], cache=cache).data for a, b in ((0, 3), (3, 4), (4, 8))]
     assert [c.length for c in cache] == [8, 8]  # the prefix takes no room
     np.testing.assert_allclose(np.concatenate(parts, axis=1), model(ids).data, rtol=1e-4, atol=1e-4)
 
 
 def decoded_and_recomputed(model, ids):
     """Logits after each token but the first: token by token by Decoder, and by the Transformer."""
-    cache = [KVCache() for _ in model.layers]
-    model(ids[:, :1], cache=cache)
+    cache = [KVCache(model.config.block_size) for _ in model.layers]
+    with no_grad():
+        model(ids[:, :1], cache=cache)
     decoder = Decoder(model)
     steps = [decoder(ids[:, t], cache) for t in range(1, ids.shape[1])]
     return np.stack(steps, axis=1), model(ids).data[:, 1:]

@@ -1,0 +1,19 @@
+"""Checks of arguments where they enter, so that an error names what the caller typed."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+from minilora.system.errors import UsageError
+
+
+def require_whole(at_least: int, **values: Any) -> None:
+    """Raise ValueError, naming the argument, unless each value is a whole number >= `at_least`.
+
+    A bool is none, though Python counts with it; a NumPy integer is one.
+    """
+    for name, value in values.items():
+        is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        if not is_whole or value < at_least:
+            raise UsageError(f"{name} must be a whole number of at least {at_least}, got {value!r}")
