@@ -1,15 +1,16 @@
 """Fused operations: whole layers as one op each, with the gradient derived by hand.
 
-Optional depth. Everything here can be composed from ops.py (the tests do so and compare), but one
-op instead of ten saves Python overhead, passes over memory and kept activations: a whole step is
-1.3 times as fast. Each docstring derives the gradient it implements; G stands for the gradient of
-the op's output. They also say what a trick buys, as the time without it over the time with it: of
-the op's forward and backward, or of the expression that is named; float32, C = 128, T = 128,
-B = 16, V = 256, one core (AMD EPYC, NumPy 2.4).
+Optional depth. reference.py says the same in a few ops each, and the tests compare the two; read an
+op there first. One op instead of ten saves Python's overhead, passes over memory and kept
+activations. Each docstring derives the gradient it implements, where G stands for the gradient of
+the op's output, and says why it is computed as it is.
 
-Conventions: B batch, T time (S where keys outnumber queries), C channels, H heads (J of keys and
-values), D head size, V vocabulary, N rows, r rank. Constants are Python floats, because a NumPy
-float64 scalar would turn float32 arrays into float64. Imports tensor.py.
+Letters: B batch, T time (S where keys outnumber queries), C channels, H heads, J heads of keys and
+values, D head size, V vocabulary, N rows, r rank. Constants are Python floats, because a NumPy
+float64 scalar would turn float32 arrays into float64.
+
+Every op raises TypeError for arguments that are no Tensors or mix dtypes, and ValueError, naming
+the sizes, for those that do not fit together.
 """
 
 from __future__ import annotations
@@ -17,53 +18,46 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from minilora.arguments import (
+    require_attention,
+    require_dropout,
+    require_factors,
+    require_ids,
+    require_linear,
+    require_norm,
+    require_rope,
+    require_targets,
+    require_tensors,
+)
+from minilora.kernels import (
+    GELU_A,
+    GELU_B,
+    centred,
+    gelu_gate,
+    inverse_rms,
+    ones,
+    rope_angles,
+    rotate,
+    silu_gate,
+)
 from minilora.system.errors import UsageError
 from minilora.tensor import Tensor, needs_grad, record
-
-
-@lru_cache(maxsize=64)
-def _ones(n: int, dtype: np.dtype[Any]) -> np.ndarray:
-    """A vector of ones, for sums by matrix product. For C = 128 `x @ ones` is 2 (x in memory) to 6
-    times (x in the cache) as fast as x.sum(1), and `ones @ x` 1.4 to 4 times as x.sum(0)."""
-    ones = np.ones(n, dtype)
-    ones.flags.writeable = False
-    return ones
-
-
-def _rows(x: np.ndarray) -> np.ndarray:
-    if x.size:
-        return x.reshape(-1, x.shape[-1])  # (..., C) -> (N, C)
-    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-
-
-def _once(compute: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], Any]:
-    """What several vjps of one op need of the same G: computed by the first, kept for the rest.
-    Attention is 1.4 times as fast for it."""
-    kept: list[Any] = []
-
-    def get(g: np.ndarray) -> Any:
-        if not kept:
-            kept.append(compute(g))
-        return kept[0]
-
-    return get
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """y = x W + b.   x (..., d_in), W (d_in, d_out), b (d_out,) -> (..., d_out)
 
     dx = G Wᵀ, dW = xᵀ G, db = sum of G over rows. For a frozen W only dx is recorded, and x is
-    not kept: two products instead of three, 1.5 times as fast. One product of all N rows is 1.07
-    times as fast as NumPy's of a (B, T, d_in) stack.
+    not kept: two products instead of three. All N rows go into one product, because NumPy computes
+    a stack (B, T, d_in) as B small ones.
     """
+    require_linear("linear", x, weight, bias)
     shape, W, x2 = x.shape, weight.data, _rows(x.data)
-    if shape[-1] != W.shape[0]:
-        raise UsageError(f"linear: x has {shape[-1]} features, the weight {W.shape} wants another")
-    y = x2 @ W
+    y = x2 @ W  # (N, d_in) @ (d_in, d_out) -> (N, d_out)
     if bias is not None:
         y += bias.data
     return record(
@@ -74,26 +68,24 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     )
 
 
-def _column_sum(g: np.ndarray) -> np.ndarray:
-    return _ones(len(g), g.dtype) @ g
-
-
 def lora_linear(
     x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, scale: float
 ) -> Tensor:
     """y = x (W + s A B) + b with a frozen W: LoRA's layer (Hu et al. 2021, eq. 3) as one op.
 
     A (d_in, r), B (r, d_out). With H = s G Bᵀ (N, r):  dA = xᵀ H,  dB = s (x A)ᵀ G,
-    dx = G (W + s A B)ᵀ. Adding A B to W first writes d_in·d_out numbers once, where x A B
-    beside x W writes N·d_out; the gradients of A and B stay thin, and dW is never formed. For r = 8
-    this is 1.1 times as fast as x W + s (x A) B fused likewise, 1.2 times as composed of ops.
+    dx = G (W + s A B)ᵀ. The gradients of A and B stay thin, and dW is never formed, so a weight
+    that trains is refused. Adding A B to W first writes d_in·d_out numbers once, where x A B beside
+    x W would write N·d_out.
     """
+    require_linear("lora_linear", x, weight, bias)
+    require_factors(x, weight, A, B, scale)
     shape, x2 = x.shape, _rows(x.data)
     a, b = A.data, B.data
-    W = a @ b
+    W = a @ b  # (d_in, r) @ (r, d_out) -> (d_in, d_out)
     W *= scale
     W += weight.data
-    y = x2 @ W
+    y = x2 @ W  # (N, d_in) @ (d_in, d_out) -> (N, d_out)
     if bias is not None:
         y += bias.data
 
@@ -119,16 +111,13 @@ def lora_linear(
 def embedding(weight: Tensor, ids: np.ndarray) -> Tensor:
     """Rows of a table.   weight (V, C), ids int (...) -> (..., C)
 
-    dW adds up the rows of G that belong to the same id. Sorting the ids and summing runs
-    (`reduceat`) is 4.4 times as fast as `np.add.at`, 3 times as a product with one-hot rows, and,
-    unlike `dW[ids] += G`, loses no repeats.
+    dW adds up the rows of G that belong to the same id: the ids are sorted, and `reduceat` sums
+    each run of equal ones. `np.add.at` is slower, and `dW[ids] += G` would lose repeats.
+    Raises IndexError for an id outside the table.
     """
+    ids = np.asarray(ids)
+    require_ids(weight, ids)
     W = weight.data
-    if ids.size and (ids.min() < 0 or ids.max() >= len(W)):
-        raise IndexError(
-            f"token ids must lie in 0..{len(W) - 1}, got {ids.min()}..{ids.max()}; "
-            "was the text encoded with this model's tokenizer?"
-        )
 
     def dW(g: np.ndarray) -> np.ndarray:
         out = np.zeros_like(W)
@@ -144,25 +133,23 @@ def embedding(weight: Tensor, ids: np.ndarray) -> Tensor:
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
-    """y = x̂ w + b with x̂ = (x - mean) / std over the last axis (Ba et al. 2016).
+    """y = x̂ w + b with x̂ = (x - mean) / std over the last axis (Ba et al. 2016).   x (..., C)
 
     With Ĝ = G w:  dx = (Ĝ - mean(Ĝ) - x̂ mean(Ĝ x̂)) / std: the mean and the std depend on x too,
-    so the parts of Ĝ along 1 and along x̂ cancel. dw = Σ G x̂, db = Σ G. 2.2 times as fast as
-    composed; of that `x @ ones` for .mean and `np.vecdot` for (x * x).mean give 1.2 and 1.3, and
-    `einsum` forms dw 1.9 times as fast as (G * x̂).sum(0).
+    so the parts of Ĝ along 1 and along x̂ cancel. dw = Σ G x̂, db = Σ G. Means are products with a
+    vector (`@ ones`, `vecdot`, `einsum`), which need no array of x² or G x̂.
     """
+    require_norm("layer_norm", x, eps, weight, bias)
     shape, w, C = x.shape, weight.data, x.shape[-1]
-    x2 = _rows(x.data)
-    ones = _ones(C, x.dtype)
-    x_hat = x2 - (x2 @ ones)[:, None] * (1 / C)
-    inv_std = _inverse_rms(x_hat, eps)
+    x_hat = centred(_rows(x.data))
+    inv_std = inverse_rms(x_hat, eps)
     x_hat *= inv_std
     y = x_hat * w
     y += bias.data
 
     def dx(g: np.ndarray) -> np.ndarray:
         out = _rows(g) * w
-        mean = (out @ ones)[:, None] * (1 / C)
+        mean = (out @ ones(C, out.dtype))[:, None] * (1 / C)
         out -= x_hat * (np.vecdot(out, x_hat)[:, None] * (1 / C))
         out -= mean
         out *= inv_std
@@ -177,13 +164,14 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Te
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
-    """y = x̂ w with x̂ = x / rms(x) over the last axis (Zhang & Sennrich 2019).
+    """y = x̂ w with x̂ = x / rms(x) over the last axis (Zhang & Sennrich 2019).   x (..., C)
 
     dx = (Ĝ - x̂ mean(Ĝ x̂)) / rms, as in layer_norm but without the mean. dw = Σ G x̂.
     """
+    require_norm("rms_norm", x, eps, weight)
     shape, w, C = x.shape, weight.data, x.shape[-1]
     x2 = _rows(x.data)
-    inv_rms = _inverse_rms(x2, eps)
+    inv_rms = inverse_rms(x2, eps)
     x_hat = x2 * inv_rms
 
     def dx(g: np.ndarray) -> np.ndarray:
@@ -199,45 +187,22 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
     )
 
 
-def _inverse_rms(x: np.ndarray, eps: float) -> np.ndarray:
-    """1 / sqrt(mean(x²) + eps) of every row.   (N, C) -> (N, 1)
-
-    `np.vecdot(x, x)` is 3 to 4 times as fast as (x * x).sum(1).
-    """
-    r = np.vecdot(x, x)[:, None]
-    r *= 1 / x.shape[1]
-    r += eps
-    np.sqrt(r, out=r)
-    return np.divide(1, r, out=r)
-
-
-_GELU_A = math.sqrt(2 / math.pi)
-_GELU_B = 0.044715 * _GELU_A
-
-
 def gelu(x: Tensor) -> Tensor:
     """y = x σ with σ = (1 + tanh(a x + b x³)) / 2, GPT-2's GELU (Hendrycks & Gimpel 2016).
 
-    dσ/dx = 2 σ (1 - σ) (a + 3 b x²), so dy/dx = σ + y (1 - σ) (2 a + 6 b x²). It is formed here,
-    while x is in the cache, so that backward keeps one array and does one multiplication (1.04
-    times as fast as forming it there). In place 1.5 times as fast as with new arrays; fused 2.6
-    times as fast as composed. `x * x * x` is 250 times as fast as `x**3` on float32, which would
-    make a whole step 2.5 times as long.
+    dσ/dx = 2 σ (1 - σ) (a + 3 b x²), so dy/dx = σ + y (1 - σ) (2 a + 6 b x²). It is formed
+    here, while x is in the cache, so that backward keeps one array and does one multiplication;
+    and only if backward will want it.
     """
+    require_tensors("gelu", x)
     X = x.data
-    square = X * X
-    sigma = np.asarray(square * _GELU_B)  # a 0-d product is a NumPy scalar, which out= refuses
-    sigma += _GELU_A
-    sigma *= X
-    np.tanh(sigma, out=sigma)
-    sigma += 1
-    sigma *= 0.5
+    sigma = gelu_gate(X)
     y = X * sigma
     if not needs_grad(x):
-        return Tensor(y)  # 1.7 times as fast without the slope
-    slope = square
-    slope *= 6 * _GELU_B
-    slope += 2 * _GELU_A
+        return Tensor(y)
+    slope = np.asarray(X * X)
+    slope *= 6 * GELU_B
+    slope += 2 * GELU_A
     slope *= y
     slope *= 1 - sigma
     slope += sigma
@@ -245,14 +210,9 @@ def gelu(x: Tensor) -> Tensor:
 
 
 def silu(x: Tensor) -> Tensor:
-    """y = x σ(x), Llama's activation.   dy/dx = σ + y (1 - σ)
-
-    σ(x) = (1 + tanh(x/2)) / 2, which cannot overflow and is 1.6 times as fast as 1 / (1 + exp(-x)).
-    """
-    sigma = np.asarray(x.data * 0.5)
-    np.tanh(sigma, out=sigma)
-    sigma += 1
-    sigma *= 0.5
+    """y = x σ(x) with σ(x) = 1 / (1 + exp(-x)), Llama's activation.   dy/dx = σ + y (1 - σ)"""
+    require_tensors("silu", x)
+    sigma = silu_gate(x.data)
     y = x.data * sigma
     if not needs_grad(x):
         return Tensor(y)
@@ -266,43 +226,38 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
 
     The largest entry is subtracted first: the result is the same and exp cannot overflow.
     """
+    require_tensors("softmax", x)
+    if not x.size and not x.shape[axis]:
+        raise UsageError(f"softmax: axis {axis} of a value of shape {x.shape} has no entries")
     p = np.exp(x.data - x.data.max(axis=axis, keepdims=True))
     p /= p.sum(axis=axis, keepdims=True)
     return record(p, (x, lambda g: p * (g - (g * p).sum(axis=axis, keepdims=True))))
-
-
-def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
-    """log p = x - log Σ exp(x) along an axis.   dx = G - p Σ G"""
-    shifted = x.data - x.data.max(axis=axis, keepdims=True)
-    log_p = shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
-    return record(log_p, (x, lambda g: g - np.exp(log_p) * g.sum(axis=axis, keepdims=True)))
 
 
 def cross_entropy(logits: Tensor, targets: np.ndarray, ignore_index: int = -100) -> Tensor:
     """Mean of -log p[target] in nats.   logits (..., V), targets int (...) -> scalar
 
     dlogits = (p - onehot(target)) / n: probability moves from where the model put it to where it
-    should be. Positions whose target is `ignore_index` count neither in the mean nor in n. Twice
-    as fast as composed; not subtracting the maximum where exp is in range alone gives 1.6.
-    Raises ValueError when every target is ignored, IndexError for a target outside the vocabulary.
+    should be. Positions whose target is `ignore_index` count neither in the mean nor in n.
+    Raises ValueError when no target counts, IndexError for a target outside the vocabulary.
     """
-    shape, V = logits.shape, logits.shape[-1]
-    target = np.asarray(targets).ravel()
-    if np.shape(targets) != shape[:-1]:
-        raise UsageError(f"targets {np.shape(targets)} do not match logits {shape}")
+    targets = np.asarray(targets)
+    require_targets(logits, targets)
+    shape = logits.shape
+    V, target = shape[-1], targets.ravel()  # (...) -> (N,)
     keep = np.flatnonzero(target != ignore_index)
     if not keep.size:
         raise UsageError(f"cross_entropy: every target is ignore_index ({ignore_index})")
-    target = target[keep]
+    target = target[keep]  # (N,) -> (n,)
     if target.min() < 0 or target.max() >= V:
         raise IndexError(f"targets must lie in 0..{V - 1} or be {ignore_index}")
-    n, all_kept, rows = keep.size, keep.size == math.prod(shape[:-1]), np.arange(keep.size)
-    z = _rows(logits.data) if all_kept else _rows(logits.data)[keep]
+    n, all_kept, rows = keep.size, keep.size == targets.size, np.arange(keep.size)
+    z = _rows(logits.data) if all_kept else _rows(logits.data)[keep]  # (n, V)
     if not _exp_in_range(z):
-        z = z - z.max(axis=1, keepdims=True)  # (n, V)
+        z = z - z.max(axis=1, keepdims=True)
     picked = z[rows, target]
-    p = np.exp(z)
-    total = p @ _ones(V, p.dtype)
+    p = np.exp(z)  # until divided by its sum
+    total = p @ ones(V, p.dtype)
     loss = np.asarray((np.log(total) - picked).mean())
 
     def dlogits(g: np.ndarray) -> np.ndarray:
@@ -322,9 +277,11 @@ def dropout(x: Tensor, p: float, rng: np.random.Generator | None) -> Tensor:
 
     Happens only when a generator is passed: training passes one, evaluation does not.
     """
+    require_tensors("dropout", x)
+    require_dropout(p, rng)
     if rng is None or p == 0:
         return x
-    mask = (rng.random(x.shape, dtype=np.float32) >= p).astype(x.dtype)  # float64: 1.3 x the time
+    mask = (rng.random(x.shape, dtype=np.float32) >= p).astype(x.dtype)
     mask *= 1 / (1 - float(p))
     return record(x.data * mask, (x, lambda g: g * mask))
 
@@ -336,124 +293,168 @@ def rope(x: Tensor, n_head: int, start: int = 0, theta: float = 10000.0) -> Tens
     and turns by position · theta^(-2i/D). A rotation's transpose is the rotation back, so
     dx = G turned by the negative angle.
     """
-    shape, D = x.shape, x.shape[-1] // n_head
-    cos, sin = _angles(start, shape[1], D, theta, x.dtype)
+    require_rope(x, n_head, start, theta)
+    B, T, C = x.shape
+    per_head = (B, T, n_head, C // n_head)
+    cos, sin = rope_angles(start, T, C // n_head, theta, x.dtype)  # (T, 1, D/2) each
 
     def turn(values: np.ndarray, sin: np.ndarray) -> np.ndarray:
-        v = values.reshape(*shape[:2], n_head, 2, D // 2)  # (B, T, H*D) -> (B, T, H, 2, D/2)
-        first, second = v[..., 0, :], v[..., 1, :]
-        out = np.empty_like(v)
-        out[..., 0, :] = first * cos - second * sin
-        out[..., 1, :] = second * cos + first * sin
-        return out.reshape(shape)
+        return rotate(values.reshape(per_head), cos, sin).reshape(B, T, C)
 
     return record(turn(x.data, sin), (x, lambda g: turn(g, -sin)))
 
 
-@lru_cache(maxsize=8)
-def _angles(
-    start: int, T: int, D: int, theta: float, dtype: np.dtype[Any]
-) -> tuple[np.ndarray, np.ndarray]:
-    angle = np.arange(start, start + T)[:, None, None] * theta ** (-np.arange(0, D, 2) / D)
-    return np.cos(angle).astype(dtype), np.sin(angle).astype(dtype)  # (T, 1, D/2)
-
-
-_QUERIES = 64  # queries at a time: their scores stay in the cache, and they see no later keys
+QUERIES = 64  # attention's block of queries: so many that their scores stay in the cache
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, n_head: int, n_kv_head: int | None = None) -> Tensor:
-    """Causal self-attention of all heads (Vaswani et al. 2017).
+    """Causal self-attention of all heads (Vaswani et al. 2017); read reference.attention first.
 
     q (B, T, H*D), k and v (B, S, J*D) with S >= T; the queries stand at the last T of the S places.
     Grouped heads (Ainslie et al. 2023): each of the J key/value heads serves H/J query heads.
 
-    P = softmax(Q Kᵀ / √D), masked above the diagonal; O = P V. With row sums l of the unnormalised
-    E = exp(scores): O = (E V) / l, so the division touches (T, D) entries, not (T, S). Backward:
-    dV = Pᵀ G;  dP = G Vᵀ;  dS = P (dP - Σ G O), as Σ_s P dP = Σ_d G O;  dQ = dS K;  dK = dSᵀ Q.
-    (Both only keep the formulae short: dividing E, or summing P dP, takes the same time.)
-    All of it block by block of queries, each with the keys up to its last query: for T = 256 that
-    is 5/8 of the scores, and 1.4 times as fast as one block (T = 128: 1.15). In all 1.9 times as
-    fast as composed; `einsum` for the scores alone would take 20 times as long as `@`.
+    Forward: scores Z = Q Kᵀ / √D, -inf where a key is later than the query; E = exp(Z), its row
+    sums l, P = E / l, O = P V. Computed as O = (E V) / l, which divides (T, D) entries, not (T, S).
+
+    Backward, with Ĝ = G / l:
+        dV = Pᵀ G = Eᵀ Ĝ
+        dP = G Vᵀ
+        dZ = P (dP - Σ P dP)    the gradient of softmax
+           = E (Ĝ Vᵀ - Σ Ĝ O)   because the row sums Σ_s P dP and Σ_d G O are the same
+        dQ = dZ K / √D,  dK = dZᵀ Q / √D
+
+    All of it block by block of queries, each with the keys up to its last query: what lies beyond
+    is never computed.
     """
-    J = n_kv_head or n_head
-    (B, T, C), S = q.shape, k.shape[1]
-    D, group = C // n_head, n_head // J
-    if T > S:
-        raise UsageError(f"attention: {T} queries stand at the last places of only {S} keys")
-
-    def split(x: np.ndarray, group: int) -> np.ndarray:
-        x = x.reshape(B, x.shape[1], J, group, D)  # (B, T, H*D) -> (B, T, J, H/J, D)
-        return x.transpose(0, 2, 3, 1, 4)  # -> (B, J, H/J, T, D), without copying
-
-    Q = split(q.data, group) * (1 / math.sqrt(D))
-    K, V = split(k.data, 1), split(v.data, 1)
-    out = np.empty((B, T, C), Q.dtype)
-    O = split(out, group)
-    blocks: list[tuple[slice, slice, np.ndarray, np.ndarray]] = []
-    for start in reversed(range(0, T, _QUERIES)):  # the last first, which sees all keys
-        t = slice(start, min(start + _QUERIES, T))
-        s = slice(0, S - T + t.stop)
-        E = Q[..., t, :] @ K[..., s, :].swapaxes(-1, -2)  # (B, J, H/J, t, s)
-        in_range = _exp_in_range(E)
-        if T > 1:
-            E[..., s.stop - (t.stop - start) :] += _causal_mask(t.stop - start, E.dtype)
-        if not in_range:
-            E -= E.max(axis=-1, keepdims=True)
-        np.exp(E, out=E)
-        inv_l = 1 / (E @ _ones(s.stop, E.dtype))[..., None]
-        np.matmul(E, V[..., s, :], out=O[..., t, :])
-        O[..., t, :] *= inv_l
-        blocks.append((t, s, E, inv_l))
+    H, J = n_head, n_head if n_kv_head is None else n_kv_head
+    require_attention(q, k, v, H, J)
+    group, keys_shape, dtype = H // J, k.shape, q.dtype
+    scale = 1 / math.sqrt(q.shape[2] // H)
+    Q = _split_heads(q.data, J, group) * scale  # (B, T, H*D) -> (B, J, H/J, T, D)
+    K = _split_heads(k.data, J, 1)  # (B, S, J*D) -> (B, J, 1, S, D)
+    V = _split_heads(v.data, J, 1)
+    out = np.empty(q.shape, dtype)
+    O = _split_heads(out, J, group)  # a view: what fills O fills out
+    starts = reversed(range(0, q.shape[1], QUERIES))  # the first block made is the one of all keys
+    blocks = [_attend(Q, K, V, O, start) for start in starts]
 
     @_once
-    def shared(g: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        found = []
-        for t, s, E, inv_l in blocks:
-            G = split(g, group)[..., t, :] * inv_l
-            dS = G @ V[..., s, :].swapaxes(-1, -2)
-            dS -= np.vecdot(G, O[..., t, :])[..., None]
-            dS *= E
-            found.append((G, dS))
-        return found
+    def score_gradients(g: np.ndarray) -> list[tuple[_Block, np.ndarray, np.ndarray]]:
+        G = _split_heads(g, J, group)
+        return [(block, *_score_gradient(block, G, V, O)) for block in blocks]
 
     def dq(g: np.ndarray) -> np.ndarray:
-        out = np.empty((B, T, C), g.dtype)
-        for (t, s, _, _), (_, dS) in zip(blocks, shared(g), strict=True):
-            np.matmul(dS, K[..., s, :], out=split(out, group)[..., t, :])
-        out *= 1 / math.sqrt(D)
+        out = np.empty(g.shape, dtype)
+        for block, _, dZ in score_gradients(g):
+            dQ = _split_heads(out, J, group)[..., block.t, :]
+            np.matmul(dZ, K[..., block.s, :], out=dQ)  # (…, t, s) @ (…, s, D)
+        out *= scale
         return out
 
-    def per_key(products: Iterable[np.ndarray]) -> np.ndarray:
-        out = np.zeros((B, S, J * D), Q.dtype)
-        for i, x in enumerate(products):  # (B, J, H/J, s, D), the first with s = S
-            x = x.sum(axis=2, keepdims=True) if group > 1 else x
-            if i == 0:
-                split(out, 1)[...] = x
+    def sum_over_queries(products: Iterable[tuple[_Block, np.ndarray]]) -> np.ndarray:
+        out = np.zeros(keys_shape, dtype)
+        per_head = _split_heads(out, J, 1)  # (B, J, 1, S, D)
+        for block, x in products:
+            if group > 1:
+                x = x.sum(axis=2, keepdims=True)  # (B, J, H/J, s, D) -> (B, J, 1, s, D)
+            if block is blocks[0]:
+                per_head[...] = x
             else:
-                split(out, 1)[..., : x.shape[-2], :] += x
+                per_head[..., block.s, :] += x
         return out
 
     def dk(g: np.ndarray) -> np.ndarray:
-        pairs = zip(blocks, shared(g), strict=True)
-        return per_key(dS.swapaxes(-1, -2) @ Q[..., t, :] for (t, _, _, _), (_, dS) in pairs)
+        return sum_over_queries(
+            (block, dZ.swapaxes(-1, -2) @ Q[..., block.t, :]) for block, _, dZ in score_gradients(g)
+        )
 
     def dv(g: np.ndarray) -> np.ndarray:
-        pairs = zip(blocks, shared(g), strict=True)
-        return per_key(E.swapaxes(-1, -2) @ G for (_, _, E, _), (G, _) in pairs)
+        return sum_over_queries(
+            (block, block.E.swapaxes(-1, -2) @ G) for block, G, _ in score_gradients(g)
+        )
 
     return record(out, (q, dq), (k, dk), (v, dv))
 
 
-def _exp_in_range(x: np.ndarray) -> bool:
-    """Whether exp(x) neither overflows nor vanishes, summed or divided in float32.
+class _Block(NamedTuple):
+    """Some queries with the keys that they may see, and what backward needs of them."""
 
-    Then softmax need not subtract each row's maximum, which takes 2 to 3.5 times as long as the
-    exp; two passes over all of x find out in a tenth of that. It makes attention 1.1 times as fast.
-    """
-    return bool(x.size and x.max() < 60 and x.min() > -60)
+    t: slice  # the queries
+    s: slice  # the keys
+    E: np.ndarray  # exp(scores)  (B, J, H/J, t, s)
+    inv_l: np.ndarray  # 1 / row sums of E  (B, J, H/J, t, 1)
+
+
+def _split_heads(x: np.ndarray, J: int, group: int) -> np.ndarray:
+    """(B, T, J*group*D) -> (B, J, group, T, D), as a view where x is contiguous."""
+    B, T, C = x.shape
+    return x.reshape(B, T, J, group, C // (J * group)).transpose(0, 2, 3, 1, 4)
+
+
+def _attend(Q: np.ndarray, K: np.ndarray, V: np.ndarray, O: np.ndarray, start: int) -> _Block:
+    """Fill O for the block of queries that begins at `start`."""
+    T, S = Q.shape[-2], K.shape[-2]
+    t = slice(start, min(start + QUERIES, T))
+    s = slice(0, S - T + t.stop)
+    E = Q[..., t, :] @ K[..., s, :].swapaxes(-1, -2)  # (…, t, D) @ (…, D, s) -> (…, t, s)
+    in_range = _exp_in_range(E)
+    if T > 1:
+        E[..., S - T + start :] += _causal_mask(t.stop - start, E.dtype)  # (t, t)
+    if not in_range:
+        E -= E.max(axis=-1, keepdims=True)
+    np.exp(E, out=E)
+    inv_l = 1 / (E @ ones(s.stop, E.dtype))[..., None]  # (…, t, 1)
+    np.matmul(E, V[..., s, :], out=O[..., t, :])  # (…, t, s) @ (…, s, D) -> (…, t, D)
+    O[..., t, :] *= inv_l
+    return _Block(t, s, E, inv_l)
+
+
+def _score_gradient(
+    block: _Block, G: np.ndarray, V: np.ndarray, O: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ĝ = G / l (…, t, D) and dZ = E (Ĝ Vᵀ - Σ Ĝ O) (…, t, s) of one block."""
+    t, s, E, inv_l = block
+    G = G[..., t, :] * inv_l
+    dZ = G @ V[..., s, :].swapaxes(-1, -2)  # (…, t, D) @ (…, D, s) -> (…, t, s)
+    dZ -= np.vecdot(G, O[..., t, :])[..., None]  # (…, t, 1)
+    dZ *= E
+    return G, dZ
 
 
 @lru_cache(maxsize=16)
 def _causal_mask(T: int, dtype: np.dtype[Any]) -> np.ndarray:
     """0 where a query may look, -inf in its future.   (T, T)"""
     return np.triu(np.full((T, T), -np.inf, dtype), k=1)
+
+
+def _exp_in_range(x: np.ndarray) -> bool:
+    """Whether exp(x) neither overflows nor vanishes, summed or divided in float32.
+
+    Then softmax need not subtract each row's maximum: finding it takes longer than the exp, where
+    the two passes over all of x made here are quick.
+    """
+    return bool(x.size and x.max() < 60 and x.min() > -60)
+
+
+def _rows(x: np.ndarray) -> np.ndarray:
+    """(..., C) -> (N, C)"""
+    if x.size:
+        return x.reshape(-1, x.shape[-1])
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # -1 cannot be told without entries
+
+
+def _column_sum(g: np.ndarray) -> np.ndarray:
+    """(N, C) -> (C,)"""
+    return ones(len(g), g.dtype) @ g
+
+
+def _once(compute: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], Any]:
+    """What several vjps of one op need of the same G: computed for the first, kept for the rest."""
+    kept: list[Any] = []
+
+    def get(g: np.ndarray) -> Any:
+        if not kept or kept[0] is not g:
+            kept[:] = g, compute(g)
+        return kept[1]
+
+    return get

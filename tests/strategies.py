@@ -113,7 +113,6 @@ CASES = {
     "gelu": Case(F.gelu, ((2, 3),)),
     "silu": Case(F.silu, ((2, 3),)),
     "softmax": Case(F.softmax, ((2, 3),)),
-    "log_softmax": Case(F.log_softmax, ((2, 3),)),
     "cross_entropy": Case(lambda x: F.cross_entropy(x, TARGETS), ((2, 3, 4),)),
     "dropout": Case(lambda x: F.dropout(x, 0.4, np.random.default_rng(3)), ((3, 4),)),
     "rope": Case(lambda x: F.rope(x, 2, start=3), ((2, 3, 8),)),

@@ -86,7 +86,7 @@ def _matmul(a: Any, b: Any) -> Work:
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, n_head: int, n_kv_head: int | None = None) -> Work:
-    (B, T, C), S, block = q.shape, k.shape[1], functional._QUERIES
+    (B, T, C), S, block = q.shape, k.shape[1], functional.QUERIES
     ends = [(t, min(t + block, T)) for t in range(0, T, block)]
     pairs = sum((end - t) * (S - T + end) for t, end in ends)  # each block sees keys to its end
     product = 2 * B * C * pairs

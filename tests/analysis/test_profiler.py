@@ -314,7 +314,7 @@ def test_lora_steps_have_no_flops_for_frozen_weights():
 
 
 def test_flops_of_attention_count_the_blocks_that_are_computed(monkeypatch):
-    monkeypatch.setattr(F, "_QUERIES", 4)
+    monkeypatch.setattr(F, "QUERIES", 4)
     n, t, s, heads, kv_heads, D = 2, 6, 7, 4, 2, 3
     q, k, v = leaf(n, t, heads * D), leaf(n, s, kv_heads * D), leaf(n, s, kv_heads * D)
     with profile() as found:

@@ -159,11 +159,6 @@ def test_activations_equal_their_compositions(fused, composed, shape, layout, se
     assert_same(fused, composed, wide)
 
 
-@pytest.mark.parametrize(
-    ("fused", "composed"),
-    [(F.softmax, reference.softmax), (F.log_softmax, reference.log_softmax)],
-    ids=["softmax", "log_softmax"],
-)
 @few
 @given(
     shape=hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=3),
@@ -171,30 +166,19 @@ def test_activations_equal_their_compositions(fused, composed, shape, layout, se
     layout=layouts,
     seed=seeds,
 )
-def test_softmax_equals_its_composition_on_every_axis(fused, composed, shape, data, layout, seed):
+def test_softmax_equals_its_composition_on_every_axis(shape, data, layout, seed):
     axis = data.draw(st.integers(-len(shape), len(shape) - 1))
     x = leaf(shape, seed, layout=layout)
-    assert_same(lambda x: fused(x, axis), lambda x: composed(x, axis), x)
+    assert_same(lambda x: F.softmax(x, axis), lambda x: reference.softmax(x, axis), x)
 
 
-@pytest.mark.parametrize(
-    ("fused", "composed"), [(F.softmax, reference.softmax), (F.log_softmax, reference.log_softmax)]
-)
-def test_softmax_acts_on_the_last_axis_unless_told(fused, composed):
-    assert_same(fused, composed, leaf((2, 3, 4)))
-    assert_same(fused, composed, leaf((0, 3)))
+def test_softmax_acts_on_the_last_axis_unless_told():
+    assert_same(F.softmax, reference.softmax, leaf((2, 3, 4)))
+    assert_same(F.softmax, reference.softmax, leaf((0, 3)))
 
 
-@pytest.mark.parametrize("f", [F.softmax, F.log_softmax])
-def test_softmax_over_nothing_is_numpys_error(f):
-    with pytest.raises(ValueError, match="zero-size array to reduction operation maximum"):
-        f(leaf((3, 0)))
-
-
-def test_softmax_sums_to_one_and_log_softmax_is_its_logarithm():
-    x = leaf((3, 4))
-    np.testing.assert_allclose(F.softmax(x, 0).data.sum(axis=0), 1)
-    np.testing.assert_allclose(F.log_softmax(x, 0).data, np.log(F.softmax(x, 0).data))
+def test_softmax_sums_to_one():
+    np.testing.assert_allclose(F.softmax(leaf((3, 4)), 0).data.sum(axis=0), 1)
 
 
 @few
@@ -251,7 +235,7 @@ def test_cross_entropy_refuses_targets_of_another_shape():
 def test_cross_entropy_refuses_a_batch_without_a_target():
     with pytest.raises(ValueError, match=r"every target is ignore_index \(-100\)"):
         F.cross_entropy(leaf((2, 3)), np.full(2, -100))
-    with pytest.raises(ValueError, match=r"every target is ignore_index \(7\)"):
+    with pytest.raises(ValueError, match="the batch is empty"):
         F.cross_entropy(leaf((0, 3)), np.zeros(0, int), ignore_index=7)
 
 
@@ -399,7 +383,7 @@ def test_attention_refuses_more_queries_than_keys():
 
 @pytest.mark.parametrize("bias", [None, leaf((4,))])
 def test_linear_names_the_two_sizes_that_do_not_fit(bias):
-    with pytest.raises(ValueError, match=r"x has 2 features, the weight \(3, 4\) wants another"):
+    with pytest.raises(ValueError, match=r"x has 2 features, the weight \(3, 4\) takes 3"):
         F.linear(leaf((5, 2)), leaf((3, 4)), bias)
 
 
@@ -418,7 +402,6 @@ EXPECTED_SLOPE = [[0] * 4, [1] * 4, [0.5] * 4, [0, 1, 1, 0]]  # of silu and gelu
     "f",
     [
         F.softmax,
-        F.log_softmax,
         F.silu,
         F.gelu,
         lambda x: F.cross_entropy(x, np.array([1, 0, 3, 2, 0])),
@@ -426,7 +409,7 @@ EXPECTED_SLOPE = [[0] * 4, [1] * 4, [0.5] * 4, [0, 1, 1, 0]]  # of silu and gelu
         lambda x: F.layer_norm(x, Tensor([1] * 4), Tensor([0] * 4)),
         lambda x: F.rms_norm(x, Tensor([1] * 4)),
     ],
-    ids="softmax log_softmax silu gelu cross_entropy attention layer_norm rms_norm".split(),
+    ids="softmax silu gelu cross_entropy attention layer_norm rms_norm".split(),
 )
 def test_extreme_values_stay_finite_in_float32(f):
     x = Tensor(EXTREME, requires_grad=True)
@@ -442,7 +425,6 @@ def test_extreme_values_are_right():
         np.testing.assert_array_equal(f(x).data[1:], np.maximum(x.data, 0)[1:])
         np.testing.assert_array_equal(grad(f(x).sum(), [x])[0][1:], EXPECTED_SLOPE)
     np.testing.assert_array_equal(F.softmax(x).data, EXPECTED_SOFTMAX)
-    np.testing.assert_allclose(F.log_softmax(x).data[0], [0, -2e4, -1e4, -9999])
     for target, loss in ((0, 0), (1, 2e4), (3, 9999)):
         assert F.cross_entropy(x[:1], np.array([target])).item() == loss
 
@@ -452,8 +434,7 @@ def test_extreme_values_are_right():
 def test_softmax_does_not_change_when_a_number_is_added_to_all_logits(seed, shift):
     x = leaf((2, 4), seed)
     moved = Tensor(x.data + shift)
-    for f in (F.softmax, F.log_softmax):
-        np.testing.assert_allclose(f(moved).data, f(x).data, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(F.softmax(moved).data, F.softmax(x).data, rtol=1e-9, atol=1e-9)
 
 
 f64 = np.float64
@@ -467,7 +448,7 @@ f64 = np.float64
         lambda x, w: F.dropout(x, f64(0.5), np.random.default_rng(0)),
         lambda x, w: F.dropout(w[0], f64(0.5), np.random.default_rng(0)),
         lambda x, w: F.rope(x.reshape(1, 3, 4), 2, np.int64(2), f64(500)),
-        lambda x, w: F.lora_linear(x, x.reshape(4, 3), None, x.reshape(4, 3), x[:, :3], f64(2)),
+        lambda x, w: F.lora_linear(x, Tensor(x.data.T), None, x.reshape(4, 3), x[:, :3], f64(2)),
         lambda x, w: F.gelu(w[0]) + F.silu(w[1]) + F.softmax(w)[0],
         lambda x, w: F.cross_entropy(x, np.array([0, -100, 1])) + F.cross_entropy(w, np.array(1)),
     ],
@@ -492,8 +473,4 @@ def test_what_several_vjps_share_is_computed_once():
 
     assert double(3) == double(3) == 6
     assert calls == [3]
-
-
-def test_cached_constants_cannot_be_changed_by_accident():
-    with pytest.raises(ValueError, match="read-only"):
-        F._ones(3, np.dtype(np.float32))[0] = 2
+    assert double(4) == 8  # of another gradient, not what was kept

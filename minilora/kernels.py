@@ -1,0 +1,87 @@
+"""Plain NumPy on plain arrays: the pieces of norms, activations and rotary positions, no gradients.
+
+functional.py builds ops with gradients from them, text/decoder.py generates with them alone: one
+formula, one place. Constants are Python floats, because a NumPy float64 scalar would turn float32
+arrays into float64.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+GELU_A = math.sqrt(2 / math.pi)
+GELU_B = 0.044715 * GELU_A
+
+
+@lru_cache(maxsize=64)
+def ones(n: int, dtype: np.dtype[Any]) -> np.ndarray:
+    """A read-only vector of ones (n,). `x @ ones` and `ones @ x` are sums over columns and rows by
+    matrix product: BLAS adds faster than x.sum does."""
+    vector = np.ones(n, dtype)
+    vector.flags.writeable = False
+    return vector
+
+
+def centred(x: np.ndarray) -> np.ndarray:
+    """Every row minus its mean.   (N, C) -> (N, C)"""
+    C = x.shape[1]
+    return x - (x @ ones(C, x.dtype))[:, None] * (1 / C)
+
+
+def inverse_rms(x: np.ndarray, eps: float) -> np.ndarray:
+    """1 / sqrt(mean(x²) + eps) of every row; `vecdot` forms no array x².   (N, C) -> (N, 1)"""
+    mean_square = np.vecdot(x, x)[:, None] * (1 / x.shape[1])
+    return 1 / np.sqrt(mean_square + float(eps))
+
+
+def gelu_gate(x: np.ndarray) -> np.ndarray:
+    """σ = (1 + tanh(a x + b x³)) / 2, so that gelu(x) = x σ; a = √(2/π), b = 0.044715 a.
+
+    x³ is multiplied out, x (a + b x²), because `**` is slow on float32; in place, because filling
+    new memory takes longer than the arithmetic.
+    """
+    sigma = np.asarray(x * x)  # a 0-d product is a NumPy scalar, which out= refuses
+    sigma *= GELU_B
+    sigma += GELU_A
+    sigma *= x
+    return _half_of_one_plus_tanh(sigma)
+
+
+def silu_gate(x: np.ndarray) -> np.ndarray:
+    """σ = 1 / (1 + exp(-x)), so that silu(x) = x σ. Computed as (1 + tanh(x/2)) / 2, which is the
+    same number, cannot overflow and is faster."""
+    return _half_of_one_plus_tanh(np.asarray(x * 0.5))
+
+
+def _half_of_one_plus_tanh(t: np.ndarray) -> np.ndarray:
+    """(1 + tanh(t)) / 2, written over t."""
+    np.tanh(t, out=t)
+    t += 1
+    t *= 0.5
+    return t
+
+
+@lru_cache(maxsize=8)
+def rope_angles(
+    start: int, T: int, D: int, theta: float, dtype: np.dtype[Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """cos and sin, (T, 1, D/2) each, of position · theta^(-2i/D) at start .. start+T-1."""
+    position = np.arange(start, start + T)[:, None, None]  # (T, 1, 1)
+    angle = position * theta ** (-np.arange(0, D, 2) / D)  # (T, 1, D/2)
+    cos, sin = np.cos(angle).astype(dtype), np.sin(angle).astype(dtype)
+    cos.flags.writeable = sin.flags.writeable = False
+    return cos, sin
+
+
+def rotate(x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
+    """Turn every pair (i, i + D/2) of the last axis.   x (..., D), cos and sin (..., D/2)"""
+    half = x.shape[-1] // 2
+    first, second = x[..., :half], x[..., half:]
+    out = np.empty_like(x)
+    out[..., :half] = first * cos - second * sin
+    out[..., half:] = second * cos + first * sin
+    return out
