@@ -144,9 +144,9 @@ class Transformer(Module):
         if cache is not None and len(set(cache)) != len(self.layers):
             raise UsageError("cache must be a list of one KVCache for each layer")
         start = cache[0].length if cache else 0
-        end = start + ids.shape[1]
-        if end > c.block_size:
-            raise UsageError(f"{end} tokens do not fit the block_size of {c.block_size}")
+        end, block_size = start + ids.shape[1], c.block_size
+        if end > block_size:
+            raise UsageError(f"{end} tokens do not fit the model's block_size of {block_size}")
         x = self.tok_embed(ids)  # (B, T) -> (B, T, C)
         if c.positions == "learned":
             x = x + self.pos_embed(np.arange(start, end))  # (T, C) is repeated over B
