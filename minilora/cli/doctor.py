@@ -18,9 +18,9 @@ from threadpoolctl import threadpool_info
 
 from minilora.experiments.tasks import BASE_MODELS
 from minilora.hub import load_model
+from minilora.system.cores import usable_cores
 from minilora.text.alphabet import TextError
 from minilora.text.corpora import load_corpus
-from minilora.training.parallel import usable_cores
 
 REQUIRED = ("numpy", "matplotlib", "platformdirs", "rich", "safetensors", "threadpoolctl", "tqdm")
 OPTIONAL = {

@@ -20,13 +20,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from minilora.system.cores import one_blas_thread, usable_cores
 from minilora.system.errors import MissingExtraError, StateError
 from minilora.system.files import write_atomically
 from minilora.system.version import __version__
-from minilora.training.parallel import usable_cores
 
 Rows = list[dict[str, Any]]
 Run = Callable[..., Rows]
@@ -158,7 +157,7 @@ def _children_ignore_ctrl_c() -> Iterator[None]:
 
 def _call(run: Run, file_name: str, settings: dict[str, Any]) -> tuple[str, Rows]:
     tqdm.set_lock(threading.RLock())  # its own, between processes, is left behind by killed ones
-    with threadpool_limits(1):
+    with one_blas_thread():
         return file_name, run(**settings)
 
 

@@ -28,15 +28,15 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
-from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from minilora.lora import adapters
 from minilora.nn import Rng
 from minilora.optim import AdamW, clip_grad_norm, warmup_cosine
+from minilora.system.cores import one_blas_thread, usable_cores
 from minilora.system.errors import MiniloraError, UsageError
 from minilora.system.files import write_atomically
-from minilora.training.parallel import SHARDS, loss_and_gradients, usable_cores
+from minilora.training.parallel import SHARDS, loss_and_gradients
 from minilora.transformer import Transformer
 
 Batch = Callable[[Rng], tuple[np.ndarray, np.ndarray]]
@@ -280,7 +280,7 @@ def run(trainings: Sequence[Training], threads: int | None = None, quiet: bool =
     ]  # fmt: skip
     try:
         with (
-            threadpool_limits(1),  # of BLAS's own
+            one_blas_thread(),
             ThreadPoolExecutor(workers) if workers > 1 else nullcontext() as pool,
             _ctrl_c_sets_a_flag() as interrupted,
         ):

@@ -14,7 +14,6 @@ Imports data.py, functional.py, nn.py, tensor.py, transformer.py.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
@@ -30,12 +29,6 @@ SHARDS = 2
 # Symbols in a batch, below which a step is mostly Python's own time. For C = 64 two threads take
 # 1.3 times as long as one at 256, about as long at 512, and 0.7 to 0.8 times at 1024.
 _WORTH_SPLITTING = 512
-
-
-def usable_cores() -> int:
-    """Cores this process may use, which in a container can be fewer than the machine has."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def loss_and_gradients(

@@ -1,24 +1,48 @@
 """How good is a model? Two measures, each on fixed examples, so that two models can be compared.
 
 For text: the mean of -log p(next character), in nats per character. For string tasks: the share of
-words whose whole answer is right. Imports tensor.py, functional.py, transformer.py, data.py.
+words whose whole answer is right.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 
 from minilora import functional as F
+from minilora.system.errors import UsageError
 from minilora.tensor import no_grad
 from minilora.text.windows import IGNORE_INDEX, spaced_windows
 from minilora.transformer import Transformer
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a number about a model means: `name` stands in results, `unit` at axes and in tables,
+    and `format.format(value)` is the value as a person reads it."""
+
+    name: str
+    unit: str
+    higher_is_better: bool
+    format: str
+
+
+NATS = Metric("nats", "nats per character", higher_is_better=False, format="{:.3f}")
+EXACT = Metric("exact", "share of answers exactly right", higher_is_better=True, format="{:.1%}")
+METRICS = {metric.name: metric for metric in (NATS, EXACT)}
 
 _ROWS = 64  # rows per forward pass: enough to be quick, few enough to need little memory
 
 
 @no_grad()
 def text_loss(model: Transformer, tokens: np.ndarray, windows: int = 256) -> float:
-    """Nats per character on evenly spaced windows of block_size symbols of `tokens` (n,)."""
+    """Nats per character on evenly spaced windows of block_size symbols of `tokens`, int (n,).
+
+    Raises ValueError unless `windows` is a whole number of at least 1 and the text is longer than
+    one window. The loss of a model with weights that are not finite is NaN.
+    """
     ids, targets = spaced_windows(tokens, windows, model.config.block_size)
     total = 0.0
     for i in range(0, windows, _ROWS):
@@ -32,12 +56,25 @@ def exact_match(model: Transformer, ids: np.ndarray, targets: np.ndarray) -> flo
     """The share of rows (B, T) in which every target but IGNORE_INDEX is the likeliest symbol.
 
     Each symbol is predicted from the right ones before it, so this equals the share of words that
-    greedy generation gets right from first to last.
+    greedy generation gets right from first to last. NaN where logits are not finite, among which
+    none is the likeliest. Raises ValueError if ids and targets differ in shape, if there are no
+    rows, or if a row has no target.
     """
+    ids, targets = np.asarray(ids), np.asarray(targets)
+    if ids.ndim != 2 or ids.shape != targets.shape or not len(ids):
+        raise UsageError(
+            "exact_match compares ids and targets of one shape (B, T), B at least 1, "
+            f"got {ids.shape} and {targets.shape}"
+        )
+    asked = targets != IGNORE_INDEX
+    if not asked.any(axis=1).all():
+        raise UsageError(f"a row has no target: all of it is {IGNORE_INDEX}")
     right = 0
     for i in range(0, len(ids), _ROWS):
         part = slice(i, i + _ROWS)
-        likeliest = model(ids[part]).data.argmax(axis=-1)  # (B, T, V) -> (B, T)
-        hits = (likeliest == targets[part]) | (targets[part] == IGNORE_INDEX)
+        logits = model(ids[part]).data  # (B, T, V)
+        if not np.isfinite(logits).all():
+            return math.nan
+        hits = (logits.argmax(axis=-1) == targets[part]) | ~asked[part]  # (B, T)
         right += int(hits.all(axis=1).sum())
     return right / len(ids)

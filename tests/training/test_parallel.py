@@ -4,7 +4,6 @@ The whole batch in one piece is the reference. Threads are made to meet, to fail
 each other here; no claim is about speed.
 """
 
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,7 +14,7 @@ from minilora import functional as F
 from minilora.lora import LoraConfig, add_adapter, lora_layers
 from minilora.tensor import grad
 from minilora.text.windows import IGNORE_INDEX
-from minilora.training.parallel import SHARDS, loss_and_gradients, usable_cores
+from minilora.training.parallel import SHARDS, loss_and_gradients
 from minilora.transformer import Transformer, TransformerConfig
 
 V, T = 20, 64
@@ -284,16 +283,3 @@ def test_batch_without_any_target_is_an_error_that_says_so(rows):
         pytest.raises(ValueError, match=r"every target is ignore_index \(-100\)"),
     ):
         of_shards(make(), ids, targets, pool=pool)
-
-
-def test_usable_cores_are_those_of_this_process(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3, 5}, raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    assert usable_cores() == 3
-
-
-@pytest.mark.parametrize(("count", "cores"), [(7, 7), (None, 1)])
-def test_usable_cores_are_all_where_the_system_cannot_say(count, cores, monkeypatch):
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: count)
-    assert usable_cores() == cores

@@ -1,0 +1,80 @@
+"""Claims about cores: how many there are, and that BLAS gets back what training took from it."""
+
+import os
+import threading
+
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from minilora.system.cores import one_blas_thread, usable_cores
+
+
+@pytest.fixture
+def two_threads():
+    """BLAS with two threads; what was before is restored."""
+    limits = threadpool_limits(2)
+    with threadpool_limits(None):  # since threadpoolctl 3.8, else this thread alone could set it
+        before = blas_threads()
+    assert max(before) == 2
+    yield before
+    limits.restore_original_limits()
+
+
+def blas_threads():
+    return [library["num_threads"] for library in threadpool_info()]
+
+
+def test_blas_has_one_thread_within_and_as_many_as_before_afterwards(two_threads):
+    with one_blas_thread():
+        assert set(blas_threads()) == {1}
+    assert blas_threads() == two_threads
+
+
+def test_contexts_within_each_other_restore_at_the_last_end(two_threads):
+    with one_blas_thread():
+        with one_blas_thread():
+            assert set(blas_threads()) == {1}
+        assert set(blas_threads()) == {1}
+
+
+def test_blas_is_given_back_after_an_error(two_threads):
+    with pytest.raises(KeyError), one_blas_thread():
+        raise KeyError
+    assert blas_threads() == two_threads
+
+
+@pytest.mark.parametrize("ends_first", ["first", "second"])
+def test_contexts_that_overlap_in_two_threads_hold_to_the_last_and_restore_the_first(
+    two_threads, ends_first
+):
+    """Had each restored what it found, one thread would be left for good."""
+    entered = {name: threading.Event() for name in ("first", "second")}
+    leave = {name: threading.Event() for name in entered}
+
+    def work(name):
+        with one_blas_thread():
+            entered[name].set()
+            assert leave[name].wait(20)
+
+    threads = {name: threading.Thread(target=work, args=(name,)) for name in entered}
+    for name in ("first", "second"):
+        threads[name].start()
+        assert entered[name].wait(20)
+    for name in sorted(threads, key=lambda name: name != ends_first):
+        assert set(blas_threads()) == {1}
+        leave[name].set()
+        threads[name].join(20)
+    assert blas_threads() == two_threads
+
+
+def test_usable_cores_are_those_of_this_process(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3, 5}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert usable_cores() == 3
+
+
+@pytest.mark.parametrize(("count", "cores"), [(7, 7), (None, 1)])
+def test_usable_cores_are_all_where_the_system_cannot_say(count, cores, monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: count)
+    assert usable_cores() == cores
