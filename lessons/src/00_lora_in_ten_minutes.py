@@ -24,10 +24,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import minilora as ml
+from minilora import plots, studies
 from minilora.experiments.comparison import step_memory
 from minilora.learn import check
-from minilora.plots import comparisons as plots
-from minilora.studies import study
 
 # %% [markdown]
 # ## The exam card
@@ -250,7 +249,7 @@ curves = {
 }
 
 # %%
-shipped = json.loads((study.RESULTS / "compare.json").read_text("utf-8"))["tasks"][0]
+shipped = json.loads((studies.SHIPPED / "compare.json").read_text("utf-8"))["tasks"][0]
 
 
 def of_three(method, key):

@@ -24,9 +24,9 @@ from matplotlib.ticker import FuncFormatter
 from safetensors.numpy import load_file
 
 import minilora as ml
+from minilora import plots
 from minilora.analysis import counting
 from minilora.learn import check
-from minilora.plots import comparisons as plots
 
 # %% [markdown]
 # ## A picture

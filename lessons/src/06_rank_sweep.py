@@ -23,13 +23,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import minilora as ml
+from minilora import plots, studies
 from minilora.analysis import deltas as analysis
 from minilora.experiments import tasks as recipes
-from minilora.experiments import tuning as experiment
 from minilora.learn import check
-from minilora.plots import comparisons as plots
-from minilora.plots.axes import rank_color, select
-from minilora.studies import study, study_plots
+from minilora.plots import rank_color, select
+from minilora.studies.known_rank_teacher import plot_known_rank_teacher, teacher_run
+from minilora.studies.rank_sweep import RANKS, plot_rank_sweep
 
 # %% [markdown]
 # ## A picture
@@ -138,7 +138,7 @@ check.best_rank_error(best_rank_error)
 # %%
 tried = {4: (1, 2, 3, 4, 5, 8), 16: (4, 8, 15, 16, 17, 32)}
 live = [
-    experiment.teacher_run(k, spectrum, r, seed=0)[0]
+    teacher_run(k, spectrum, r, seed=0)[0]
     for k, ranks in tried.items()
     for spectrum in ("flat", "geometric")
     for r in ranks
@@ -159,7 +159,7 @@ for row in live:
 # runs above.
 
 # %%
-shipped = study.shipped_rows("known_rank_teacher")
+shipped = studies.shipped_rows("known_rank_teacher")
 below = [row["loss"] / row["bound"] for row in shipped if row["r"] < row["k"]]
 beyond = [row["loss"] for row in shipped if row["r"] >= row["k"]]
 print(f"r < k:  {len(below)} runs, loss / bound from {min(below):.3f} to {max(below):.3f}")
@@ -168,7 +168,7 @@ print(f"r >= k: {len(beyond)} runs, the largest loss is {max(beyond):.0e}")
 with plots.style():
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
     for k, ax in zip(tried, panels, strict=True):
-        study_plots.plot_known_rank_teacher(select(shipped, k=k), ax)
+        plot_known_rank_teacher(select(shipped, k=k), ax)
         points = select(live, k=k)
         ax.plot(
             [row["r"] for row in points], [row["loss"] for row in points], "o", ms=11, mfc="none",
@@ -248,7 +248,7 @@ for r, loss in live_code.items():
 # letters.
 
 # %%
-sweep = study.shipped_rows("rank_sweep")
+sweep = studies.shipped_rows("rank_sweep")
 tests = {}  # (task, r): the test results of the seeds; full fine-tuning has r None
 for row in sweep:
     tests.setdefault((row["task"], row["r"]), []).append(row["test"])
@@ -273,7 +273,7 @@ for task in ("code", "reverse", "sort"):
 with plots.style():
     figure, panels = plt.subplots(1, 3, figsize=(11, 4.2), layout="constrained")
     for task, ax in zip(("code", "reverse", "sort"), panels, strict=True):
-        study_plots.plot_rank_sweep(select(sweep, task=task), ax)
+        plot_rank_sweep(select(sweep, task=task), ax)
     panels[0].set_title(f"Python code (base model: {base_loss:.2f})")
     panels[0].plot(
         [1, 4, 64], [live_code[r] for r in (1, 4, 64)], "o", ms=11, mfc="none", mec="0.25",
@@ -303,12 +303,12 @@ with plots.style():
 # The main ones of these statements are tested whenever this lesson is built:
 
 # %%
-results = {r: tests["code", r] for r in study.RANKS}
-means = [mean(results[r]) for r in study.RANKS]
+results = {r: tests["code", r] for r in RANKS}
+means = [mean(results[r]) for r in RANKS]
 assert means == sorted(means, reverse=True)
 assert min(results[16]) > max(tests["code", None]) > min(results[64])
-assert all(min(tests["reverse", r]) > 0.99 for r in study.RANKS)
-assert all(max(tests["sort", r]) < min(tests["sort", None]) for r in study.RANKS)
+assert all(min(tests["reverse", r]) > 0.99 for r in RANKS)
+assert all(max(tests["sort", r]) < min(tests["sort", None]) for r in RANKS)
 assert min(tests["sort", 64]) < min(tests["sort", 4]) < max(tests["sort", 64])
 print("all hold")
 
@@ -445,7 +445,7 @@ check.share_of_gain(share_of_gain)
 
 # %%
 print(f"base {base_loss:.3f}, full fine-tuning {mean(tests['code', None]):.3f}")
-for r in study.RANKS:
+for r in RANKS:
     row = select(sweep, task="code", r=r, seed=0)[0]
     gain = share_of_gain(base_loss, mean(tests["code", None]), mean(tests["code", r]))
     gain = "None" if gain is None else f"{gain:.1%}"
@@ -515,7 +515,7 @@ check.predict_knee(predict_knee)
 
 # %%
 secret = int(np.random.default_rng(5).integers(10, 19))
-losses = {r: experiment.teacher_run(secret, "flat", r, seed=7)[0]["loss"] for r in (2, 5, 8, 32)}
+losses = {r: teacher_run(secret, "flat", r, seed=7)[0]["loss"] for r in (2, 5, 8, 32)}
 print(f"your prediction: {predict_knee(losses)!s}")
 print(f"the teacher's rank: {secret}")
 
@@ -544,5 +544,5 @@ print(f"the teacher's rank: {secret}")
 # - Kalajdzievski 2023, *A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA* (rsLoRA).
 # - Biderman et al. 2024, *LoRA Learns Less and Forgets Less* (tasks where even r = 256 is short of
 #   full fine-tuning).
-# - In this package: `teacher_run` in `minilora/experiment.py`, the settings of the sweep in
-#   `minilora/study.py`.
+# - In this package: `minilora/studies/known_rank_teacher.py` and
+#   `minilora/studies/rank_sweep.py`.

@@ -23,12 +23,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import minilora as ml
+from minilora import plots
 from minilora.analysis import deltas as analysis
 from minilora.learn import check
-from minilora.plots import comparisons as plots
-from minilora.plots.axes import rank_color
-from minilora.studies import delta_plots
-from minilora.studies.study import shipped_rows
+from minilora.plots import rank_color
+from minilora.studies import shipped_rows
+from minilora.studies.spectrum import plot_spectrum
+from minilora.studies.subspace_similarity import plot_subspace_similarity
+from minilora.studies.truncation import plot_truncation
 
 # %% [markdown]
 # ## A picture
@@ -253,7 +255,7 @@ with plots.style():
     left.set_ylim(1e-4, 4)
     left.set_title(f"Here: {path}")
     shown = [row for row in spectrum if row["task"] == "code" and row["r"] != 1]
-    delta_plots.plot_spectrum(shown, right)
+    plot_spectrum(shown, right)
     right.set_title("Mean: all matrices, three seeds")
     lines, labels = right.get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside lower center", ncols=5)
@@ -371,7 +373,7 @@ for name, rows, key in (("full, cut to k", truncation, "k"), ("LoRA at r", sweep
 with plots.style():
     figure, panels = plt.subplots(1, 2, figsize=(7.8, 3.6), layout="constrained")
     for ax, task in zip(panels, ("code", "reverse"), strict=True):
-        delta_plots.plot_truncation(
+        plot_truncation(
             [row for row in truncation if row["task"] == task],
             [row for row in sweep if row["task"] == task],
             ax,
@@ -520,7 +522,7 @@ for i in (1, 8):
 with plots.style():
     figure, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
     rows = [x for x in subspace if x["task"] == "code" and x["i"] in (1, 8)]
-    delta_plots.plot_subspace_similarity(rows, ax)
+    plot_subspace_similarity(rows, ax)
     ax.legend(loc="upper left")
     plt.show()
 

@@ -21,7 +21,7 @@ from minilora.cli.training import QUICK_STEPS, RESULTS
 from minilora.experiments.comparison import DEFAULT_METHODS
 from minilora.experiments.tasks import BASE_MODELS, TASKS
 from minilora.methods.registry import LABELS
-from minilora.studies.study import STUDIES
+from minilora.studies import STUDIES
 from minilora.training.loop import DivergedError
 
 COMMANDS = {

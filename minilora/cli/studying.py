@@ -29,14 +29,14 @@ import minilora
 from minilora.analysis.deltas import delta_weights, weight_matrices
 from minilora.cli.training import machine, make_folder, say
 from minilora.experiments.sweeps import Rows, Run, forget_runs, run_files, save_rows, sweep
-from minilora.experiments.tuning import describe_delta, find_task, quality_run, spectrum_run
+from minilora.experiments.tuning import describe_delta, find_task, quality_run
 from minilora.hub import load_adapter, load_model
 from minilora.lora import lora_layers
 from minilora.lora_config import find_targets
-from minilora.plots.comparisons import compare_figure, save_figure
-from minilora.studies.delta_plots import spectrum_figure
-from minilora.studies.study import RESULTS, STUDIES, shipped_rows
-from minilora.studies.study_plots import rank_sweep_figure, study_figures
+from minilora.plots import compare_figure, save_figure
+from minilora.studies import SHIPPED, STUDIES, shipped_rows, study_figures
+from minilora.studies.rank_sweep import rank_sweep_figure
+from minilora.studies.spectrum import spectrum_figure, spectrum_run
 from minilora.system.errors import UsageError
 
 _PACKAGE = Path(minilora.__file__).parent
@@ -74,7 +74,7 @@ def run_study(args: argparse.Namespace) -> None:
 def run_figures(args: argparse.Namespace) -> None:
     make_folder(args.out)
     drawn = []
-    for entry in json.loads((RESULTS / "compare.json").read_text("utf-8"))["tasks"]:
+    for entry in json.loads((SHIPPED / "compare.json").read_text("utf-8"))["tasks"]:
         drawn.append(f"compare-{entry['task']}.png")
         save_figure(compare_figure(entry), args.out / drawn[-1])
     drawn += _draw({name: shipped_rows(name) for name in STUDIES}, args.out)
@@ -152,7 +152,7 @@ def _draw(results: dict[str, Rows], out: Path) -> list[str]:
     """Every figure for which the results are there, by file name; the shipped ones stand in for
     studies that a figure needs beside."""
     names = []
-    shipped = {name: shipped_rows(name) for name in STUDIES if (RESULTS / f"{name}.json").exists()}
+    shipped = {name: shipped_rows(name) for name in STUDIES if (SHIPPED / f"{name}.json").exists()}
     for name, figure in study_figures(shipped | results, only=results):
         save_figure(figure, out / f"{name}.png")
         names.append(f"{name}.png")

@@ -30,8 +30,7 @@ from minilora.hub import load_adapter, load_model, save_adapter, save_model
 from minilora.lora import add_adapter, lora_layers
 from minilora.lora_config import LoraConfig
 from minilora.methods.registry import count_parameters, print_trainable_parameters
-from minilora.plots.comparisons import compare_figure, profile_figure, save_figure
-from minilora.studies.delta_plots import counts_figure
+from minilora.plots import compare_figure, counts_figure, profile_figure, save_figure
 from minilora.system.errors import UsageError
 from minilora.system.files import write_atomically
 from minilora.text.alphabet import decode, encode, to_alphabet

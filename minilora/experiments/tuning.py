@@ -21,17 +21,13 @@ from typing import Any
 import numpy as np
 
 from minilora.analysis import deltas as analysis
-from minilora.analysis.counting import count_rows
 from minilora.experiments.sweeps import Rows
 from minilora.experiments.tasks import TASKS, Task, load_task, text_task
 from minilora.hub import load_model
-from minilora.lora import LoraLinear, lora_layers
+from minilora.lora import lora_layers
 from minilora.lora_config import LoraConfig
 from minilora.methods.registry import METHODS, count_parameters
-from minilora.nn import Linear
-from minilora.optim import AdamW, warmup_cosine
 from minilora.system.errors import UsageError
-from minilora.tensor import Tensor
 from minilora.text.alphabet import ALPHABET
 from minilora.text.corpora import load_corpus, load_text
 from minilora.training.loop import DivergedError, TrainConfig, Training, run
@@ -133,71 +129,6 @@ def quality_run(**settings: Any) -> Rows:
     return [t.row | {name: None if diverged else f(t.model) for name, f in measures.items()}]
 
 
-def teacher_run(k: int, spectrum: str, r: int, seed: int) -> Rows:
-    """Known-rank teacher: a linear layer W0 must become W0 + Δ, with Δ of rank k. LoRA of rank r
-    learns it from 1,024 samples; its loss on new ones beside the least that rank r allows: Σ σ_i²/d
-    over Δ's singular values beyond the r largest (Eckart & Young 1936)."""
-    d, samples, steps = 64, 1024, 400
-    rng = np.random.default_rng(seed)
-    base = Linear(d, d, bias=False, rng=rng).to(np.float64)
-    assert isinstance(base, Linear)
-    U, V = (np.linalg.qr(rng.standard_normal((d, d)))[0][:, :k] for _ in range(2))
-    sigma = {"flat": np.ones(k), "geometric": np.geomspace(2, 0.2, k)}[spectrum]
-    delta = (U * sigma) @ V.T
-    target = base.weight.data + delta
-    x, x_test = rng.standard_normal((samples, d)), rng.standard_normal((4096, d))
-    layer = LoraLinear(base)
-    layer.add("default", "", LoraConfig(r=r, lora_alpha=r), rng)
-    layer.active = "default"
-    base.requires_grad_(False)
-    params = layer.trainable_parameters()
-    optimizer = AdamW(params, betas=(0.9, 0.999), weight_decay=0)
-    inputs, answers = Tensor(x), Tensor(x @ target)
-    for i in range(steps):
-        error = layer(inputs) - answers
-        (error * error).mean().backward()
-        optimizer.lr = 2e-2 * warmup_cosine(i, steps, warmup=1, final=0)
-        optimizer.step()
-        optimizer.zero_grad()
-    loss = float(
-        np.mean((x_test @ (target - base.weight.data - layer.delta_weight("default"))) ** 2)
-    )
-    bound = analysis.eckart_young_tail(delta, r) / d
-    about = {"k": k, "spectrum": spectrum, "r": r, "seed": seed}
-    return [about | {"loss": loss, "bound": bound if r < k else 0.0}]
-
-
-def frontier_run(**settings: Any) -> Rows:
-    """New and old quality (on val and on test) together, along the way."""
-    olds = []
-
-    def both(task: Task, model: Transformer) -> float:
-        olds.append(task.old(model))
-        return task.val(model)
-
-    t = tune(**settings, evaluate_every=50, evaluate=both)
-    evaluations = zip(t.training.history.evaluations, olds, strict=True)
-    curve = [(step, new, old) for (step, new), old in evaluations]
-    return [t.row | {"val": curve[-1][1], "old": curve[-1][2], "curve": curve}]
-
-
-def small_data_run(**settings: Any) -> Rows:
-    """Quality along the way, where there is little to learn from."""
-    t = tune(**settings, evaluate_every=50)
-    curve = t.training.history.evaluations
-    row = {"characters": settings["characters"], "curve": curve, "test": t.task.test(t.model)}
-    return [t.row | row]
-
-
-def spectrum_run(**settings: Any) -> Rows:
-    """What ΔW looks like, matrix by matrix; one row without that if the training diverged."""
-    t = tune(**settings)
-    if t.row["diverged"]:
-        return [t.row]
-    W, delta = analysis.weight_matrices(t.base), analysis.delta_weights(t.base, t.model)
-    return [t.row | describe_delta(path, W[path], D) for path, D in delta.items()]
-
-
 def describe_delta(path: str, W: np.ndarray, delta: np.ndarray) -> dict[str, Any]:
     """The numbers that analysis.py has for one ΔW, in a row."""
     rng, sigma = np.random.default_rng(0), analysis.singular_values(delta)
@@ -213,63 +144,3 @@ def describe_delta(path: str, W: np.ndarray, delta: np.ndarray) -> dict[str, Any
         "amplification": top.factor,
         "singular_values": [float(f"{s:.4g}") for s in sigma if s > 1e-6 * sigma[0]],
     }
-
-
-def truncation_run(**settings: Any) -> Rows:
-    """Full fine-tuning, of whose every ΔW only the k strongest directions are kept. What else it
-    has changed (embeddings, biases, norms) stays changed."""
-    t = tune(**settings)
-    W = analysis.weight_matrices(t.base)
-    delta = analysis.delta_weights(t.base, t.model)
-    rows = []
-    for k in (0, 1, 2, 4, 8, 16, 32, 64, 128):
-        if k > min(min(D.shape) for D in delta.values()):
-            break
-        for path, D in delta.items():
-            layer = t.model.get_submodule(path)
-            assert isinstance(layer, Linear)
-            layer.weight.data[...] = W[path] + analysis.truncate(D, k)
-        rows.append(t.row | {"k": k, "test": t.task.test(t.model)})
-    return rows
-
-
-def subspace_run(task: str, seed: int, r: int, r_other: int) -> Rows:
-    """Do two ranks, from different random starts, find the same directions? φ(i, j) of Hu et al.,
-    mean over the matrices that read the stream, beside the same of their starts (chance)."""
-    first, other = (tune(task, "lora", s, r=rank) for s, rank in ((seed, r), (seed + 100, r_other)))
-    pairs, starts = [], []
-    for path, layer in lora_layers(first.model).items():
-        if layer.base.weight.shape[0] != first.model.config.n_embd:
-            continue  # down_proj reads a space of another size, where chance is lower
-        twin = lora_layers(other.model)[path]
-        pairs.append((layer.lora_A["default"].data, twin.lora_A["default"].data))
-        starts.append(tuple(_start(t, path) for t in (first, other)))
-    phi, chance = (
-        np.mean([analysis.subspace_similarities(a, b)[:8] for a, b in which], axis=0)
-        for which in (pairs, starts)
-    )
-    d = first.model.config.n_embd
-    about = {"task": task, "seed": seed, "r": r, "r_other": r_other, "d": d}
-    return [
-        about | {"i": i + 1, "j": j + 1, "phi": float(phi[i, j]), "phi_start": float(chance[i, j])}
-        for i in range(phi.shape[0])
-        for j in range(phi.shape[1])
-        if (j + 1) & j == 0  # 1, 2, 4, 8, ...
-    ]
-
-
-def _start(t: Tuned, path: str) -> np.ndarray:
-    """A as it was before training."""
-    model = copy.deepcopy(t.base)
-    config = _lora_config(t.task.lora, r=t.row["r"])
-    METHODS["lora"].prepare(model, config, np.random.default_rng((t.row["seed"], 0)))
-    return lora_layers(model)[path].lora_A["default"].data
-
-
-def counts_run(rank: int) -> Rows:
-    return [{"rank": rank} | row for row in count_rows(rank, ["q_proj", "v_proj"])]
-
-
-def place_run(place: str, **settings: Any) -> Rows:
-    """quality_run, with the name of the place in its row."""
-    return [row | {"place": place} for row in quality_run(**settings)]

@@ -1,1 +1,13 @@
-"""How a figure of ours looks."""
+"""How a figure of ours looks; what a notebook reaches for is `plots.NAME`."""
+
+from minilora.plots.axes import distinct, select
+from minilora.plots.comparisons import compare_figure, plot_costs, plot_learning_curves
+from minilora.plots.counts import counts_figure, plot_counts
+from minilora.plots.house_style import COLORS, rank_color, save_figure, shade, style
+from minilora.plots.profiles import plot_profile, profile_figure
+
+__all__ = [
+    "COLORS", "compare_figure", "counts_figure", "distinct", "plot_costs", "plot_counts",
+    "plot_learning_curves", "plot_profile", "profile_figure", "rank_color", "save_figure",
+    "select", "shade", "style",
+]  # fmt: skip

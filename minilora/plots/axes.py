@@ -1,53 +1,33 @@
-"""What the figures of the studies have in common: colours of ranks, means with their range, axes.
-
-Full fine-tuning is blue and LoRA orange; where there are several ranks, the higher is the darker,
-and the same rank has the same colour in every figure. Imports compare.py, plots.py, recipes.py,
-sweep.py.
-"""
+"""What the figures of the studies have in common: panels, means with their range, and axes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from statistics import mean
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.colors import to_hex, to_rgb
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
+from typing import TYPE_CHECKING, Any
 
 from minilora.experiments.sweeps import Rows
 from minilora.experiments.tasks import NATS
 from minilora.methods.registry import LABELS
-from minilora.plots.comparisons import COLORS
+from minilora.plots.house_style import COLORS, DASHES, MARKERS, NOTE_SIZE, rank_color
 
-ABOUT = {"code": "Python code", "reverse": "Reverse a word", "sort": "Sort a word"}
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+TASK_TITLES = {"code": "Python code", "reverse": "Reverse a word", "sort": "Sort a word"}
 EXACT_TASKS = ("reverse", "sort")  # every other task is a text, measured in nats
-MARKERS = "osD^vP"
-DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 2, 1, 2)))
-BEFORE = (0, (3, 2))
-RING: Any = {"ls": "", "marker": "o", "ms": 13, "mfc": "none", "mew": 1.6}
-SMALL = 9  # font size of notes
-LINE = "line: their range"
-
-
-def shade(color: str, tone: float) -> str:
-    """The colour mixed with white (tone from -1 to 0) or with black (from 0 to 1)."""
-    end = 1.0 if tone < 0 else 0.0
-    red, green, blue = (c + abs(tone) * (end - c) for c in to_rgb(color))
-    return to_hex((red, green, blue))
-
-
-def rank_color(r: int) -> str:
-    """LoRA's orange at r = 4, paler below and darker above."""
-    steps = math.log2(r / 4) / 2
-    return shade(COLORS["lora"], max(0.45 * steps, -0.6) if steps < 0 else min(0.35 * steps, 0.8))
 
 
 def select(rows: Rows, **same: Any) -> Rows:
     """The rows that have these values."""
     return [row for row in rows if all(row[key] == value for key, value in same.items())]
+
+
+def distinct(rows: Rows, key: str) -> list[Any]:
+    return sorted({row[key] for row in rows} - {None})
 
 
 def spread(rows: Rows, x: str, y: str) -> tuple[list[Any], list[float], list[float], list[float]]:
@@ -71,19 +51,32 @@ def plot_spread(rows: Rows, ax: Axes, x: str, y: str, *, color: str, **look: Any
     ax.fill_between(xs, lows, highs, color=color, alpha=0.2, lw=0)
 
 
-def figure_of(
-    title: str, rows: Rows, lines: int, columns: Collection[Any], shown: str = "band: their range"
+def figure_with_panels(
+    title: str, rows: Rows, lines: int, columns: int, shown: str = "band: their range"
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with so many lines and columns of panels; beside its title, of how many seeds of the
-    rows the mean is drawn, and what shows their range."""
-    size = (8.5 if len(columns) == 1 else 11, 4.4 if lines == 1 else 0.4 + 3.7 * lines)
+    """A figure with so many lines and columns of panels. Beside its title stands of how many seeds
+    of the rows the mean is drawn, and what is `shown` beside it."""
+    from matplotlib.figure import Figure
+
+    size = (8.5 if columns == 1 else 11, 4.4 if lines == 1 else 0.4 + 3.7 * lines)
     figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", weight="bold")
     seeds = len({row["seed"] for row in rows})
     if seeds > 1:
         note = f"mean of {seeds} seeds, {shown}"
-        figure.text(0.99, 1 - 0.09 / size[1], note, ha="right", va="top", fontsize=SMALL)
-    return figure, list(figure.subplots(lines, len(columns), squeeze=False).flat)
+        figure.text(0.99, 1 - 0.09 / size[1], note, ha="right", va="top", fontsize=NOTE_SIZE)
+    return figure, list(figure.subplots(lines, columns, squeeze=False).flat)
+
+
+def panel_for_each(
+    key: str, rows: Rows, plot: Callable[[Rows, Axes], Axes], title: str, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel for each value of `key`: `plot` draws there the rows that have it."""
+    values = distinct(rows, key)
+    figure, panels = figure_with_panels(title, rows, 1, len(values), **options)
+    for value, ax in zip(values, panels, strict=True):
+        plot(select(rows, **{key: value}), ax)
+    return figure, panels
 
 
 def legend_below(figure: Figure, ax: Axes, lines: int = 1) -> None:
@@ -91,10 +84,6 @@ def legend_below(figure: Figure, ax: Axes, lines: int = 1) -> None:
     handles, labels = ax.get_legend_handles_labels()
     columns = math.ceil(len(labels) / lines)
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
-
-
-def distinct(rows: Rows, key: str) -> list[Any]:
-    return sorted({row[key] for row in rows} - {None})
 
 
 def by_method(rows: Rows) -> Iterator[tuple[Rows, dict[str, Any]]]:
@@ -110,7 +99,7 @@ def by_method(rows: Rows) -> Iterator[tuple[Rows, dict[str, Any]]]:
 
 
 def task_title(task: str) -> str:
-    return ABOUT.get(task, task)
+    return TASK_TITLES.get(task, task)
 
 
 def rank_axis(ax: Axes, ranks: list[int]) -> None:
@@ -123,15 +112,19 @@ def log2_axis(ax: Axes, values: Sequence[float]) -> None:
     fixed_ticks(ax, values)
 
 
-def fixed_ticks(ax: Axes, values: Sequence[float]) -> None:
-    ax.xaxis.set_major_locator(FixedLocator(values))
+def fixed_ticks(ax: Axes, values: Collection[float]) -> None:
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    ax.xaxis.set_major_locator(FixedLocator(list(values)))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def characters_axis(ax: Axes) -> None:
-    ax.set_xscale("log")
-    ax.set_xlabel("characters to learn from")
+def per_cent(axis: Axis) -> None:
+    """Shares of 1 are written in per cent."""
+    from matplotlib.ticker import PercentFormatter
+
+    axis.set_major_formatter(PercentFormatter(1))
 
 
 def quality_axis(ax: Axes, task: str, split: str, about: str = "", axis: str = "y") -> None:
@@ -139,7 +132,7 @@ def quality_axis(ax: Axes, task: str, split: str, about: str = "", axis: str = "
     name = {"val": "validation", "test": "test"}[split]
     if task in EXACT_TASKS:
         label = f"{name}: answers exactly right"
-        (ax.yaxis if axis == "y" else ax.xaxis).set_major_formatter(PercentFormatter(1))
+        per_cent(ax.yaxis if axis == "y" else ax.xaxis)
         ax.set(**{f"{axis}lim": (-0.05, 1.05)})
     else:
         label = f"{name} loss ({NATS})"

@@ -1,53 +1,25 @@
-"""Figures, all in one style. Full fine-tuning and LoRA keep their two colours everywhere.
+"""The figure of a comparison: what each method learned, and what it cost.
 
-A plot function takes the rows that an experiment returned and draws on Axes; it computes nothing
-that is not in the rows. The colours are Okabe and Ito's (2008), told apart by colour-blind readers
-and, being of different lightness and line style, in grey. Imports compare.py, files.py, methods.py.
+A plot function takes an entry of results.json and draws on Axes; it computes nothing but means and
+ranges over seeds, and ratios.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from statistics import mean
-from typing import Any
-
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from typing import TYPE_CHECKING, Any
 
 from minilora.methods.registry import LABELS, METHODS
-from minilora.system.files import write_atomically
+from minilora.plots.axes import per_cent
+from minilora.plots.house_style import COLORS, FAMILY_COLORS, FAMILY_MARKERS, NOTE_SIZE, style
 
-COLORS = {"full": "#0072B2", "lora": "#E69F00", "scratch": "#999999"}
-FAMILY_COLORS = {
-    "full": COLORS["full"],
-    "selective": "#56B4E9",
-    "additive": "#009E73",
-    "reparameterized": COLORS["lora"],
-    "scratch": COLORS["scratch"],
-}
-FAMILY_MARKERS = {"full": "o", "selective": "^", "additive": "D", "reparameterized": "s"}
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 _LINES = {"full": "-", "lora": "-", "scratch": ":"}
 _MARKERS = {"full": "o", "lora": "s", "scratch": ""}
-_STYLE: Any = {
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "figure.dpi": 100,
-    "font.size": 10.5,
-    "grid.alpha": 0.35,
-    "legend.frameon": False,
-    "lines.linewidth": 2,
-    "lines.markersize": 4.5,
-}
 _COSTS = {
     "trainable_params": "trainable parameters",
     "optimizer_bytes": "optimizer state",
@@ -57,17 +29,12 @@ _COSTS = {
 }
 
 
-@contextmanager
-def style() -> Iterator[None]:
-    """The look of every figure of the project."""
-    with matplotlib.rc_context(_STYLE):
-        yield
-
-
 def compare_figure(entry: dict[str, Any]) -> Figure:
     """Two panels for one entry of results.json: what was learned, and what it cost. With other
     methods than full fine-tuning and LoRA: how much each trained for what it learned and lost."""
     methods = {run["method"] for run in entry["runs"]}
+    from matplotlib.figure import Figure
+
     with style():
         figure = Figure(figsize=(11, 4.4), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
@@ -95,7 +62,7 @@ def plot_methods(entry: dict[str, Any], ax: Axes, which: str) -> Axes:
     if base:
         ax.axvline(base[which], color="black", lw=1, ls=":")
         ax.annotate("base model", (base[which], 0.5), xycoords=("data", "axes fraction"),
-                    xytext=(3, 0), textcoords="offset points", fontsize=8.5, rotation=90,
+                    xytext=(3, 0), textcoords="offset points", fontsize=NOTE_SIZE, rotation=90,
                     va="center")  # fmt: skip
     names = [f"{LABELS[name]}: {trained[name]:,}" if which == "new" else "" for name in methods]
     ax.set_yticks(range(len(methods)), names)
@@ -105,7 +72,7 @@ def plot_methods(entry: dict[str, Any], ax: Axes, which: str) -> Axes:
     better = "higher" if higher else "lower"
     ax.set_xlabel(f"test: {entry['metric']} ({better} is better)")
     if higher:
-        ax.xaxis.set_major_formatter(PercentFormatter(1))
+        per_cent(ax.xaxis)
         ax.set_xlim(-0.03, 1.03)
     else:
         ax.locator_params(axis="x", nbins=6)
@@ -137,7 +104,7 @@ def plot_learning_curves(entry: dict[str, Any], ax: Axes) -> Axes:
         else "training step"
     )
     if entry["higher_is_better"]:
-        ax.yaxis.set_major_formatter(PercentFormatter(1))
+        per_cent(ax.yaxis)
         ax.set_ylabel("validation: answers exactly right")
         ax.set_ylim(-0.03, 1.03)
     else:
@@ -171,56 +138,3 @@ def plot_costs(entry: dict[str, Any], ax: Axes) -> Axes:
     ax.set_xlabel("per cent of full fine-tuning's")
     ax.set_title("What LoRA costs (full: 100 %)")
     return ax
-
-
-def profile_figure(result: dict[str, Any]) -> Figure:
-    """Where the time of a training step goes (profiler.profile_methods), both methods by op."""
-    with style():
-        figure = Figure(figsize=(8.5, 5), layout="constrained")
-        plot_profile(result, figure.subplots())
-    return figure
-
-
-def plot_profile(result: dict[str, Any], ax: Axes) -> Axes:
-    """A bar for each op and method, forward and, paler, backward. Ops that take less than 1 % of
-    either step are one bar; so is the time between ops."""
-    small = {"full": [0.0, 0.0], "lora": [0.0, 0.0]}
-    bars: list[tuple[str, dict[str, list[float]]]] = []
-    for row in result["rows"]:
-        spent = {
-            m: [
-                1e3 * row[m][f"{way}_seconds"] if row[m] else 0.0 for way in ("forward", "backward")
-            ]
-            for m in small
-        }
-        if any(row[m] and row[m]["share"] >= 0.01 for m in small):
-            bars.append((row["op"], spent))
-        else:
-            small = {m: [a + b for a, b in zip(small[m], spent[m], strict=True)] for m in small}
-    between = {m: [1e3 * result["methods"][m]["seconds_between_ops"], 0.0] for m in small}
-    bars += [("other ops", small), ("between ops", between)]
-    for method, offset in (("full", -0.2), ("lora", 0.2)):
-        rows = [i + offset for i in range(len(bars))]
-        forward, backward = zip(*(spent[method] for _, spent in bars), strict=True)
-        name, color = LABELS[method], COLORS[method]
-        ax.barh(rows, forward, 0.38, color=color, label=f"{name}: forward")
-        ax.barh(rows, backward, 0.38, forward, color=color, alpha=0.45, label=f"{name}: backward")
-    ax.set_yticks(range(len(bars)), [name for name, _ in bars])
-    ax.invert_yaxis()
-    ax.grid(False)
-    ax.xaxis.grid(True)
-    ax.set_axisbelow(True)
-    ax.set_xlabel(f"milliseconds per step (mean of {result['steps']} steps)")
-    ax.set_title(
-        f"Where a step's time goes: {result['model']}, {result['batch']} x {result['length']}",
-        parse_math=False,
-    )
-    ax.legend(loc="lower right")
-    return ax
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG, whole or not at all, with nothing in it that changes from run to run."""
-    options: Any = {"dpi": 150, "metadata": {"Software": None}, "format": "png"}
-    with style():  # some ticks are made only now
-        write_atomically(path, lambda file: figure.savefig(file, **options))

@@ -1,1 +1,55 @@
-"""The studies: each asks one question and answers it with many short trainings."""
+"""Each study asks one question about LoRA and answers it with many short trainings.
+
+Learning rates are chosen on the validation split, results are those on the test split. A new study
+is one new file, which says STUDY = Study(...), and its name in the list below.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from minilora.experiments.sweeps import Rows
+from minilora.hub.models import ASSETS
+from minilora.studies.study import Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_NAMES = (
+    "known_rank_teacher",
+    "rank_sweep",
+    "learning_rate_sweep",
+    "methods",
+    "alpha_sweep",
+    "which_weights",
+    "forgetting_frontier",
+    "small_data",
+    "spectrum",
+    "truncation",
+    "subspace_similarity",
+    "parameter_counts",
+)
+STUDIES: dict[str, Study] = {
+    name: import_module(f"minilora.studies.{name}").STUDY for name in _NAMES
+}
+SHIPPED = ASSETS / "results"
+
+
+def shipped_rows(name: str) -> Rows:
+    """The rows of a study as they come with the package, three seeds each."""
+    return json.loads((SHIPPED / f"{name}.json").read_text("utf-8"))["rows"]
+
+
+def study_figures(
+    results: dict[str, Rows], only: Iterable[str] | None = None
+) -> Iterator[tuple[str, Figure]]:
+    """(name, figure) of each study whose rows, and those it is drawn beside, are in `results`.
+    only: leave out figures that use none of these studies."""
+    wanted = set(results if only is None else only)
+    for name, study in STUDIES.items():
+        used = (name, *study.beside)
+        if results.keys() >= set(used) and wanted & set(used):
+            yield name.replace("_", "-"), study.figure(*(results[each] for each in used))

@@ -20,7 +20,7 @@ from minilora.cli.tables import print_profile, profile_summary
 from minilora.lora import add_adapter
 from minilora.lora_config import LoraConfig
 from minilora.optim import SGD, AdamW
-from minilora.plots.comparisons import profile_figure
+from minilora.plots import profile_figure
 from minilora.tensor import Tensor, record
 from minilora.training.loop import TrainConfig, Training
 from minilora.transformer import Transformer, TransformerConfig

@@ -28,7 +28,7 @@ from shapes import SHAPES, parse_shape
 from tqdm import tqdm
 
 import minilora
-from minilora.plots.comparisons import COLORS, save_figure, style
+from minilora.plots import COLORS, save_figure, style
 
 HERE = Path(__file__).parent
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}

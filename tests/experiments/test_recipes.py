@@ -14,7 +14,7 @@ from minilora.experiments.tasks import BASE_MODELS, TASKS, load_task, new_model,
 from minilora.lora import add_adapter
 from minilora.lora_config import LoraConfig
 from minilora.methods.registry import METHODS, count_parameters
-from minilora.studies.study import shipped_rows
+from minilora.studies import shipped_rows
 from minilora.tensor import Tensor
 from minilora.text.alphabet import decode, encode
 from minilora.text.corpora import Corpus, load_corpus, load_words

@@ -15,15 +15,8 @@ from matplotlib.figure import Figure
 
 from minilora.experiments.comparison import DEFAULT_METHODS
 from minilora.methods.registry import LABELS
-from minilora.plots.comparisons import (
-    COLORS,
-    FAMILY_COLORS,
-    compare_figure,
-    plot_costs,
-    plot_learning_curves,
-    save_figure,
-    style,
-)
+from minilora.plots.comparisons import compare_figure, plot_costs, plot_learning_curves
+from minilora.plots.house_style import COLORS, FAMILY_COLORS, save_figure, style
 
 COSTS = "trainable_params optimizer_bytes disk_bytes peak_memory_bytes seconds_per_step".split()
 CURVES = {

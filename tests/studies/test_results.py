@@ -7,7 +7,7 @@ from statistics import mean
 import pytest
 
 from minilora.methods.registry import METHODS
-from minilora.studies.study import RESULTS, STUDIES, shipped_rows
+from minilora.studies import SHIPPED, STUDIES, shipped_rows
 
 CODE, REVERSE, SORT = "code", "reverse", "sort"
 
@@ -25,7 +25,7 @@ def average(study, measure, **wanted):
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_is_shipped_and_says_how_it_was_made(name):
-    result = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
+    result = json.loads((SHIPPED / f"{name}.json").read_text("utf-8"))
     assert result["study"] == name and result["question"] == STUDIES[name].question
     assert result["command"] == f"minilora study {name}" and result["seeds"] == 3
     assert result["version"] and result["machine"]["numpy"]
@@ -43,7 +43,7 @@ def test_shipped_rows_are_of_the_settings_that_the_study_has(name):
 
 
 def test_results_are_small():
-    assert sum(file.stat().st_size for file in RESULTS.glob("*.json")) < 1_000_000
+    assert sum(file.stat().st_size for file in SHIPPED.glob("*.json")) < 1_000_000
 
 
 def test_the_teachers_knee_is_exactly_at_k_and_the_bound_is_nearly_met_below_it():

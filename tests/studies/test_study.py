@@ -6,6 +6,7 @@ the bookkeeping. Only the known-rank teacher, which takes a moment, is run as it
 
 import inspect
 import json
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -14,14 +15,20 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 import minilora as ml
-from minilora.experiments import tuning as experiment
+from minilora.experiments import tuning
 from minilora.experiments.sweeps import sweep
 from minilora.experiments.tasks import TASKS, load_task
-from minilora.experiments.tuning import find_task, teacher_run, tune
+from minilora.experiments.tuning import find_task, quality_run, tune
 from minilora.lora import lora_layers
-from minilora.methods.registry import METHODS
-from minilora.studies import study
-from minilora.studies.study import RATES, STUDIES
+from minilora.methods.registry import METHODS, count_parameters
+from minilora.studies import STUDIES, subspace_similarity, which_weights
+from minilora.studies.forgetting_frontier import frontier_run
+from minilora.studies.known_rank_teacher import teacher_run
+from minilora.studies.learning_rate_sweep import RATES
+from minilora.studies.small_data import small_data_run
+from minilora.studies.spectrum import spectrum_run
+from minilora.studies.subspace_similarity import subspace_run
+from minilora.studies.truncation import truncation_run
 from minilora.text.alphabet import TextError, decode
 from minilora.text.corpora import load_corpus
 from minilora.training.quality import exact_match, text_loss
@@ -43,7 +50,7 @@ def quickly_measured(task):
 @pytest.fixture
 def quick(monkeypatch):
     """Tasks that are quickly measured."""
-    monkeypatch.setattr(experiment, "find_task", lambda *args: quickly_measured(find_task(*args)))
+    monkeypatch.setattr(tuning, "find_task", lambda *args: quickly_measured(find_task(*args)))
 
 
 @pytest.fixture
@@ -100,14 +107,14 @@ def test_the_rate_study_has_every_method_at_four_rates_or_more():
     assert all(len(rates) >= 4 and list(rates) == sorted(set(rates)) for rates in RATES.values())
 
 
-@pytest.mark.parametrize("task", study.BUDGETS)
+@pytest.mark.parametrize("task", which_weights.BUDGETS)
 def test_which_weights_compares_places_of_about_the_same_budget(task):
     trained = {}
-    for place, targets in study.PLACES.items():
+    for place, targets in which_weights.PLACES.items():
         model = ml.load_model(find_task(task).base)
-        config = ml.LoraConfig(r=study.BUDGETS[task][place], target_modules=targets)
-        trained[place] = experiment.count_parameters(prepared(model, config))[0]
-    assert set(trained) == set(study.BUDGETS[task]) and len(trained) == 6
+        config = ml.LoraConfig(r=which_weights.BUDGETS[task][place], target_modules=targets)
+        trained[place] = count_parameters(prepared(model, config))[0]
+    assert set(trained) == set(which_weights.BUDGETS[task]) and len(trained) == 6
     mean = {"code": 18_000, "sort": 9_700}[task]
     assert all(value == pytest.approx(mean, rel=0.06) for value in trained.values()), trained
 
@@ -119,8 +126,10 @@ def prepared(model, config, seed=0):
 
 @pytest.mark.parametrize("name", [n for n in STUDIES if n != "known_rank_teacher"])
 def test_first_setting_of_every_study_gives_rows_of_json(name, quick, monkeypatch):
-    monkeypatch.setattr(experiment, "tune", lambda *args, **kw: tune(*args, **kw | {"steps": 2}))
     found, settings = STUDIES[name], STUDIES[name].settings(range(1))[0]
+    for module in {tuning.__name__, found.run.__module__}:
+        quick = lambda *args, **kw: tune(*args, **kw | {"steps": 2})  # noqa: E731
+        monkeypatch.setattr(sys.modules[module], "tune", quick, raising=False)
     rows = found.run(**settings)
     assert rows and json.loads(json.dumps(rows, allow_nan=False))
     assert all(row.keys() == rows[0].keys() for row in rows)
@@ -130,7 +139,7 @@ def test_first_setting_of_every_study_gives_rows_of_json(name, quick, monkeypatc
 
 
 def test_a_run_says_what_it_was_and_what_it_cost(quick):
-    (row,) = experiment.quality_run(task="reverse", method="lora", seed=3, steps=2, lr=0.005)
+    (row,) = quality_run(task="reverse", method="lora", seed=3, steps=2, lr=0.005)
     base = ml.load_model("words-tiny")
     values = {key: row.pop(key) for key in ("val", "test", "old")}
     assert all(0 <= value <= 1 for value in values.values())
@@ -151,7 +160,7 @@ def test_a_run_says_what_it_was_and_what_it_cost(quick):
 def test_qualities_are_those_of_the_tuned_model_on_each_split(quick):
     settings = dict(task="code", method="full", seed=0, steps=2)
     t = tune(**settings)
-    (row,) = experiment.quality_run(**settings)
+    (row,) = quality_run(**settings)
     assert row["val"] == t.task.val(t.model) != t.task.val(t.base)
     assert (row["test"], row["old"]) == (t.task.test(t.model), t.task.old(t.model))
     assert (row["r"], row["scale"]) == (None, None)
@@ -180,9 +189,7 @@ def test_changing_rank_and_alpha_takes_both():
 
 
 def test_seed_draws_batches_and_adapter(quick):
-    rows = [
-        experiment.quality_run(task="code", method="lora", seed=s, steps=2)[0] for s in (0, 0, 1)
-    ]
+    rows = [quality_run(task="code", method="lora", seed=s, steps=2)[0] for s in (0, 0, 1)]
     assert rows[0] == rows[1]
     assert rows[0]["test"] != rows[2]["test"]
 
@@ -200,12 +207,10 @@ def test_a_rate_that_diverges_ends_there_and_its_row_says_so(method):
 
 
 def test_curves_have_a_point_at_each_evaluation(quick):
-    (row,) = experiment.small_data_run(
-        task="code", method="lora", seed=0, steps=51, characters=3000
-    )
+    (row,) = small_data_run(task="code", method="lora", seed=0, steps=51, characters=3000)
     assert [step for step, _ in row["curve"]] == [0, 50, 51]
     assert row["characters"] == 3000 and row["trainable"] == 18_432
-    (row,) = experiment.frontier_run(task="code", method="lora", seed=0, steps=3)
+    (row,) = frontier_run(task="code", method="lora", seed=0, steps=3)
     t = tune("code", "lora", 0, steps=3)
     with threadpool_limits(1):  # as in training; with more threads the last bits may differ
         assert row["curve"] == [
@@ -216,7 +221,7 @@ def test_curves_have_a_point_at_each_evaluation(quick):
 
 @pytest.mark.parametrize("r", [1, 3, 4])
 def test_spectrum_has_a_row_for_every_matrix(r, quick):
-    rows = experiment.spectrum_run(task="reverse", method="lora", seed=0, steps=2, r=r)
+    rows = spectrum_run(task="reverse", method="lora", seed=0, steps=2, r=r)
     places = [f"attn.{x}_proj" for x in "qkvo"] + ["mlp.up_proj", "mlp.down_proj"]
     assert [row["path"] for row in rows] == [f"layers.{i}.{at}" for i in range(4) for at in places]
     for row in rows:
@@ -229,7 +234,7 @@ def test_spectrum_has_a_row_for_every_matrix(r, quick):
 
 def test_truncation_goes_from_the_bases_matrices_to_the_tuned_models(quick):
     settings = dict(task="code", method="full", seed=0, steps=3)
-    t, rows = tune(**settings), experiment.truncation_run(**settings)
+    t, rows = tune(**settings), truncation_run(**settings)
     assert [row["k"] for row in rows] == [0, 1, 2, 4, 8, 16, 32, 64, 128]  # C = 128 is full rank
     whole, none = t.task.test(t.model), without_its_deltas(t)
     assert rows[-1]["test"] == pytest.approx(whole, rel=1e-6)
@@ -238,7 +243,7 @@ def test_truncation_goes_from_the_bases_matrices_to_the_tuned_models(quick):
 
 
 def test_truncation_stops_at_the_smallest_matrix(quick):
-    rows = experiment.truncation_run(task="reverse", method="full", seed=0, steps=1)
+    rows = truncation_run(task="reverse", method="full", seed=0, steps=1)
     assert [row["k"] for row in rows] == [0, 1, 2, 4, 8, 16, 32, 64]
 
 
@@ -252,8 +257,8 @@ def without_its_deltas(t):
 
 
 def test_subspaces_are_compared_with_their_own_starts(quick, monkeypatch):
-    monkeypatch.setattr(experiment, "tune", lambda *args, **kw: tune(*args, **kw, steps=2))
-    rows = experiment.subspace_run("reverse", seed=0, r=3, r_other=64)
+    monkeypatch.setattr(subspace_similarity, "tune", lambda *args, **kw: tune(*args, **kw, steps=2))
+    rows = subspace_run("reverse", seed=0, r=3, r_other=64)
     assert {(row["i"], row["j"]) for row in rows} == {
         (i, j) for i in (1, 2, 3) for j in (1, 2, 4, 8, 16, 32, 64)
     }
@@ -269,7 +274,9 @@ def test_subspaces_are_compared_with_their_own_starts(quick, monkeypatch):
 def test_the_start_of_an_adapter_is_drawn_again(seed):
     t = tune("reverse", "lora", seed, r=3, steps=1)  # B is zero, so that one step leaves A alone
     for path, layer in lora_layers(t.model).items():
-        np.testing.assert_array_equal(experiment._start(t, path), layer.lora_A["default"].data)
+        np.testing.assert_array_equal(
+            subspace_similarity._start(t, path), layer.lora_A["default"].data
+        )
 
 
 def test_tasks_of_the_recipes_are_found_by_name():
@@ -317,7 +324,7 @@ def test_a_study_swept_is_its_rows_in_order(tmp_path):
 
 
 def test_a_run_that_diverged_has_no_quality():
-    (row,) = experiment.quality_run(task="code", method="full", seed=0, steps=30, lr=1e20)
+    (row,) = quality_run(task="code", method="full", seed=0, steps=30, lr=1e20)
     assert row["diverged"]
     assert row["val"] is row["test"] is row["old"] is None
 

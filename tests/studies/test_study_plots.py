@@ -13,30 +13,19 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from minilora.methods.registry import LABELS, METHODS
-from minilora.plots.axes import rank_color
-from minilora.plots.comparisons import COLORS, FAMILY_COLORS, save_figure
-from minilora.studies.delta_plots import (
-    plot_parameter_counts,
-    plot_spectrum,
-    plot_spectrum_table,
-    plot_subspace_similarity,
-    plot_truncation,
-    spectrum_figure,
-)
-from minilora.studies.study import PLACES, STUDIES
-from minilora.studies.study_plots import (
-    STUDY_FIGURES,
-    plot_alpha_rules,
-    plot_alphas,
-    plot_forgetting_frontier,
-    plot_known_rank_teacher,
-    plot_learning_rate_sweep,
-    plot_overfitting,
-    plot_rank_sweep,
-    plot_small_data,
-    rank_sweep_figure,
-    study_figures,
-)
+from minilora.plots.house_style import COLORS, FAMILY_COLORS, rank_color, save_figure
+from minilora.studies import STUDIES, study_figures
+from minilora.studies.alpha_sweep import plot_alpha_rules, plot_alphas
+from minilora.studies.forgetting_frontier import plot_forgetting_frontier
+from minilora.studies.known_rank_teacher import plot_known_rank_teacher
+from minilora.studies.learning_rate_sweep import plot_learning_rate_sweep
+from minilora.studies.parameter_counts import plot_parameter_counts
+from minilora.studies.rank_sweep import plot_rank_sweep, rank_sweep_figure
+from minilora.studies.small_data import plot_overfitting, plot_small_data
+from minilora.studies.spectrum import plot_spectrum, plot_spectrum_table, spectrum_figure
+from minilora.studies.subspace_similarity import plot_subspace_similarity
+from minilora.studies.truncation import plot_truncation
+from minilora.studies.which_weights import PLACES
 
 SEEDS = range(2)
 GREY = (0.299, 0.587, 0.114)  # of red, green and blue in what the eye takes for lightness
@@ -144,6 +133,11 @@ FAKE = {
 RESULTS = {name: rows_of(name) for name in STUDIES}
 
 
+def figure_of(name):
+    study = STUDIES[name]
+    return study.figure(*(RESULTS[used] for used in (name, *study.beside)))
+
+
 def pick(name, **same):
     return [row for row in RESULTS[name] if all(row[key] == value for key, value in same.items())]
 
@@ -190,9 +184,9 @@ def texts_of(figure):
     return [t for t in [figure._suptitle, *found] if t.get_text() and t.get_visible()]
 
 
-@pytest.mark.parametrize("name", STUDY_FIGURES)
+@pytest.mark.parametrize("name", STUDIES)
 def test_no_text_covers_another_or_leaves_the_figure(name):
-    figure = STUDY_FIGURES[name](RESULTS)
+    figure = figure_of(name)
     figure.draw_without_rendering()
     boxes = [(t.get_text(), t.get_window_extent()) for t in set(texts_of(figure))]
     assert len(boxes) > 15
@@ -203,9 +197,9 @@ def test_no_text_covers_another_or_leaves_the_figure(name):
         assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, text
 
 
-@pytest.mark.parametrize("name", STUDY_FIGURES)
+@pytest.mark.parametrize("name", STUDIES)
 def test_figure_is_the_same_bytes_each_time_and_names_its_axes(name, tmp_path):
-    figures = [STUDY_FIGURES[name](RESULTS) for _ in range(2)]
+    figures = [figure_of(name) for _ in range(2)]
     for i, figure in enumerate(figures):
         save_figure(figure, tmp_path / f"{i}.png")
     assert (tmp_path / "0.png").read_bytes() == (tmp_path / "1.png").read_bytes()
@@ -213,11 +207,11 @@ def test_figure_is_the_same_bytes_each_time_and_names_its_axes(name, tmp_path):
         assert ax.get_xlabel() or not ax.axison
 
 
-@pytest.mark.parametrize("name", STUDY_FIGURES)
+@pytest.mark.parametrize("name", STUDIES)
 def test_number_of_seeds_is_said_once(name):
-    figure = STUDY_FIGURES[name](RESULTS)
+    figure = figure_of(name)
     said = [t.get_text() for t in texts_of(figure) if "2 seeds" in t.get_text()]
-    assert len(said) == (0 if name == "parameter-counts" else 1)
+    assert len(said) == (0 if name == "parameter_counts" else 1)
 
 
 def test_one_seed_is_not_called_a_mean():
@@ -321,7 +315,7 @@ def test_learning_rates_draw_full_and_lora_and_ring_the_best(task):
 
 
 def test_methods_stand_in_order_of_what_they_train():
-    figure = STUDY_FIGURES["methods"](RESULTS)
+    figure = figure_of("methods")
     new, old, *_ = figure.axes
     figure.draw_without_rendering()
     names = [t.get_text() for t in new.get_yticklabels()]
@@ -333,7 +327,7 @@ def test_methods_stand_in_order_of_what_they_train():
 
 @pytest.mark.parametrize("task", ["code", "reverse"])
 def test_methods_are_drawn_on_the_new_task_and_on_the_old_one(task):
-    panels = STUDY_FIGURES["methods"](RESULTS).axes[slice(2) if task == "code" else slice(2, 4)]
+    panels = figure_of("methods").axes[slice(2) if task == "code" else slice(2, 4)]
     order = sorted(METHODS, key=lambda name: -TRAINABLE.get(name, 18_432))
     for ax, key in zip(panels, ("test", "old"), strict=True):
         for i, method in enumerate(order):
@@ -367,7 +361,7 @@ def test_alphas_are_those_of_r_4():
 
 
 def test_places_stand_in_the_same_order_for_every_task():
-    figure = STUDY_FIGURES["which-weights"](RESULTS)
+    figure = figure_of("which_weights")
     figure.draw_without_rendering()
     for ax, task in zip(figure.axes, ("code", "sort"), strict=True):
         names = [t.get_text().split("  ")[0] for t in ax.get_yticklabels()]
@@ -382,7 +376,7 @@ def test_places_stand_in_the_same_order_for_every_task():
 
 
 def test_budget_is_in_the_panels_title():
-    code, sort = STUDY_FIGURES["which-weights"](RESULTS).axes
+    code, sort = figure_of("which_weights").axes
     assert code.get_title(loc="left") == "Python code: ≈ 18,400 parameters"
     assert sort.get_title(loc="left") == "Sort a word: ≈ 18,400 parameters"
 
@@ -402,7 +396,7 @@ def test_frontier_draws_the_mean_of_the_curves_from_the_base_on():
 
 
 def test_frontier_is_shown_again_without_the_base():
-    whole, tail = STUDY_FIGURES["forgetting-frontier"](RESULTS).axes
+    whole, tail = figure_of("forgetting_frontier").axes
     assert tail.get_title(loc="left") == "From step 50 on"
     for a, b in zip(whole.lines[:-1], tail.lines, strict=True):  # the last one is the base
         np.testing.assert_array_equal(a.get_xdata()[1:], b.get_xdata())
@@ -501,16 +495,14 @@ def test_counts_are_those_of_rank_8():
 
 
 def test_figures_come_for_the_studies_that_are_there():
-    assert [name for name, _ in study_figures(RESULTS)] == list(STUDY_FIGURES)
+    assert [name for name, _ in study_figures(RESULTS)] == [
+        name.replace("_", "-") for name in STUDIES
+    ]
     one = {"truncation": RESULTS["truncation"]}
     assert list(study_figures(one)) == []
     both = one | {"rank_sweep": RESULTS["rank_sweep"]}
     assert [name for name, _ in study_figures(both)] == ["rank-sweep", "truncation"]
     assert [name for name, _ in study_figures(both, only=one)] == ["truncation"]
-
-
-def test_every_study_has_a_figure():
-    assert {study for figure in STUDY_FIGURES.values() for study in figure.studies} == set(STUDIES)
 
 
 def test_text_and_ranks_of_a_user_can_be_drawn(tmp_path):

@@ -1,0 +1,79 @@
+"""The look of every figure: colours, markers, one style, one way to save.
+
+Full fine-tuning is blue and LoRA orange everywhere; where there are several ranks, the higher is
+the darker. The colours are Okabe and Ito's (2008), told apart by colour-blind readers and, being of
+different lightness, line and marker, in grey. matplotlib is imported where something is drawn, and
+none of its settings is left changed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minilora.system.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLORS = {"full": "#0072B2", "lora": "#E69F00", "scratch": "#999999"}
+FAMILY_COLORS = {
+    "full": COLORS["full"],
+    "selective": "#56B4E9",
+    "additive": "#009E73",
+    "reparameterized": COLORS["lora"],
+    "scratch": COLORS["scratch"],
+}
+FAMILY_MARKERS = {"full": "o", "selective": "^", "additive": "D", "reparameterized": "s"}
+MARKERS = "osD^vP"
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 2, 1, 2)))
+NOTE_SIZE = 9  # of the font of notes
+_STYLE: Any = {
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "figure.dpi": 100,
+    "font.size": 10.5,
+    "grid.alpha": 0.35,
+    "legend.frameon": False,
+    "lines.linewidth": 2,
+    "lines.markersize": 4.5,
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """`with style():` around what draws, or `@style()` above it; undone at the end."""
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+def shade(color: str, tone: float) -> str:
+    """The colour mixed with white (tone from -1 to 0) or with black (from 0 to 1)."""
+    from matplotlib.colors import to_hex, to_rgb
+
+    end = 1.0 if tone < 0 else 0.0
+    red, green, blue = (c + abs(tone) * (end - c) for c in to_rgb(color))
+    return to_hex((red, green, blue))
+
+
+def rank_color(r: int) -> str:
+    """LoRA's orange at r = 4, paler below and darker above."""
+    steps = math.log2(r / 4) / 2
+    return shade(COLORS["lora"], max(0.45 * steps, -0.6) if steps < 0 else min(0.35 * steps, 0.8))
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a PNG, whole or not at all, with nothing in it that changes from run to run."""
+    options: Any = {"dpi": 150, "metadata": {"Software": None}, "format": "png"}
+    with style():  # some ticks are made only now
+        write_atomically(path, lambda file: figure.savefig(file, **options))

@@ -1,0 +1,97 @@
+"""Which learning rate does each method need?
+
+Rates are chosen on the validation split. The figure draws full fine-tuning and LoRA; the rates of
+the other methods, which experiments/tasks.py uses, were found with these rows too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from minilora.experiments.sweeps import Rows
+from minilora.experiments.tuning import quality_run
+from minilora.methods.registry import LABELS
+from minilora.plots.axes import (
+    EXACT_TASKS,
+    legend_below,
+    panel_for_each,
+    plot_spread,
+    quality_axis,
+    select,
+    spread,
+)
+from minilora.plots.house_style import COLORS, style
+from minilora.studies.study import QUALITY, Settings, Study, each
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+LOW_RANK_RATES = (1e-3, 3e-3, 1e-2, 2e-2, 4e-2)
+RATES = {
+    "full": (1e-4, 3e-4, 1e-3, 2e-3, 3e-3, 1e-2),
+    "head": (1e-3, 3e-3, 1e-2, 3e-2),
+    "last-block": (1e-3, 3e-3, 1e-2, 3e-2),
+    "bitfit": (3e-3, 1e-2, 3e-2, 1e-1, 3e-1),
+    "adapter": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
+    "prompt": (1e-2, 3e-2, 1e-1, 3e-1, 1.0),
+    "prefix": (1e-2, 3e-2, 1e-1, 3e-1, 1.0),
+    "lora": LOW_RANK_RATES,
+    "rslora": LOW_RANK_RATES,
+    "lora+": (3e-4, 1e-3, 3e-3, 1e-2),
+    "dora": LOW_RANK_RATES,
+    "pissa": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
+    "olora": (3e-4, 1e-3, 3e-3, 1e-2),
+}
+_RING: Any = {"ls": "", "marker": "o", "ms": 13, "mfc": "none", "mew": 1.6}
+
+
+def settings(seeds: range) -> list[Settings]:
+    """Full fine-tuning and LoRA with all seeds; with the first, the rates of the other
+    methods."""
+    pairs = [{"method": m, "lr": lr} for m, rates in RATES.items() for lr in rates]
+    main = [pair for pair in pairs if pair["method"] in ("full", "lora")]
+    others = [pair for pair in pairs if pair not in main]
+    tasks = ("code", "reverse")
+    return each(main, tasks, seeds) + each(others, tasks, seeds[:1])
+
+
+@style()
+def learning_rate_sweep_figure(rows: Rows) -> Figure:
+    figure, panels = panel_for_each(
+        "task", rows, plot_learning_rate_sweep, "Quality by learning rate"
+    )
+    legend_below(figure, panels[0])
+    return figure
+
+
+def plot_learning_rate_sweep(rows: Rows, ax: Axes) -> Axes:
+    """Quality of one task on the validation split by rate, full and LoRA. A ring marks the best
+    rate, or several that are equally good."""
+    task = rows[0]["task"]
+    best = max if task in EXACT_TASKS else min
+    for method, marker in (("full", "o"), ("lora", "s")):
+        same = select(rows, method=method)
+        look = {"color": COLORS[method], "marker": marker, "label": LABELS[method]}
+        plot_spread(same, ax, "lr", "val", **look)
+        rates, means, _, _ = spread(same, "lr", "val")
+        ringed = [
+            (lr, value) for lr, value in zip(rates, means, strict=True) if value == best(means)
+        ]
+        ax.plot(*zip(*ringed, strict=True), color=COLORS[method], **_RING)
+    ax.plot([], [], color="black", **_RING, label="best of each")
+    ax.set_xscale("log")
+    ax.set_xlabel("learning rate")
+    quality_axis(ax, task, "val")
+    return ax
+
+
+STUDY = Study(
+    "Which learning rate does each method need?",
+    settings,
+    quality_run,
+    by=("task", "method", "lr"),
+    shows=QUALITY,
+    figure=learning_rate_sweep_figure,
+)

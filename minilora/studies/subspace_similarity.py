@@ -1,0 +1,111 @@
+"""Do two ranks find the same space?
+
+Two trainings of LoRA from different random starts, compared by φ(i, j) of Hu et al. (2021, section
+7.2), beside the same of their starts, which is chance.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from minilora.analysis.deltas import subspace_similarities
+from minilora.experiments.sweeps import Rows
+from minilora.experiments.tuning import Tuned, _lora_config, tune
+from minilora.lora import lora_layers
+from minilora.methods.registry import METHODS
+from minilora.plots.axes import (
+    distinct,
+    figure_with_panels,
+    legend_below,
+    log2_axis,
+    plot_spread,
+    select,
+    spread,
+    task_title,
+)
+from minilora.plots.house_style import COLORS, MARKERS, rank_color, style
+from minilora.studies.study import Settings, Study, each
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def settings(seeds: range) -> list[Settings]:
+    return each([{"r": r, "r_other": 64} for r in (8, 64)], ("code", "reverse"), seeds)
+
+
+def subspace_run(task: str, seed: int, r: int, r_other: int) -> Rows:
+    """Do two ranks, from different random starts, find the same directions? φ(i, j) of Hu et al.,
+    mean over the matrices that read the stream, beside the same of their starts (chance)."""
+    first, other = (tune(task, "lora", s, r=rank) for s, rank in ((seed, r), (seed + 100, r_other)))
+    pairs, starts = [], []
+    for path, layer in lora_layers(first.model).items():
+        if layer.base.weight.shape[0] != first.model.config.n_embd:
+            continue  # down_proj reads a space of another size, where chance is lower
+        twin = lora_layers(other.model)[path]
+        pairs.append((layer.lora_A["default"].data, twin.lora_A["default"].data))
+        starts.append(tuple(_start(t, path) for t in (first, other)))
+    phi, chance = (
+        np.mean([subspace_similarities(a, b)[:8] for a, b in which], axis=0)
+        for which in (pairs, starts)
+    )
+    d = first.model.config.n_embd
+    about = {"task": task, "seed": seed, "r": r, "r_other": r_other, "d": d}
+    return [
+        about | {"i": i + 1, "j": j + 1, "phi": float(phi[i, j]), "phi_start": float(chance[i, j])}
+        for i in range(phi.shape[0])
+        for j in range(phi.shape[1])
+        if (j + 1) & j == 0  # 1, 2, 4, 8, ...
+    ]
+
+
+def _start(t: Tuned, path: str) -> np.ndarray:
+    """A as it was before training."""
+    model = copy.deepcopy(t.base)
+    config = _lora_config(t.task.lora, r=t.row["r"])
+    METHODS["lora"].prepare(model, config, np.random.default_rng((t.row["seed"], 0)))
+    return lora_layers(model)[path].lora_A["default"].data
+
+
+@style()
+def subspace_similarity_figure(rows: Rows) -> Figure:
+    pairs = sorted({(row["r"], row["r_other"]) for row in rows})
+    tasks = distinct(rows, "task")
+    title = "Similarity φ(i, j) of what two trainings of LoRA read"
+    figure, panels = figure_with_panels(title, rows, len(tasks), len(pairs))
+    grid = [(task, pair) for task in tasks for pair in pairs]
+    for (task, (r, r_other)), ax in zip(grid, panels, strict=True):
+        plot_subspace_similarity(select(rows, task=task, r=r, r_other=r_other), ax)
+    legend_below(figure, panels[0])
+    return figure
+
+
+def plot_subspace_similarity(rows: Rows, ax: Axes) -> Axes:
+    """φ(i, j) by j for i = 1, 2, 4, 8, solid after training and dashed before."""
+    for n, i in enumerate(i for i in (1, 2, 4, 8) if i in distinct(rows, "i")):
+        same, color = select(rows, i=i), rank_color(i)
+        plot_spread(same, ax, "j", "phi", color=color, marker=MARKERS[n], label=f"i = {i}")
+        js, starts, _, _ = spread(same, "j", "phi_start")
+        ax.plot(js, starts, color=color, ls=(0, (3, 2)), lw=1.2)
+    ax.plot([], [], color=COLORS["lora"], ls=(0, (3, 2)), lw=1.2, label="before training (chance)")
+    log2_axis(ax, distinct(rows, "j"))
+    first = rows[0]
+    ax.set_xlabel(f"top j directions of the A of rank {first['r_other']}")
+    ax.set_ylabel(f"φ(i, j), top i of rank {first['r']}")
+    ax.set_ylim(0, 1.04)
+    ax.set_title(f"{task_title(first['task'])}: r = {first['r']} and {first['r_other']}")
+    return ax
+
+
+STUDY = Study(
+    "Do two ranks find the same space?",
+    settings,
+    subspace_run,
+    by=("task", "r", "r_other", "i", "j"),
+    shows=("phi", "phi_start"),
+    figure=subspace_similarity_figure,
+)
