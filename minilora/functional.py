@@ -196,11 +196,12 @@ def gelu(x: Tensor) -> Tensor:
     """
     require_tensors("gelu", x)
     X = x.data
-    sigma = gelu_gate(X)
+    square = np.asarray(X * X)
+    sigma = gelu_gate(X, square)
     y = X * sigma
     if not needs_grad(x):
         return Tensor(y)
-    slope = np.asarray(X * X)
+    slope = square
     slope *= 6 * GELU_B
     slope += 2 * GELU_A
     slope *= y

@@ -38,14 +38,14 @@ def inverse_rms(x: np.ndarray, eps: float) -> np.ndarray:
     return 1 / np.sqrt(mean_square + float(eps))
 
 
-def gelu_gate(x: np.ndarray) -> np.ndarray:
+def gelu_gate(x: np.ndarray, square: np.ndarray) -> np.ndarray:
     """σ = (1 + tanh(a x + b x³)) / 2, so that gelu(x) = x σ; a = √(2/π), b = 0.044715 a.
 
-    x³ is multiplied out, x (a + b x²), because `**` is slow on float32; in place, because filling
-    new memory takes longer than the arithmetic.
+    square = x * x is passed in, because the derivative needs it too. x³ is multiplied out,
+    x (a + b x²), because `**` is slow on float32; and most of it in place, because filling new
+    memory takes longer than the arithmetic.
     """
-    sigma = np.asarray(x * x)  # a 0-d product is a NumPy scalar, which out= refuses
-    sigma *= GELU_B
+    sigma = np.asarray(square * GELU_B)  # a 0-d product is a NumPy scalar, which out= refuses
     sigma += GELU_A
     sigma *= x
     return _half_of_one_plus_tanh(sigma)
