@@ -40,12 +40,9 @@ def test_one_position_of_many_has_the_angles_it_has_alone():
 
 
 def test_numpy_scalars_let_no_float64_in():
-    results = (
-        kernels.inverse_rms(X, np.float64(1e-5)),
-        kernels.centred(X),
-        kernels.gelu_gate(X, X * X),
-    )
-    assert {r.dtype for r in (*results, kernels.silu_gate(X))} == {F32}
+    norms = kernels.inverse_rms(X, np.float64(1e-5)), kernels.centred(X)
+    gates = kernels.gelu_gate(X, X * X), kernels.silu_gate(X)
+    assert {result.dtype for result in (*norms, *gates)} == {F32}
 
 
 def test_cached_constants_cannot_be_changed_by_accident():
