@@ -1,23 +1,66 @@
 """Writing a file so that it is either the old one or the new one, never half of either.
 
-Imports nothing of the package.
+What is to be written goes into a hidden folder beside its place and is renamed at the end: within
+one file system a rename happens at once or not at all. A process that is killed leaves its hidden
+folder behind; a later one that writes there removes it.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_SCRATCH = ".minilora-"  # how the name of every hidden folder begins
+_LEFT_BEHIND = 3600  # seconds after which no process can still be writing there
+_CAUSES = {
+    errno.ENOSPC: "the disk is full; free some space or choose another folder",
+    errno.EDQUOT: "your share of the disk is used up; free some space or choose another folder",
+    errno.EACCES: "you may not write there; choose another folder",
+    errno.EPERM: "you may not write there; choose another folder",
+    errno.EROFS: "that disk is read-only; choose another folder",
+    errno.ENOENT: "its folder does not exist; make it first",
+    errno.ENOTDIR: "a part of its path is a file; choose another folder",
+    errno.EEXIST: "a part of its path is a file; choose another folder",
+    errno.EISDIR: "there is a folder of that name; choose another name",
+    errno.ENAMETOOLONG: "its name is too long; choose a shorter one",
+}
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary path in the same folder, then rename it to `path`.
 
-    If `write` fails, its exception is passed on, and `path` is as it was before.
+    If `write` fails, its exception is passed on, and `path` is as it was before. An OSError says
+    which file could not be written, why, and what to do.
     """
     path = Path(path)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
-        temporary = Path(scratch, path.name)
-        write(temporary)
-        os.replace(temporary, path)
+    with explained(path):
+        _remove_left_behind(path.parent)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=_SCRATCH) as scratch:
+            temporary = Path(scratch, path.name)
+            write(temporary)
+            os.replace(temporary, path)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Within it, an OSError of writing at `path` becomes a sentence with its cause and a remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _CAUSES:
+            raise
+        raise type(error)(f"cannot write {path}: {_CAUSES[error.errno]}") from error
+
+
+def _remove_left_behind(folder: Path) -> None:
+    """Remove the hidden folders of processes that were killed."""
+    for scratch in folder.glob(f"{_SCRATCH}*"):
+        with suppress(FileNotFoundError):  # another process may be removing it too
+            if scratch.is_dir() and time.time() - scratch.stat().st_mtime > _LEFT_BEHIND:
+                shutil.rmtree(scratch, ignore_errors=True)
