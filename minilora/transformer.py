@@ -116,6 +116,7 @@ class Transformer(Module):
     """The model. `rng` draws the initial weights: small normal ones, smaller still where a
     layer adds to the stream (GPT-2's 1/sqrt(2 n_layer))."""
 
+    loaded_from: str | None = None  # the name or folder that load_model was given
     can_cache = True  # not once vectors stand in front of the text: prompt tuning
 
     def __init__(self, config: TransformerConfig, *, rng: Rng) -> None:

@@ -1,6 +1,6 @@
 """Models and adapters as files, in the layouts of Hugging Face and PEFT."""
 
-from minilora.hub.adapters import load_adapter, save_adapter
+from minilora.hub.adapters import adapter_base, load_adapter, save_adapter
 from minilora.hub.models import load_model, save_model
 
-__all__ = ["load_adapter", "load_model", "save_adapter", "save_model"]
+__all__ = ["adapter_base", "load_adapter", "load_model", "save_adapter", "save_model"]

@@ -10,13 +10,14 @@ Source: save_and_load.py of PEFT 0.21.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from minilora.hub.hf_layout import Places, family, from_hf, to_hf
-from minilora.hub.models import base_arrays, places_in, slot_names
+from minilora.hub.hf_layout import Layout, family, from_hf, to_hf
+from minilora.hub.models import base_arrays, layout_in, load_model, slot_names
 from minilora.hub.peft_layout import (
     Factors,
     adapters_from_hf,
@@ -30,8 +31,10 @@ from minilora.hub.safetensors_files import (
     ADAPTER_FILES,
     Arrays,
     Shapes,
+    first_two,
     read_json,
     read_safetensors,
+    renamed,
     require_files,
     require_fit,
     write_folder,
@@ -52,23 +55,24 @@ def save_adapter(model: Transformer, folder: str | Path, name: str | None = None
     written as what they add to the whole of W, which is an adapter of twice the rank. Raises
     ValueError, and writes nothing, for an adapter that is not there, for NaN or infinity, where
     c_attn would have to be both adapted and trained whole, and for PiSSA or OLoRA beside a base
-    that is no longer the one they started from.
+    that is no longer the one they started from. Where the base was loaded from is recorded, if it still
+    has the weights that are there.
     """
     name = name or active_adapter(model)
     if name is None or name not in adapters(model):
         known = ", ".join(adapters(model)) or "none (see add_adapter)"
         what = "active adapter" if name is None else f"adapter {name!r}"
         raise UsageError(f"there is no {what} to save; adapters of this model: {known}")
-    config, where = adapters(model)[name].config, places_in(model)
+    config, layout = adapters(model)[name].config, layout_in(model)
     base = base_arrays(model)
     layers = {
         path: factors_of(layer, name, config.init_lora_weights, base[f"{path}.weight"])
         for path, layer in lora_layers(model).items()
         if name in layer.lora_A
     }
-    factors = adapters_to_hf(layers, where, to_hf(base, where))
+    factors = adapters_to_hf(layers, layout, to_hf(base, layout))
     copied = {slot_names(model)[id(s.owner), s.attribute] for s in adapters(model)[name].copies}
-    whole = {where[n.removesuffix(".weight")].path for n in copied if n.endswith(".weight")}
+    whole = {layout[n.removesuffix(".weight")].path for n in copied if n.endswith(".weight")}
     if both := sorted(whole & factors.keys()):
         raise UsageError(
             f"{', '.join(both)} fuses q, k and v, so these must either all be adapted or all be "
@@ -79,12 +83,13 @@ def save_adapter(model: Transformer, folder: str | Path, name: str | None = None
         tensors[f"{path}.lora_A.weight"], tensors[f"{path}.lora_B.weight"] = f.A.T, f.B.T
         if f.m is not None:
             tensors[f"{path}.lora_magnitude_vector"] = f.m
-    for key, array in to_hf(base_arrays(model, name), where).items():
+    for key, array in to_hf(base_arrays(model, name), layout).items():
         path, _, kind = key.rpartition(".")
         if path in whole or (kind == "bias" and _bias_trains(config.bias, path, factors)):
             tensors[f"{path}.base_layer.{kind}" if path in factors else key] = array
-    written = peft_options(config, factors, whole, where) | {
-        "fan_in_fan_out": family(model.config) != "llama"  # whether W is stored as (d_in, d_out)
+    written = peft_options(config, factors, whole, layout) | {
+        "base_model_name_or_path": _base_of(model),
+        "fan_in_fan_out": family(model.config) != "llama",  # whether W is stored as (d_in, d_out)
     }
     tensors = {_PREFIX + key: array for key, array in tensors.items()}
     write_folder(Path(folder), ADAPTER_FILES, written, tensors, np.float32)
@@ -97,25 +102,20 @@ def load_adapter(model: Transformer, folder: str | Path, name: str = "default") 
     DoRA's m. All or nothing: raises FileNotFoundError or ValueError, which says what to do, and
     then the model is as it was.
     """
-    folder = Path(folder)
+    folder, layout = Path(folder), layout_in(model)
     written = read_json(require_files(folder, ADAPTER_FILES))
     try:
         peft = read_options(written)
     except ValueError as error:
         raise UsageError(f"cannot load the adapter in {folder}: {error}") from None
-    where, base = places_in(model), base_arrays(model)
+    base = base_arrays(model)
+    hf_base = to_hf(base, layout)
     found = _without_wrappers(read_safetensors(folder / ADAPTER_FILES[1]))
-    hf_base = to_hf(base, where)
-    _drop_frozen_weights(found, hf_base)
-    shapes = _adapter_shapes(model, where, peft, found, hf_base)
-    c = model.config
-    require_fit(
-        found,
-        shapes,
-        f"the adapter in {folder} does not fit this model ({family(c)}, {c.n_layer} layers of "
-        f"width {c.n_embd}); load the model it was trained on",
-    )
-    plain = from_hf(found, where)
+    _refuse_embeddings(model, found, peft)
+    _drop_frozen_weights(model, found, peft, hf_base)
+    shapes = _adapter_shapes(model, layout, peft, found, hf_base)
+    require_fit(found, shapes, f"the adapter in {folder} does not fit {_describe(model, written)}")
+    plain = from_hf(found, layout)
     changed = {n.rpartition(".")[0] for n, v in plain.items() if not np.array_equal(v, base[n])}
     factors = {}
     for path in _adapted(found):
@@ -123,7 +123,7 @@ def load_adapter(model: Transformer, folder: str | Path, name: str = "default") 
         m = found.get(f"{path}.lora_magnitude_vector")
         factors[path] = Factors(A, B, peft.rank_and_scale(path)[1], m)
     keep = changed if peft.bias == "lora_only" else ()
-    layers = adapters_from_hf(factors, where, hf_base, keep)
+    layers = adapters_from_hf(factors, layout, hf_base, keep)
     whole = tuple(n.removesuffix(".weight") for n in plain if n.endswith(".weight"))
     add_adapter(model, our_options(peft, layers, whole), name, rng=np.random.default_rng(0))
     wrapped, names = lora_layers(model), slot_names(model)
@@ -134,6 +134,40 @@ def load_adapter(model: Transformer, folder: str | Path, name: str = "default") 
             wrapped[path].lora_magnitude[name].data[...] = f.m
     for slot in adapters(model)[name].copies:
         slot.copy.data[...] = plain[names[id(slot.owner), slot.attribute]]
+
+
+def adapter_base(folder: str | Path) -> str | None:
+    """The model that an adapter was trained on, as load_model takes it, or None if it was not
+    recorded. Raises what load_adapter raises for files that are missing or damaged."""
+    written = read_json(require_files(Path(folder), ADAPTER_FILES))
+    return _base_in(written)
+
+
+def _base_in(written: Mapping[str, Any]) -> str | None:
+    base = written.get("base_model_name_or_path")
+    return base if isinstance(base, str) and base else None
+
+
+def _base_of(model: Transformer) -> str | None:
+    """Where the base was loaded from, unless it has been trained since: then nobody has it."""
+    if model.loaded_from is None:
+        return None
+    try:
+        there = base_arrays(load_model(model.loaded_from))
+    except (OSError, ValueError):
+        return None
+    base = base_arrays(model)
+    same = there.keys() == base.keys() and all(np.array_equal(there[n], base[n]) for n in base)
+    return model.loaded_from if same else None
+
+
+def _describe(model: Transformer, written: Mapping[str, Any]) -> str:
+    """This model, and where to look for the one that the adapter fits."""
+    c, base = model.config, _base_in(written)
+    sizes = f"this model ({family(c)}, {c.n_layer} layers of width {c.n_embd})"
+    if base is None:
+        return f"{sizes}; load the model it was trained on"
+    return f"{sizes}; it was trained on {base}, this is {model.loaded_from or 'not loaded'}"
 
 
 def _bias_trains(bias: str, path: str, adapted: Collection[str]) -> bool:
@@ -148,30 +182,61 @@ def _adapted(found: Collection[str]) -> list[str]:
 def _without_wrappers(tensors: Arrays) -> Arrays:
     """PEFT's keys as paths in the Hugging Face model. Where bias="all" meets modules_to_save, PEFT
     writes a bias three times: as trained, again in its wrapper, and as it was before."""
-    return {
-        re.sub(r"\.(base_layer|modules_to_save)\.", ".", key.removeprefix(_PREFIX)): array
-        for key, array in tensors.items()
-        if ".original_module." not in key
-    }
+    trained = {key: array for key, array in tensors.items() if ".original_module." not in key}
+    wrapper = re.compile(r"\.(base_layer|modules_to_save)\.")
+    return renamed(trained, lambda key: wrapper.sub(".", key.removeprefix(_PREFIX)))
 
 
-def _drop_frozen_weights(found: Arrays, base: Arrays) -> None:
-    """With the A and B of a head PEFT writes its frozen W. Raises ValueError for another's W."""
-    for path in _adapted(found):
-        key = f"{path}.weight"
-        if key in found and not np.array_equal(found.pop(key), base.get(key, np.nan)):
+def _tied_head(model: Transformer) -> str | None:
+    """The path that PEFT has for a head which is the embedding, and so no module of ours."""
+    if not model.config.tie_embeddings:
+        return None
+    return "head" if family(model.config) == "minilora" else "lm_head"
+
+
+def _refuse_embeddings(model: Transformer, found: Arrays, peft: LoraConfig) -> None:
+    """Raise ValueError for adapters of an embedding, and of a head that is the embedding."""
+    embeddings = [key.partition(".lora_embedding_") for key in sorted(found)]
+    if paths := sorted({path for path, _, rest in embeddings if rest}):
+        raise UsageError(
+            f"the adapter adapts {first_two(paths)}: LoRA of an embedding is not supported; train "
+            "it with Linear layers as target_modules"
+        )
+    head = _tied_head(model)
+    if head in _adapted(found) or head in peft.modules_to_save:
+        raise UsageError(
+            f"the adapter trains {head}, but the head is tied here: it is the embedding; save the "
+            "base model with tie_word_embeddings=False and load that"
+        )
+
+
+def _drop_frozen_weights(
+    model: Transformer, found: Arrays, peft: LoraConfig, base: Arrays
+) -> None:
+    """Take out what PEFT writes although it did not train: the W of an adapted head, and with
+    save_embedding_layers the embeddings. Raises ValueError if they are another model's."""
+    adapted, head = _adapted(found), _tied_head(model)
+    if head is not None:
+        base = base | {f"{head}.weight": model.tok_embed.weight.data}
+    for key in [key for key in found if key.endswith(".weight") and key in base]:
+        path = key.removesuffix(".weight")
+        if any(_is_in(path, word) for word in peft.modules_to_save):
+            continue
+        if np.array_equal(found[key], base[key]):
+            del found[key]
+        elif path in adapted or path == head:
             raise UsageError(f"the adapter was trained beside another {key}; load that model first")
 
 
 def _adapter_shapes(
-    model: Module, where: Places, peft: LoraConfig, found: Arrays, base: Arrays
+    model: Module, layout: Layout, peft: LoraConfig, found: Arrays, base: Arrays
 ) -> Shapes:
     """The keys and shapes that an adapter of these options, for these layers, must have.
 
     The layers are those in the file. Raises ValueError for modules that this model does not have.
     """
     linears = {p.removesuffix(".base") for p, m in model.named_modules() if isinstance(m, Linear)}
-    transposed = {where[path].path: where[path].transposed for path in linears}
+    transposed = {layout[path].path: layout[path].transposed for path in linears}
     adapted = _adapted(found)
     shapes: Shapes = {}
     for path in adapted:

@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
-from minilora.hub.safetensors_files import Arrays
+from minilora.hub.safetensors_files import Arrays, Shapes, first_two
 from minilora.system.errors import UsageError
 from minilora.transformer import TransformerConfig
 
@@ -43,50 +43,89 @@ _TABLE = """
 """  # noqa: E501
 
 
+# The five switches of a Transformer that make it one of them.
+_SWITCHES_OF: dict[str, dict[str, Any]] = {
+    "gpt2": dict(norm="layernorm", activation="gelu", positions="learned", bias=True),
+    "llama": dict(norm="rmsnorm", activation="swiglu", positions="rope", bias=False),
+}
+
+
 @dataclass(frozen=True)
-class Place:
-    """Where one of our modules lives in the other layout."""
+class Counterpart:
+    """What one of our modules is in the other layout."""
 
     path: str
     transposed: bool = False
     third: int | None = None  # of c_attn's columns: 0 is q, 1 is k, 2 is v
 
 
-Places = dict[str, Place]
+Layout = dict[str, Counterpart]  # by our path
 
 
 def family(c: TransformerConfig) -> str:
     """ "gpt2", "llama", or "minilora" for a mix of switches that neither of them has."""
-    switches = (c.norm, c.activation, c.positions, c.bias)
-    if switches == ("layernorm", "gelu", "learned", True) and c.kv_heads == c.n_head:
-        return "gpt2"
-    return "llama" if switches == ("rmsnorm", "swiglu", "rope", False) else "minilora"
+    for kind, switches in _SWITCHES_OF.items():
+        same = all(getattr(c, name) == value for name, value in switches.items())
+        if same and (kind != "gpt2" or c.kv_heads == c.n_head):
+            return kind
+    return "minilora"
 
 
-def places(c: TransformerConfig) -> Places:
-    """The Place of every module that a model of this configuration has, by our path."""
+def layout_of(c: TransformerConfig) -> Layout:
+    """The counterpart of every module that a model of this configuration has."""
     header, *rows = [line.split() for line in _TABLE.split("\n") if line.strip()]
     absent = {
         "pos_embed": c.positions != "learned",
         "layers.#.mlp.gate_proj": c.activation != "swiglu",
         "head": c.tie_embeddings,
     }
-    found: Places = {}
+    layout: Layout = {}
     for row in rows:
         ours = row[0]
         theirs = ours if family(c) == "minilora" else row[header.index(family(c))]
         if not absent.get(ours):
             for i in map(str, range(c.n_layer if "#" in ours else 1)):
-                found[ours.replace("#", i)] = _parse_place(theirs.replace("#", i))
-    return found
+                layout[ours.replace("#", i)] = _parse(theirs.replace("#", i))
+    return layout
 
 
-def _parse_place(text: str) -> Place:
+def _parse(text: str) -> Counterpart:
     path, _, third = text.removesuffix("]").partition("[")
-    return Place(path.removesuffix(".T"), path.endswith(".T"), int(third) if third else None)
+    transposed = path.endswith(".T")
+    return Counterpart(path.removesuffix(".T"), transposed, int(third) if third else None)
 
 
-def to_hf(arrays: Mapping[str, np.ndarray], where: Places) -> Arrays:
+def parameter_shapes(c: TransformerConfig) -> Shapes:
+    """The shape of every parameter of a Transformer of this configuration, without making one."""
+    C, width, hidden = c.n_embd, c.kv_heads * c.head_size, c.hidden
+    weights: Shapes = {
+        "tok_embed": (c.vocab_size, C),
+        "pos_embed": (c.block_size, C),
+        "attn_norm": (C,),
+        "q_proj": (C, C),
+        "k_proj": (C, width),
+        "v_proj": (C, width),
+        "o_proj": (C, C),
+        "mlp_norm": (C,),
+        "gate_proj": (C, hidden),
+        "up_proj": (C, hidden),
+        "down_proj": (hidden, C),
+        "norm": (C,),
+        "head": (C, c.vocab_size),
+    }
+    biased = {name: c.bias for name in weights if name.endswith("_proj")}
+    biased |= {name: c.norm == "layernorm" for name in weights if name.endswith("norm")}
+    shapes: Shapes = {}
+    for path in layout_of(c):
+        name = path.rpartition(".")[2]
+        if name in weights:
+            shapes[f"{path}.weight"] = weights[name]
+            if biased.get(name):
+                shapes[f"{path}.bias"] = weights[name][-1:]
+    return shapes
+
+
+def to_hf(arrays: Mapping[str, np.ndarray], layout: Layout) -> Arrays:
     """Our parameters under their Hugging Face names and in their shapes.
 
     q, k and v of a layer must all be there where they are fused.
@@ -94,23 +133,37 @@ def to_hf(arrays: Mapping[str, np.ndarray], where: Places) -> Arrays:
     parts: dict[str, list[np.ndarray]] = {}
     for name, array in arrays.items():  # in the model's own order, so q before k before v
         module, _, kind = name.rpartition(".")
-        place = where[module]
-        parts.setdefault(f"{place.path}.{kind}", []).append(array.T if place.transposed else array)
+        theirs = layout[module]
+        array = array.T if theirs.transposed else array
+        parts.setdefault(f"{theirs.path}.{kind}", []).append(array)
     return {  # 3 times (d, d) -> (d, 3d), and biases 3 times (d,) -> (3d,)
         key: some[0] if len(some) == 1 else np.concatenate(some, axis=-1)
         for key, some in parts.items()
     }
 
 
-def from_hf(tensors: Mapping[str, np.ndarray], where: Places) -> Arrays:
+def shapes_to_hf(shapes: Shapes, layout: Layout) -> Shapes:
+    """The shapes that to_hf would give to parameters of these shapes."""
+    found: Shapes = {}
+    for name, shape in shapes.items():
+        module, _, kind = name.rpartition(".")
+        theirs = layout[module]
+        shape = shape[::-1] if theirs.transposed else shape
+        if theirs.third is not None:
+            shape = (*shape[:-1], 3 * shape[-1])  # (d, d) -> (d, 3d)
+        found[f"{theirs.path}.{kind}"] = shape
+    return found
+
+
+def from_hf(tensors: Mapping[str, np.ndarray], layout: Layout) -> Arrays:
     """The inverse of to_hf; tensors for which we have no counterpart are left out."""
     found: Arrays = {}
-    for module, place in where.items():
+    for module, theirs in layout.items():
         for kind in ("weight", "bias"):
-            if (array := tensors.get(f"{place.path}.{kind}")) is not None:
-                if place.third is not None:
-                    array = np.split(array, 3, axis=-1)[place.third]  # (d, 3d) -> (d, d)
-                found[f"{module}.{kind}"] = array.T if place.transposed else array
+            if (array := tensors.get(f"{theirs.path}.{kind}")) is not None:
+                if theirs.third is not None:
+                    array = np.split(array, 3, axis=-1)[theirs.third]  # (d, 3d) -> (d, d)
+                found[f"{module}.{kind}"] = array.T if theirs.transposed else array
     return found
 
 
@@ -132,14 +185,20 @@ _CONFIG_TABLE = """
 # Options of which we compute only one kind: what we write, then what else means the same.
 _FIXED: dict[str, dict[str, tuple[Any, ...]]] = {
     "gpt2": {
-        "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+        "activation_function": (
+            "gelu_new",
+            "gelu_pytorch_tanh",
+            "gelu_python_tanh",
+            "gelu_accurate",
+            "gelu_fast",
+        ),
         "scale_attn_weights": (True,),
         "scale_attn_by_inverse_layer_idx": (False, None),
         "add_cross_attention": (False, None),
         "quantization_config": (None,),
     },
     "llama": {
-        "hidden_act": ("silu",),
+        "hidden_act": ("silu", "swish"),
         "attention_bias": (False, None),
         "mlp_bias": (False, None),
         "partial_rotary_factor": (None, 1),
@@ -147,14 +206,9 @@ _FIXED: dict[str, dict[str, tuple[Any, ...]]] = {
     },
     "minilora": {},
 }
-_SWITCHES: dict[str, dict[str, Any]] = {
-    "gpt2": {},  # the defaults of TransformerConfig
-    "llama": dict(norm="rmsnorm", activation="swiglu", positions="rope", bias=False),
-    "minilora": {},
-}
 # What a config.json means that leaves these out, where it is not what we would mean.
 _DEFAULTS = {"gpt2": {}, "llama": {"norm_eps": 1e-6, "tie_embeddings": False}, "minilora": {}}
-_REQUIRED = "vocab_size block_size n_layer n_head n_embd".split()
+_REQUIRED = ["vocab_size", "block_size", "n_layer", "n_head", "n_embd"]
 
 
 def _config_names(kind: str) -> dict[str, str]:
@@ -201,7 +255,7 @@ def our_config(data: Mapping[str, Any]) -> TransformerConfig:
         raise UsageError(f"it lacks {', '.join(missing)}")
     strange = sorted(data.keys() - {*names, "model_type", "dtype"})
     if kind == "minilora" and strange:  # another version's: it may change what is computed
-        raise UsageError(f"it has fields that are not known: {', '.join(strange)}")
+        raise UsageError(f"it has fields that are not known: {first_two(strange)}")
     values = _DEFAULTS[kind] | {o: data[t] for o, t in names.items() if t in data}
     if kind == "llama":
         values["rope_theta"] = _rope_theta(data)
@@ -212,7 +266,7 @@ def our_config(data: Mapping[str, Any]) -> TransformerConfig:
     width, heads = data.get("head_dim"), values["n_head"]
     if width is not None and width * heads != values["n_embd"]:
         raise UsageError(f"head_dim={width} is not supported, only hidden_size / {heads} heads")
-    return TransformerConfig(**values, **_SWITCHES[kind])
+    return TransformerConfig(**values, **_SWITCHES_OF.get(kind, {}))
 
 
 def _has_type(value: Any, hint: Any) -> bool:

@@ -7,19 +7,31 @@ Source: save_pretrained and from_pretrained in transformers.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minilora.hub.hf_layout import Places, from_hf, hf_config, our_config, places, to_hf
+from minilora.hub.hf_layout import (
+    Layout,
+    from_hf,
+    hf_config,
+    layout_of,
+    our_config,
+    parameter_shapes,
+    shapes_to_hf,
+    to_hf,
+)
 from minilora.hub.safetensors_files import (
     MODEL_FILES,
     Arrays,
     Shapes,
+    first_two,
     read_json,
     read_weights,
+    renamed,
     require_files,
     require_fit,
     write_folder,
@@ -32,69 +44,84 @@ from minilora.transformer import Transformer
 ASSETS = Path(__file__).parents[1] / "assets"
 
 
+class _Zeros(np.random.Generator):
+    """Draws zeros, for a model whose weights come from a file."""
+
+    def standard_normal(self, size: Any = None, dtype: Any = np.float64, out: Any = None) -> Any:
+        return np.zeros(size, dtype)
+
+
 def save_model(model: Transformer, folder: str | Path, *, dtype: Any = np.float32) -> None:
     """Write config.json and model.safetensors: a GPT2LMHeadModel or LlamaForCausalLM if the model
     is one, else a layout of our own (model_type "minilora"). A tied head is not written.
 
-    dtype: np.float32, or np.float16 for half the size. Raises ValueError, and writes nothing, for a
-    model with adapters, for NaN or infinity, and for numbers that float16 cannot hold.
+    dtype: np.float32, or np.float16 for half the size. Raises ValueError, and writes nothing, for
+    a model with adapters, for NaN or infinity, and for numbers that float16 cannot hold.
     """
+    layout, dtype = layout_in(model), np.dtype(dtype).newbyteorder("=")
     if adapters(model):
         raise UsageError(
             f"the model has adapters ({', '.join(adapters(model))}): call merge_and_unload(model) "
             "first, or save_adapter(model, folder) to keep only what was trained"
         )
-    if np.dtype(dtype) not in (np.float32, np.float16):
-        raise UsageError(f"dtype must be np.float32 or np.float16, got {np.dtype(dtype)}")
-    where = places_in(model)
-    config = hf_config(model.config, np.dtype(dtype).name)
-    write_folder(Path(folder), MODEL_FILES, config, to_hf(base_arrays(model), where), dtype)
+    if dtype not in (np.float32, np.float16):
+        raise UsageError(f"dtype must be np.float32 or np.float16, got {dtype}")
+    tensors = to_hf(base_arrays(model), layout)
+    write_folder(Path(folder), MODEL_FILES, hf_config(model.config, dtype.name), tensors, dtype)
 
 
 def load_model(name_or_folder: str | Path) -> Transformer:
     """A Transformer in float32, from a bundled name or from a folder with a GPT-2 or Llama, whether
     minilora or transformers wrote it, in float16, bfloat16 or float32, in one file or in shards.
 
-    Raises FileNotFoundError for what is not there, and ValueError for damaged files, for a model
-    that ours cannot compute, and for weights that do not fit it, naming every key and both shapes.
+    Where it was loaded from stands in `model.loaded_from`. Raises FileNotFoundError for what is
+    not there, and ValueError for damaged files, for a model that ours cannot compute, and for
+    weights that do not fit it, in which case nothing of the model's size was made.
     """
     bundled = {path.parent.name: path.parent for path in ASSETS.glob("*/config.json")}
-    folder = bundled.get(str(name_or_folder), Path(name_or_folder))
-    if not folder.is_dir():
+    name = str(name_or_folder)
+    folder = bundled.get(name, Path(name_or_folder))
+    if not folder.exists():
         known = ", ".join(sorted(bundled)) or "none"
         raise FileNotFoundError(f"there is no folder {str(folder)!r}; bundled models: {known}")
     config_file = require_files(folder, MODEL_FILES)
+    data = read_json(config_file)
     try:
-        config = our_config(read_json(config_file))
+        config = our_config(data)
+        found = read_weights(folder)
+        if config.n_layer > len(found):
+            raise UsageError(f"{config.n_layer} layers, but only {len(found)} tensors of weights")
     except ValueError as error:
         raise UsageError(f"cannot load {config_file}: {error}") from None
-    model, where = Transformer(config, rng=np.random.default_rng(0)), places(config)
-    shapes = {key: array.shape for key, array in to_hf(base_arrays(model), where).items()}
-    found = _with_full_names(read_weights(folder), shapes)
+    layout = layout_of(config)
+    shapes = shapes_to_hf(parameter_shapes(config), layout)
+    found = _with_full_names(found, shapes)
     if config.tie_embeddings and "lm_head.weight" in found:
-        head, embedding = found.pop("lm_head.weight"), f"{where['tok_embed'].path}.weight"
+        head, embedding = found.pop("lm_head.weight"), f"{layout['tok_embed'].path}.weight"
         if embedding in found and not np.array_equal(head, found[embedding]):
             raise UsageError(
                 f"in {folder} lm_head.weight is not the embedding, to which config.json ties it; "
                 "set tie_word_embeddings to false there"
             )
     require_fit(found, shapes, f"the weights in {folder} do not fit its config.json")
-    model.load_state_dict(from_hf(found, where))
+    model = Transformer(config, rng=_Zeros(np.random.PCG64()))
+    model.load_state_dict(from_hf(found, layout))
+    model.loaded_from = name if name in bundled else os.path.abspath(folder)
     return model
 
 
-def places_in(model: Transformer) -> Places:
-    """The Place of every module. Raises ValueError for one that a Transformer does not have."""
-    where = places(model.config)
+def layout_in(model: Transformer) -> Layout:
+    """The counterpart of every module. Raises ValueError for one that a Transformer does not have."""
+    layout = layout_of(model.config)
     strange = []
     for name, _ in model.named_parameters():
         holder, _, kind = name.rpartition(".")
         owner = re.sub(r"\.(base|lora_(A|B|magnitude))$", "", holder)
         known = kind in ("weight", "bias") or ".lora_" in holder
-        strange += [] if known and owner in where else [name]
+        strange += [] if known and owner in layout else [name]
     if strange:
-        raise UsageError(f"a plain Transformer has no {', '.join(strange)}; remove what added them")
-    return where
+        raise UsageError(f"a plain Transformer has no {first_two(strange)}; remove what added them")
+    return layout
 
 
 def slot_names(model: Module) -> dict[tuple[int, str], str]:
@@ -127,4 +154,4 @@ def base_arrays(model: Module, name: str | None = None) -> Arrays:
 def _with_full_names(tensors: Arrays, shapes: Shapes) -> Arrays:
     """Files of a bare GPT2Model or LlamaModel lack the first part of every name."""
     full = {k.partition(".")[2]: k for k in shapes if k.startswith(("transformer.", "model."))}
-    return {full.get(key, key): array for key, array in tensors.items()}
+    return renamed(tensors, lambda key: full.get(key, key))

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from minilora.hub.hf_layout import Places
-from minilora.hub.safetensors_files import Arrays
+from minilora.hub.hf_layout import Layout
+from minilora.hub.safetensors_files import Arrays, first_two
 from minilora.lora import LoraLinear
 from minilora.lora_config import LoraConfig
 from minilora.lora_init import PART_OF_W, initial_factors
@@ -56,13 +56,13 @@ def factors_of(layer: LoraLinear, name: str, init: bool | str, W: np.ndarray) ->
 
 
 def adapters_to_hf(
-    layers: Mapping[str, Factors], where: Places, base: Arrays
+    layers: Mapping[str, Factors], layout: Layout, base: Arrays
 ) -> dict[str, Factors]:
     """The factors of our layers by path, for the modules of the other layout, whose base is
     `base`."""
     parts: dict[str, dict[int | None, Factors]] = {}
     for path, f in layers.items():
-        parts.setdefault(where[path].path, {})[where[path].third] = f
+        parts.setdefault(layout[path].path, {})[layout[path].third] = f
     return {
         path: p[None] if None in p else _fuse_qkv(p, base[f"{path}.weight"])
         for path, p in parts.items()
@@ -70,14 +70,14 @@ def adapters_to_hf(
 
 
 def adapters_from_hf(
-    factors: Mapping[str, Factors], where: Places, base: Arrays, keep: Collection[str] = ()
+    factors: Mapping[str, Factors], layout: Layout, base: Arrays, keep: Collection[str] = ()
 ) -> dict[str, Factors]:
     """The inverse of adapters_to_hf. `keep`: layers to be adapted even if their ΔW is zero."""
     layers = {}
-    for ours, place in where.items():
-        if (f := factors.get(place.path)) is not None:
-            W = base[f"{place.path}.weight"]
-            part = f if place.third is None else _third_of(f, place.third, W, ours in keep)
+    for ours, theirs in layout.items():
+        if (f := factors.get(theirs.path)) is not None:
+            W = base[f"{theirs.path}.weight"]
+            part = f if theirs.third is None else _third_of(f, theirs.third, W, ours in keep)
             if part is not None:
                 layers[ours] = _within_full_rank(part)
     return layers
@@ -169,17 +169,16 @@ def _rule_and_exceptions(values: Mapping[str, Any]) -> tuple[Any, dict[str, Any]
 
 
 def peft_options(
-    config: LoraConfig, factors: Mapping[str, Factors], whole: set[str], where: Places
+    config: LoraConfig, factors: Mapping[str, Factors], whole: set[str], layout: Layout
 ) -> dict[str, Any]:
     """The content of adapter_config.json, with which PEFT computes the same scale everywhere."""
     r, rank_pattern = _rule_and_exceptions({path: len(f.B) for path, f in factors.items()})
     alphas = {path: _alpha(f, config.use_rslora) for path, f in factors.items()}
     lora_alpha, alpha_pattern = _rule_and_exceptions(alphas)
-    everything = {place.path for place in where.values()}
+    everything = {theirs.path for theirs in layout.values()}
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": None,
         "inference_mode": True,
         "r": r,
         "lora_alpha": lora_alpha,
@@ -222,20 +221,22 @@ def our_options(peft: LoraConfig, layers: Mapping[str, Factors], whole: tuple) -
 
 # Keys of adapter_config.json: read here; of no matter once an adapter is trained; and those under
 # which PEFT computes something else than x W + s x A B.
-_READ = (
-    "peft_type r lora_alpha rank_pattern alpha_pattern lora_dropout bias use_rslora use_dora "
-    "init_lora_weights modules_to_save"
-).split()
-_HARMLESS = (
-    "task_type base_model_name_or_path inference_mode revision auto_mapping peft_version "
-    "target_modules exclude_modules layers_to_transform layers_pattern fan_in_fan_out "
-    "megatron_config megatron_core loftq_config eva_config corda_config lora_ga_config "
-    "velora_config qalora_group_size runtime_config ensure_weight_tying"
-).split()
-_REFUSED = (
-    "use_qalora lora_bias layer_replication trainable_token_indices target_parameters "
-    "alora_invocation_tokens monteclora_config use_bdlora arrow_config kasa_config"
-).split()
+_READ = [
+    "peft_type", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "lora_dropout", "bias",
+    "use_rslora", "use_dora", "init_lora_weights", "modules_to_save",
+]  # fmt: skip
+_HARMLESS = [
+    "task_type", "base_model_name_or_path", "inference_mode", "revision", "auto_mapping",
+    "peft_version", "target_modules", "exclude_modules", "layers_to_transform",
+    "layers_pattern", "fan_in_fan_out", "megatron_config", "megatron_core", "loftq_config",
+    "eva_config", "corda_config", "lora_ga_config", "velora_config", "qalora_group_size",
+    "runtime_config", "ensure_weight_tying",
+]  # fmt: skip
+_REFUSED = [
+    "use_qalora", "lora_bias", "layer_replication", "trainable_token_indices",
+    "target_parameters", "alora_invocation_tokens", "monteclora_config", "use_bdlora",
+    "arrow_config", "kasa_config",
+]  # fmt: skip
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # init_lora_weights that alter W
 
 
@@ -252,6 +253,7 @@ def read_options(written: Mapping[str, Any]) -> LoraConfig:
                 f"{key}={written[key]!r} is not supported: LoRA and DoRA are, without it"
             )
     init = written.get("init_lora_weights", True)
+    init = init.lower() if isinstance(init, str) else init  # PEFT takes "OLoRA" too
     if str(init).startswith(_CHANGES_BASE):
         raise UsageError(
             f"init_lora_weights={init!r} has changed the base model's weights; convert the adapter "
@@ -262,7 +264,7 @@ def read_options(written: Mapping[str, Any]) -> LoraConfig:
         raise UsageError(f"modules_to_save={words!r} has a wrong type: it must be a list of names")
     known = {*_READ, *_HARMLESS, *_REFUSED}
     if unknown := sorted(written.keys() - known):
-        warnings.warn(f"adapter_config.json: ignored {', '.join(unknown)}", stacklevel=3)
+        warnings.warn(f"adapter_config.json: ignored {first_two(unknown)}", stacklevel=3)
     try:
         options = LoraConfig(
             r=written.get("r", 8),

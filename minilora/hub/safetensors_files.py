@@ -1,38 +1,48 @@
 """The two files of a folder: a JSON with the configuration and a safetensors with the numbers.
 
-A safetensors file is a JSON header (name, dtype, shape, place of each tensor), then the bytes of
-the tensors. Large models come in several files, shards, and an index that says which tensor is in
-which. Nothing is ever pickled: opening a pickle can run any code.
-Source: the format's description in huggingface/safetensors.
+A safetensors file is a JSON header (name, dtype, shape and offsets of each tensor), then the bytes
+of the tensors. Large models come in several files, shards, and an index that says which tensor is
+in which. Nothing is ever pickled: opening a pickle can run any code.
+Source: the description of the format in huggingface/safetensors.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, deserialize
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from minilora.system.errors import UsageError
-from minilora.system.files import write_atomically
+from minilora.system.files import explained, write_atomically
 
 Arrays = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
 MODEL_FILES = ("config.json", "model.safetensors")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-_BUFFERS = re.compile(r"(.*\.)?(attn\.bias|attn\.masked_bias|rotary_emb\.inv_freq)")  # constants
+
+_FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # NumPy has no bfloat16
+_CONSTANTS = re.compile(r"(.*\.)?(attn\.bias|attn\.masked_bias|rotary_emb\.inv_freq)")
+_WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|module)\.")  # of torch.compile and DataParallel
+_STAND_INS = {  # what a file may begin with that is not the file itself
+    b"version https://git-lfs": "is a Git LFS pointer, not the file: run git lfs pull there",
+    b"<!doctype html": "is a web page, not the file: download it again",
+}
 
 
 def require_files(folder: Path, names: tuple[str, str]) -> Path:
     """The path of the config, once both files are known to be there. Raises FileNotFoundError."""
+    if folder.is_file():
+        raise FileNotFoundError(f"{folder} is a file; give the folder that holds {names[0]}")
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {str(folder)!r}")
-    weights = (names[1], f"{names[1]}.index.json")
+    weights = [names[1], f"{names[1]}.index.json"]
     missing = [] if (folder / names[0]).is_file() else [names[0]]
     missing += [] if any((folder / w).is_file() for w in weights) else [names[1]]
     hint = ""
@@ -54,22 +64,25 @@ def require_files(folder: Path, names: tuple[str, str]) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises ValueError if it is damaged."""
+    _require_the_file_itself(path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{path} is damaged ({error}); copy or download it again") from None
+        data = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a BOM
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, error) from None
     if not isinstance(data, dict):
-        raise UsageError(f"{path} is damaged (no JSON object); copy or download it again")
+        raise _damaged(path, "no JSON object")
     return data
 
 
 def read_weights(folder: Path) -> Arrays:
+    """All tensors of a model, from one file or from its shards."""
     if (folder / MODEL_FILES[1]).is_file():
         return read_safetensors(folder / MODEL_FILES[1])
     index = folder / f"{MODEL_FILES[1]}.index.json"
     shards = read_json(index).get("weight_map")
     if not isinstance(shards, dict):
-        raise UsageError(f"{index} is damaged (no weight_map); copy or download it again")
+        raise _damaged(index, "no weight_map")
     tensors: Arrays = {}
     for shard in sorted({str(name) for name in shards.values()}):
         tensors |= read_safetensors(folder / Path(shard).name)
@@ -77,37 +90,79 @@ def read_weights(folder: Path) -> Arrays:
 
 
 def read_safetensors(path: Path) -> Arrays:
-    """All tensors of a file as float32, without the constants that old files hold."""
+    """All tensors of a file as float32, without the constants that old files hold, and without
+    the wrappers' part of names (`_orig_mod.`, `module.`).
+
+    Raises FileNotFoundError, or ValueError for damage, NaN, infinity and integers.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; copy or download it again")
+    _require_the_file_itself(path)
     try:
-        content = deserialize(path.read_bytes())
-    except SafetensorError as error:
-        raise UsageError(f"{path} is damaged ({error}); copy or download it again") from None
-    tensors = {k: _float32(k, v, path) for k, v in content if not _BUFFERS.fullmatch(k)}
-    _require_finite(tensors, f"in {path}")
-    return tensors
+        with safe_open(path, framework="numpy"):
+            pass  # it checks that header and bytes fit each other
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from None
+    tensors: Arrays = {}
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        for key, about in header.items():
+            if _CONSTANTS.fullmatch(key):
+                continue
+            kind, shape, offset = about["dtype"], about["shape"], about["data_offsets"][0]
+            if kind not in _FLOATS:
+                raise UsageError(
+                    f"{key} in {path} is stored as {kind}, which is not supported; save it as "
+                    "float32"
+                )
+            file.seek(8 + length + offset)
+            stored = np.fromfile(file, _FLOATS[kind], math.prod(shape)).reshape(shape)
+            if kind == "BF16":  # the upper half of a float32
+                stored = (stored.astype(np.uint32) << 16).view(np.float32)
+            tensors[key] = _converted(stored, np.float32, f"{key} in {path}")
+    return renamed(tensors, lambda key: _WRAPPERS.sub("", key))
 
 
-def _float32(key: str, raw: Mapping[str, Any], path: Path) -> np.ndarray:
-    kind, shape = raw["dtype"], raw["shape"]
-    if kind == "BF16":  # the upper half of a float32, a type that NumPy does not have
-        upper = np.frombuffer(raw["data"], "<u2").astype(np.uint32)
-        return (upper << 16).view(np.float32).reshape(shape)
-    if kind not in ("F16", "F32", "F64"):
-        raise UsageError(
-            f"{key} in {path} is stored as {kind}, which is not supported; save it as float32"
-        )
-    return np.frombuffer(raw["data"], f"<f{int(kind[1:]) // 8}").astype(np.float32).reshape(shape)
+def renamed(tensors: Mapping[str, np.ndarray], new_name: Callable[[str], str]) -> Arrays:
+    """The same tensors under new names. Raises ValueError if two that differ would get one name."""
+    found: Arrays = {}
+    for key, array in tensors.items():
+        name = new_name(key)
+        if name in found and not np.array_equal(found[name], array):
+            raise UsageError(f"there are two different {name}; delete one of them ({key}?)")
+        found[name] = array
+    return found
 
 
-def _require_finite(tensors: Arrays, where: str) -> None:
-    bad = [key for key, array in tensors.items() if not np.isfinite(array).all()]
-    if bad:
-        raise UsageError(f"NaN or infinity {where}: {', '.join(bad)}; use an earlier checkpoint")
+def _require_the_file_itself(path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(64).lower()
+    for beginning, sentence in _STAND_INS.items():
+        if start.startswith(beginning):
+            raise UsageError(f"{path} {sentence}")
+
+
+def _damaged(path: Path, cause: object) -> UsageError:
+    return UsageError(f"{path} is damaged ({cause}); copy or download it again")
+
+
+def _converted(array: np.ndarray, dtype: Any, what: str) -> np.ndarray:
+    """The array in this dtype. Raises ValueError for NaN, infinity, and numbers beyond it."""
+    with np.errstate(over="ignore"):
+        result = np.asarray(array, dtype, order="C")
+    if not np.isfinite(result).all():
+        if not np.isfinite(array).all():
+            raise UsageError(f"{what} holds NaN or infinity; use an earlier checkpoint")
+        largest, small = np.finfo(dtype).max, np.dtype(dtype) == np.float16
+        remedy = "save as float32" if small else "no float32 can hold that"
+        raise UsageError(f"{what} overflows {np.dtype(dtype)} (at most {largest:.6g}); {remedy}")
+    return result
 
 
 def require_fit(found: Arrays, shapes: Shapes, what: str) -> None:
+    """Raise ValueError, which begins with `what`, unless these are the keys and shapes."""
     wrong = [f"missing {key} {shape}" for key, shape in shapes.items() if key not in found]
     wrong += [f"unexpected {key} {a.shape}" for key, a in found.items() if key not in shapes]
     wrong += [
@@ -116,24 +171,38 @@ def require_fit(found: Arrays, shapes: Shapes, what: str) -> None:
         if key in found and found[key].shape != shape
     ]
     if wrong:
-        raise UsageError(f"{what}: " + "; ".join(wrong))
+        raise UsageError(f"{what}: {first_two(wrong, '; ')}")
+
+
+def first_two(items: Sequence[str], separator: str = ", ") -> str:
+    """The items, or the first two of them and how many more there are."""
+    text = separator.join(items[:2])
+    return f"{text} and {len(items) - 2} more" if len(items) > 2 else text
 
 
 def write_folder(
     folder: Path, names: tuple[str, str], config: dict[str, Any], tensors: Arrays, dtype: Any
 ) -> None:
-    """Write both files, each whole or not at all, and the weights first."""
+    """Write config and weights, both or neither."""
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-    with np.errstate(over="ignore"):
-        stored = {key: np.ascontiguousarray(array, dtype) for key, array in tensors.items()}
-    _require_finite(stored, f"would be saved as {np.dtype(dtype)}")
+    stored = {key: _converted(array, dtype, key) for key, array in tensors.items()}
     content = save(stored, {"format": "pt"})
-
-    def write_both(path: Path) -> None:
-        path.write_bytes(content)
-        write_atomically(folder / names[0], lambda p: p.write_text(text, encoding="utf-8"))
-
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give a folder to save in")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / names[1], write_both)
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    config_file = folder / names[0]
+    old = config_file.read_bytes() if config_file.is_file() else None
+
+    def write_both(path: Path) -> None:  # the weights first: they are what a full disk refuses
+        path.write_bytes(content)
+        write_atomically(config_file, lambda p: p.write_text(text, encoding="utf-8"))
+
+    try:
+        write_atomically(folder / names[1], write_both)
+    except BaseException:
+        if old is None:
+            config_file.unlink(missing_ok=True)
+        elif config_file.read_bytes() != old:
+            write_atomically(config_file, lambda p: p.write_bytes(old))
+        raise

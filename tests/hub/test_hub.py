@@ -713,7 +713,7 @@ def test_peft_would_select_the_same_modules_and_compute_the_same_update(kind, op
     config, tensors = read(tmp_path, "adapter")
     head = "base_model.model."
     ends = [k.removeprefix(head).removesuffix(".lora_A.weight") for k in tensors if "lora_A" in k]
-    where = hf_layouts.places(model.config)
+    where = hf_layouts.layout_of(model.config)
     assert selected_by_pefts_rules(config, {p.path for p in where.values()}) == set(ends)
     assert config["fan_in_fan_out"] is (kind != "llama-grouped")
     assert all(key.startswith(head) for key in tensors)
@@ -845,7 +845,7 @@ def test_more_rank_than_a_matrix_has_is_loaded_as_all_it_has(kind, tmp_path):
     again = make_model(kind)
     load_adapter(again, tmp_path)
     for path, layer in lora_layers(again).items():
-        place = hf_layouts.places(again.config)[path]
+        place = hf_layouts.layout_of(again.config)[path]
         A, B = (wide[f"base_model.model.{place.path}.lora_{x}.weight"].T for x in "AB")
         B = B if place.third is None else np.split(B, 3, axis=1)[place.third]
         assert layer.lora_A["default"].shape[1] == min(layer.base.weight.shape)

@@ -14,7 +14,7 @@ import pytest
 
 import minilora as ml
 from minilora.hub import load_adapter, load_model, save_adapter
-from minilora.hub.hf_layout import places
+from minilora.hub.hf_layout import layout_of
 from minilora.lora import lora_layers
 
 torch = pytest.importorskip("torch")
@@ -120,7 +120,7 @@ def their_parameter(model, path, kind, name="default"):
 
 def our_layers(model):
     """(our layer, the path of its counterpart in PEFT's model, which third of it)"""
-    where = places(model.config)
+    where = layout_of(model.config)
     for path, layer in lora_layers(model).items():
         yield layer, where[path].path, where[path].third
 

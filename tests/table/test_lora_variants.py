@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 import minilora as ml
 from minilora import functional as F
-from minilora.hub.hf_layout import places
+from minilora.hub.hf_layout import layout_of
 from minilora.lora import adapters, lora_layers
 from minilora.tensor import Tensor
 from minilora.testing import gradcheck
@@ -392,7 +392,7 @@ def test_dora_has_pefts_key_and_shape_beside_A_and_B(layout, tmp_path):
     ml.save_adapter(model, tmp_path)
     config, tensors = read(tmp_path)
     assert config["use_dora"] is True
-    where = places(model.config)
+    where = layout_of(model.config)
     for path, layer in lora_layers(model).items():
         key = f"base_model.model.{where[path].path}.lora_magnitude_vector"
         np.testing.assert_array_equal(tensors.pop(key), layer.lora_magnitude["default"].data)
