@@ -52,11 +52,12 @@ def save_adapter(model: Transformer, folder: str | Path, name: str | None = None
     """Write the active (or the named) adapter as PEFT's two files.
 
     Adapters of GPT-2's q, k and v become one of c_attn with the same ΔW. PiSSA and OLoRA are
-    written as what they add to the whole of W, which is an adapter of twice the rank. Raises
-    ValueError, and writes nothing, for an adapter that is not there, for NaN or infinity, where
-    c_attn would have to be both adapted and trained whole, and for PiSSA or OLoRA beside a base
-    that is no longer the one they started from. Where the base was loaded from is recorded, if it still
-    has the weights that are there.
+    written as what they add to the whole of W, which is an adapter of twice the rank. Where the
+    base was loaded from is recorded, if the weights there are still the base's.
+
+    Raises ValueError, and writes nothing, for an adapter that is not there, for NaN or infinity,
+    where c_attn would have to be both adapted and trained whole, and for PiSSA or OLoRA beside a
+    base that is no longer the one they started from.
     """
     name = name or active_adapter(model)
     if name is None or name not in adapters(model):
@@ -210,9 +211,7 @@ def _refuse_embeddings(model: Transformer, found: Arrays, peft: LoraConfig) -> N
         )
 
 
-def _drop_frozen_weights(
-    model: Transformer, found: Arrays, peft: LoraConfig, base: Arrays
-) -> None:
+def _drop_frozen_weights(model: Transformer, found: Arrays, peft: LoraConfig, base: Arrays) -> None:
     """Take out what PEFT writes although it did not train: the W of an adapted head, and with
     save_embedding_layers the embeddings. Raises ValueError if they are another model's."""
     adapted, head = _adapted(found), _tied_head(model)

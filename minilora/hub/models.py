@@ -88,11 +88,14 @@ def load_model(name_or_folder: str | Path) -> Transformer:
     data = read_json(config_file)
     try:
         config = our_config(data)
-        found = read_weights(folder)
-        if config.n_layer > len(found):
-            raise UsageError(f"{config.n_layer} layers, but only {len(found)} tensors of weights")
     except ValueError as error:
         raise UsageError(f"cannot load {config_file}: {error}") from None
+    found = read_weights(folder)
+    if config.n_layer > len(found):
+        raise UsageError(
+            f"{config_file} says {config.n_layer} layers, but the weights are only {len(found)} "
+            "tensors; copy or download both files again"
+        )
     layout = layout_of(config)
     shapes = shapes_to_hf(parameter_shapes(config), layout)
     found = _with_full_names(found, shapes)
@@ -111,7 +114,7 @@ def load_model(name_or_folder: str | Path) -> Transformer:
 
 
 def layout_in(model: Transformer) -> Layout:
-    """The counterpart of every module. Raises ValueError for one that a Transformer does not have."""
+    """The counterpart of every module. Raises ValueError for one that no Transformer has."""
     layout = layout_of(model.config)
     strange = []
     for name, _ in model.named_parameters():

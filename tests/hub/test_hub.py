@@ -231,13 +231,17 @@ def break_with_foreign_parameter(model):
 @pytest.mark.parametrize(
     ("spoil", "options", "sentence"),
     [
-        (break_with_nan, {}, "NaN or infinity.*transformer.h.1.mlp.c_fc.weight"),
-        (break_with_infinity, {}, "NaN or infinity.*transformer.ln_f.bias"),
+        (break_with_nan, {}, "transformer.h.1.mlp.c_fc.weight holds NaN or infinity"),
+        (break_with_infinity, {}, "transformer.ln_f.bias holds NaN or infinity"),
         (break_with_adapter, {}, r"adapters \(default\).*merge_and_unload.*save_adapter"),
         (break_with_foreign_parameter, {}, "no prompt"),
         (lambda model: None, dict(dtype=np.int8), "dtype must be"),
         (lambda model: None, dict(dtype=np.float64), "dtype must be"),
-        (lambda m: m.norm.bias.data.fill(7e4), dict(dtype=np.float16), "saved as float16.*ln_f"),
+        (
+            lambda m: m.norm.bias.data.fill(7e4),
+            dict(dtype=np.float16),
+            "overflows float16 .*; save as",
+        ),
     ],
 )
 def test_model_that_cannot_be_saved_is_refused_and_nothing_is_written(
@@ -474,9 +478,7 @@ def test_one_error_names_every_key_and_both_shapes(tmp_path):
     text = str(error.value)
     assert "missing transformer.ln_f.bias (8,)" in text
     assert "missing transformer.h.0.attn.c_attn.weight (8, 24)" in text
-    assert "unexpected extra (1,)" in text
-    assert "transformer.wpe.weight is (6, 9) where (6, 8) is needed" in text
-    assert text.count(";") == 3
+    assert text.endswith(" and 2 more") and text.count(";") == 1
 
 
 def test_weights_of_another_size_name_the_keys_of_the_file(tmp_path):
@@ -492,7 +494,7 @@ def test_nan_in_a_file_is_named(tmp_path):
     save_model(make_model(), tmp_path)
     bias = np.full(C, np.nan, np.float32)
     rewrite(tmp_path, tensors={"transformer.ln_f.bias": bias})
-    with pytest.raises(ValueError, match=r"NaN or infinity in .*: transformer.ln_f.bias"):
+    with pytest.raises(ValueError, match="ln_f.bias in .*tensors holds NaN or infinity"):
         load_model(tmp_path)
 
 
@@ -598,12 +600,10 @@ def test_interrupted_save_leaves_the_old_files_and_nothing_else(which, nth, tmp_
     with pytest.raises(Interrupted):
         save(other if which == "model" else adapt(other, seed=6, use_rslora=True))
     monkeypatch.undo()
-    assert steps == ["write_bytes", "write_text", "replace", "replace"][:nth]
+    assert steps[:4] == ["write_bytes", "write_text", "replace", "replace"][:nth]
     after = contents(tmp_path)
     config, weights = MODEL_FILES if which == "model" else ADAPTER_FILES
-    assert after.keys() == before.keys() == {config, weights}
-    assert after[weights] == before[weights]
-    assert nth == 4 or after == before  # between the two renames the config is the new one
+    assert after == before and before.keys() == {config, weights}
     load_any(which, tmp_path)
 
 
@@ -1153,7 +1153,7 @@ def test_adapter_with_nan_is_not_saved(bad, tmp_path):
     model = adapt(make_model("mixed"))
     layer = lora_layers(model)["layers.1.attn.q_proj"]
     layer.lora_A["default"].data[0, 0] = bad
-    with pytest.raises(ValueError, match=r"NaN or infinity.*layers.1.attn.q_proj.lora_A.weight"):
+    with pytest.raises(ValueError, match="1.attn.q_proj.lora_A.weight holds NaN"):
         save_adapter(model, tmp_path / "folder")
     layer.lora_A["default"].data[0, 0] = 1
     layer.scaling["default"] = bad
@@ -1283,14 +1283,17 @@ UNFIT = [
     (dict(config=dict(r=3)), r"q_proj.lora_A.weight is \(2, 8\) where \(3, 8\) is needed"),
     (dict(drop=["r"]), r"q_proj.lora_B.weight is \(8, 2\) where \(8, 8\) is needed"),
     (dict(config=dict(rank_pattern={"v_proj": 1})), r"v_proj.lora_A.weight is \(2, 8\) where \(1"),
-    (dict(config=dict(bias="all")), "missing layers.1.mlp_norm.bias"),
+    (dict(config=dict(bias="all")), "missing layers.0.attn_norm.bias"),
     (dict(config=dict(bias="lora_only")), "missing layers.0.attn.v_proj.bias"),
     (dict(config=dict(modules_to_save=["norm"])), "missing norm.weight"),
     (dict(config=dict(use_dora=True)), r"missing .*q_proj.lora_magnitude_vector \(8,\)"),
     (dict(config=dict(modules_to_save=["score"])), "modules_to_save='score' of the adapter is not"),
     (dict(tensors={f"{Q}lora_magnitude_vector": np.ones(C)}), "unexpected .*lora_magnitude_vector"),
     (dict(tensors={"base_model.model.norm.bias": np.ones(C)}), "unexpected norm.bias"),
-    (dict(tensors={"base_model.model.head.weight": np.ones(C)}), "unexpected head.weight"),
+    (
+        dict(tensors={"base_model.model.head.weight": np.ones(C)}),
+        "beside another head.weight",
+    ),
     (
         dict(tensors={"base_model.model.tok_embed.weight": np.ones((V, C))}),
         "embedding to which the head is tied",
@@ -1300,7 +1303,7 @@ UNFIT = [
         "trained beside another layers.0.attn.q_proj.weight",
     ),
     (dict(tensors={f"{Q}lora_A.weight": np.ones((2, C + 1))}), r"is \(2, 9\) where \(2, 8\)"),
-    (dict(tensors={f"{Q}lora_A.weight": np.full((2, C), np.nan)}), "NaN or infinity in"),
+    (dict(tensors={f"{Q}lora_A.weight": np.full((2, C), np.nan)}), "holds NaN or infinity"),
 ]
 
 
