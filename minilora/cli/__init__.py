@@ -1,224 +1,98 @@
 """What a person types. `python -m minilora` compares both methods, other commands do single things.
 
-The options of every command, and how a command ends: errors that a user can mend are one sentence,
-without a traceback. What the commands do is in commands.py and
-study_commands.py, which this file imports.
+Here is which file has a command, and how it ends: an error that a user can mend is one sentence;
+any other is a fault of ours and keeps its traceback. MINILORA_TRACEBACK=1 shows it for both.
 """
 
 from __future__ import annotations
 
-import argparse
+import errno
 import os
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from difflib import get_close_matches
+from importlib import import_module
 
-import minilora
-from minilora.cli import studying as study_commands
-from minilora.cli import training as commands
-from minilora.cli.training import QUICK_STEPS, RESULTS
-from minilora.experiments.comparison import DEFAULT_METHODS
-from minilora.experiments.tasks import BASE_MODELS, TASKS
-from minilora.methods.registry import LABELS
-from minilora.studies import STUDIES
-from minilora.training.loop import DivergedError
+from minilora.system.errors import MiniloraError
+from minilora.system.memory import keep_freed_memory
 
-COMMANDS = {
-    name.removeprefix("run_"): function
-    for module in (commands, study_commands)
-    for name, function in vars(module).items()
-    if name.startswith("run_")
+COMMANDS = {  # the file of this room that has run_NAME; it is imported when it is needed
+    "compare": "training",
+    "finetune": "training",
+    "generate": "training",
+    "pretrain": "training",
+    "params": "looking",
+    "profile": "looking",
+    "doctor": "looking",
+    "study": "studying",
+    "figures": "studying",
+    "sweep": "studying",
+    "spectrum": "studying",
+    "lessons": "learning",
+}
+_REMEDIES = {
+    errno.ENOSPC: "the disk is full: free some space, or choose another folder",
+    errno.EDQUOT: "your quota is used up: free some space, or choose another folder",
+    errno.EACCES: "you may not do that there: choose another folder, or change its permissions",
+    errno.EPERM: "you may not do that there: choose another folder, or change its permissions",
+    errno.EROFS: "that disk can only be read: choose a folder on another",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 1 after an error, 130 after Ctrl-C."""
-    for stream in (sys.stdout, sys.stderr):  # a console that lacks "→" shows "?" instead of failing
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] not in [*COMMANDS, "-h", "--help", "--version"]:
-        argv.insert(0, "compare")
-    args = _parser().parse_args(argv)
-    args.command_line = shlex.join(["minilora", *argv])
+    """Run a command; returns the exit status: 0, 1 after an error, 2 for wrong options, 130 after
+    Ctrl-C."""
     try:
-        status = int(args.run(args) or 0)
-        sys.stdout.flush()  # a reader who has left is noticed here, not in the interpreter's exit
-        return status
+        _prepare_streams()
+        return _run(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt as interrupt:
         print(f"\n{str(interrupt) or 'stopped'}", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has left
+    except BrokenPipeError:  # the reader has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError, DivergedError, ModuleNotFoundError, RuntimeError) as error:
-        print(f"minilora: {error}", file=sys.stderr)
+    except (MiniloraError, OSError) as error:
+        if os.environ.get("MINILORA_TRACEBACK"):
+            raise
+        print(f"minilora: {_sentence(error)}", file=sys.stderr)
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="minilora",
-        description="Full fine-tuning and LoRA side by side, on a transformer small enough to "
-        "read. Without a command: compare.",
-    )
-    parser.add_argument("--version", action="version", version=f"minilora {minilora.__version__}")
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
+def _run(argv: list[str]) -> int:
+    if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--version")):
+        argv = ["compare", *argv]
+    if argv[0] not in COMMANDS and not argv[0].startswith("-"):
+        print(f"minilora: {_unknown(argv[0])}", file=sys.stderr)
+        return 2
+    from minilora.cli.options import parser
 
-    def command(name: str, about: str) -> argparse.ArgumentParser:
-        sub = subparsers.add_parser(name, help=about, description=about)
-        sub.set_defaults(run=COMMANDS[name])
-        return sub
-
-    sub = command("compare", "train one base model both ways and measure every cost")
-    sub.add_argument("--task", choices=[*TASKS, "all"], default="code", help="default: code")
-    sub.add_argument("--text", metavar="FILE", type=Path, help="a text of yours as the new task")
-    about = f"of {', '.join(LABELS)}; default: {','.join(DEFAULT_METHODS)}"
-    sub.add_argument(
-        "--methods", type=_methods, metavar="NAMES", default=DEFAULT_METHODS, help=about
-    )
-    _add_lora_options(sub)
-    sub.add_argument("--full-lr", type=float, metavar="RATE", help="learning rate of full tuning")
-    sub.add_argument("--seeds", type=_count, default=1, metavar="N", help="repeat with N seeds")
-    sub.add_argument("--quick", action="store_true", help=f"{QUICK_STEPS} steps, to see it work")
-    sub.add_argument("--json", action="store_true", help="print results.json instead of a table")
-    sub.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER", help=f"./{RESULTS}")
-
-    sub = command("finetune", "tune docs-tiny to a text of yours and save the result")
-    sub.add_argument("--text", metavar="FILE", type=Path, required=True)
-    sub.add_argument("--method", choices=["lora", "full"], default="lora", help="default: lora")
-    _add_lora_options(sub)
-    sub.add_argument("--out", type=Path, metavar="FOLDER", help=f"./{RESULTS}/NAME-METHOD")
-
-    sub = command("generate", "let a model continue a prompt")
-    sub.add_argument("--model", default="docs-tiny", help="a bundled name or a folder")
-    sub.add_argument("--adapter", type=Path, metavar="FOLDER", help="a saved adapter to attach")
-    sub.add_argument("--prompt", default="The ", metavar="TEXT")
-    sub.add_argument("--tokens", type=_count, default=300, metavar="N", help="default: 300")
-    sub.add_argument("--temperature", type=float, default=0.7, help="0 is greedy; default: 0.7")
-    sub.add_argument("--top-k", type=_count, metavar="K")
-    sub.add_argument("--top-p", type=float, metavar="P")
-    sub.add_argument("--seed", type=_seed, default=0)
-
-    sub = command("params", "count what LoRA trains, for a model or for given shapes")
-    sub.add_argument("shapes", nargs="*", type=_shape, metavar="INxOUT", help="such as 4096x4096")
-    sub.add_argument("--times", type=_count, default=1, metavar="N", help="each shape N times")
-    sub.add_argument("--model", default="docs-tiny", help="a bundled name or a folder")
-    _add_rank_options(sub)
-    sub.add_argument("--out", type=Path, metavar="FOLDER", help="write params.png there")
-
-    sub = command("profile", "time each op of a training step, both methods")
-    sub.add_argument("--model", default="docs-tiny", help="a bundled name or a folder")
-    sub.add_argument("--batch", type=_count, default=12, metavar="N", help="texts; default: 12")
-    about = "symbols of each, drawn at random: time does not depend on them; default: up to 64"
-    sub.add_argument("--length", type=_count, metavar="T", help=about)
-    _add_rank_options(sub)
-    sub.add_argument("--steps", type=_count, default=30, metavar="N", help="30, after 5 of warm-up")
-    sub.add_argument("--json", action="store_true", help="print the numbers instead of a table")
-    sub.add_argument("--out", type=Path, metavar="FOLDER", help="write profile.png there")
-
-    sub = command("study", "repeat one of the studies behind figures/, with several seeds")
-    sub.add_argument("name", choices=[*STUDIES, "all"], metavar="NAME", help=", ".join(STUDIES))
-    sub.add_argument("--seeds", type=_count, default=3, metavar="N", help="default: 3")
-    _add_sweep_options(sub, "studies")
-
-    sub = command("figures", "draw figures/ again from the results that are shipped")
-    sub.add_argument("--out", type=Path, default=Path("figures"), metavar="FOLDER")
-
-    sub = command("sweep", "which rank does a text of yours need?")
-    _add_task_options(sub, "1,2,4,8,16")
-    _add_sweep_options(sub, "sweep")
-
-    sub = command("spectrum", "the singular values of what training changed, ΔW")
-    given = sub.add_mutually_exclusive_group()
-    given.add_argument("--adapter", type=Path, metavar="FOLDER", help="of this adapter of --model")
-    given.add_argument("--tuned", type=Path, metavar="FOLDER", help="of this model, minus --model")
-    _add_task_options(sub, "4")
-    _add_sweep_options(sub, "spectrum")
-
-    sub = command("lessons", "the notebooks: list, copy, open in Jupyter")
-    sub.add_argument("--copy", type=Path, metavar="FOLDER", help="copy them there, to work in")
-    sub.add_argument("--open", action="store_true", help="open the copies in Jupyter")
-
-    sub = command("pretrain", "make the bundled base models again (some minutes)")
-    sub.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BASE_MODELS)}")
-    sub.add_argument("--steps", type=_count, metavar="N", help="fewer, to try it out")
-    sub.add_argument("--seed", type=_seed, metavar="S", help="another than that of the bundled one")
-    _add_threads_option(sub)
-    sub.add_argument("--out", type=Path, default=RESULTS / "pretrained", metavar="FOLDER")
-
-    command("doctor", "what this machine has, and what is missing")
-    return parser
+    args = parser().parse_args(argv)
+    args.command_line = shlex.join(["minilora", *argv])
+    keep_freed_memory()
+    module = import_module(f"minilora.cli.{COMMANDS[args.command]}")
+    status = int(getattr(module, f"run_{args.command}")(args) or 0)
+    sys.stdout.flush()  # a reader who has left is noticed here, not in the interpreter's exit
+    return status
 
 
-def _add_lora_options(sub: argparse.ArgumentParser) -> None:
-    _add_rank_options(sub)
-    sub.add_argument("--lr", type=float, metavar="RATE", help="learning rate (in compare: LoRA's)")
-    sub.add_argument("--steps", type=_count, metavar="N", help="default: 300 (string tasks: 600)")
-    sub.add_argument("--seed", type=_seed, default=0, metavar="S", help="default: 0")
-    _add_threads_option(sub)
+def _prepare_streams() -> None:
+    """A closed stream swallows what is printed, and one that lacks "→" shows "?" instead."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="replace")
 
 
-def _add_task_options(sub: argparse.ArgumentParser, ranks: str) -> None:
-    sub.add_argument("--task", choices=TASKS, default="code", help="default: code")
-    sub.add_argument("--text", metavar="FILE", type=Path, help="a text of yours as the new task")
-    sub.add_argument("--model", metavar="NAME", help="a bundled name or a folder, as the base")
-    about = f"of LoRA, with s in proportion to 1/√r; beside full fine-tuning; default: {ranks}"
-    sub.add_argument("--ranks", type=_ranks, default=_ranks(ranks), metavar="R,R", help=about)
-    sub.add_argument("--steps", type=_count, metavar="N", help="default: 300 (string tasks: 600)")
-    sub.add_argument("--seeds", type=_count, default=1, metavar="N", help="default: 1")
+def _unknown(command: str) -> str:
+    nearest = get_close_matches(command, COMMANDS, n=1)
+    meant = f"; did you mean {nearest[0]}?" if nearest else "."
+    return f"there is no command {command!r}{meant} Commands: {', '.join(COMMANDS)}"
 
 
-def _add_sweep_options(sub: argparse.ArgumentParser, folder: str) -> None:
-    sub.add_argument("--jobs", type=_count, metavar="N", help="runs at a time; default: all cores")
-    about = "where they run; default: loky, processes of this machine"
-    sub.add_argument("--backend", choices=["loky", "dask"], default="loky", help=about)
-    sub.add_argument(
-        "--scheduler", metavar="ADDRESS", help="of a Dask cluster, with --backend dask"
-    )
-    sub.add_argument("--out", type=Path, default=RESULTS / folder, metavar="FOLDER")
-
-
-def _add_threads_option(sub: argparse.ArgumentParser) -> None:
-    about = "threads that share a batch; the results do not depend on it"
-    sub.add_argument("--threads", type=_count, metavar="N", help=about)
-
-
-def _add_rank_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--rank", type=int, metavar="R", help="rank; default: 4 (reverse: 2)")
-    sub.add_argument("--alpha", type=float, metavar="A", help="default: 2 R (string tasks: 4)")
-    sub.add_argument(
-        "--targets", metavar="NAMES", help='such as q_proj,v_proj; default: "all-linear"'
-    )
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-def _ranks(text: str) -> list[int]:
-    return list(dict.fromkeys(_count(part.strip()) for part in text.split(",")))
-
-
-def _seed(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
-    return int(text)
-
-
-def _methods(text: str) -> list[str]:
-    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
-    for name in names:
-        if name not in LABELS:
-            raise argparse.ArgumentTypeError(f"no method {name!r}; use: {', '.join(LABELS)}")
-    return names
-
-
-def _shape(text: str) -> tuple[int, int]:
-    sides = text.lower().split("x")
-    if len(sides) != 2 or not all(side.isdigit() and int(side) for side in sides):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a shape such as 4096x4096")
-    return int(sides[0]), int(sides[1])
+def _sentence(error: Exception) -> str:
+    if not isinstance(error, OSError) or error.errno not in _REMEDIES:
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{_REMEDIES[error.errno]}"

@@ -1,18 +1,13 @@
-"""The commands that run studies, draw their figures and hand out the lessons.
+"""Commands that run studies and draw their figures: study, sweep, spectrum, figures.
 
-`study` repeats one of study.py; `sweep` and `spectrum` ask the same questions of a text and a model
-of the user's; `figures` draws every figure again from the results that are shipped.
-Imports the floors below and commands.py.
+`study` repeats one of the studies; `sweep` and `spectrum` ask the same questions of a text and a
+model of the user's; `figures` draws every figure again from the results that are shipped.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
-import shutil
-import subprocess
-import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +22,8 @@ from rich.table import Table
 
 import minilora
 from minilora.analysis.deltas import delta_weights, weight_matrices
-from minilora.cli.training import machine, make_folder, say
+from minilora.cli.output import machine, make_folder, say
+from minilora.cli.tables import print_table
 from minilora.experiments.sweeps import Rows, Run, forget_runs, run_files, save_rows, sweep
 from minilora.experiments.tuning import describe_delta, find_task, quality_run
 from minilora.hub import load_adapter, load_model
@@ -38,10 +34,6 @@ from minilora.studies import SHIPPED, STUDIES, shipped_rows, study_figures
 from minilora.studies.rank_sweep import rank_sweep_figure
 from minilora.studies.spectrum import spectrum_figure, spectrum_run
 from minilora.system.errors import UsageError
-
-_PACKAGE = Path(minilora.__file__).parent
-_HOMES = (_PACKAGE / "lessons", _PACKAGE.parent / "lessons")  # in an installed package, in a clone
-LESSONS = next((folder for folder in _HOMES if folder.is_dir()), None)
 
 
 def run_study(args: argparse.Namespace) -> None:
@@ -113,39 +105,6 @@ def _show_spectrum(rows: Rows, by: tuple[str, ...], out: Path) -> None:
     _print_rows("The singular values of ΔW", rows, by, STUDIES["spectrum"].shows)
     save_figure(spectrum_figure(rows), out / "spectrum.png")
     print(f"Written to {out}: spectrum.json, spectrum.png.")
-
-
-def run_lessons(args: argparse.Namespace) -> int:
-    if LESSONS is None:
-        raise UsageError("the lessons are not installed with this copy of minilora; clone it")
-    notebooks = sorted(LESSONS.glob("[0-9]*.ipynb"))
-    if not (args.copy or args.open):
-        table = Table("notebook", "question")
-        for path in notebooks:
-            table.add_row(path.name, _question(path))
-        Console(markup=False).print(table)
-        print("Work on a copy of them: minilora lessons --copy FOLDER --open")
-        return 0
-    folder = args.copy or Path("minilora-lessons")
-    make_folder(folder, "--copy")
-    for path in notebooks:
-        if (folder / path.name).exists():
-            say(f"{folder / path.name} is there already and stays as it is")
-        else:
-            shutil.copyfile(path, folder / path.name)
-    print(f"The lessons are in {folder}: {', '.join(path.name for path in notebooks)}")
-    if not args.open:
-        return 0
-    if find_spec("jupyterlab") is None:
-        raise UsageError('opening them needs Jupyter: pip install "minilora[lessons]"')
-    return subprocess.run([sys.executable, "-m", "jupyterlab", str(folder)], check=False).returncode
-
-
-def _question(notebook: Path) -> str:
-    """What a notebook's first cell says after "The question."."""
-    title = "".join(json.loads(notebook.read_text("utf-8"))["cells"][0]["source"])
-    found = re.search(r"\*\*The question\.\*\* (.+?)\n\n", title, re.DOTALL)
-    return " ".join(found[1].split()) if found else ""
 
 
 def _draw(results: dict[str, Rows], out: Path) -> list[str]:
@@ -247,7 +206,7 @@ def _print_rows(title: str, rows: Rows, by: tuple[str, ...], shows: tuple[str, .
         table.add_row(*("–" if part is None else str(part) for part in key), *cells)
     console = Console(markup=False)
     console.print(title, style="bold")
-    console.print(table)
+    print_table(table, console)
     seeds = len({row.get("seed", 0) for row in rows})
     if seeds > 1:
         console.print(f"Means of {seeds} seeds; every run is in the JSON file.")

@@ -1,7 +1,7 @@
-"""The comparison, and the profile of a step, as tables in the terminal; nothing is computed here
-but sums and ratios of the numbers that compare.py and profiler.py return.
+"""Tables in the terminal. Nothing is computed here but sums and ratios of what was measured.
 
-Imports compare.py.
+No number is ever cut: `print_table` turns a table that is wider than the terminal into a block of
+lines for each of its rows.
 """
 
 from __future__ import annotations
@@ -22,6 +22,28 @@ from minilora.methods.registry import LABELS
 
 _NAMES = {"base": "base model"} | LABELS
 _STYLES = dict.fromkeys(_NAMES, "") | {"full": "blue", "lora": "yellow", "scratch": "dim"}
+
+
+def fits(table: Table, console: Console) -> bool:
+    room = console.options.update(max_width=1000)  # measuring stops at the console's width
+    return console.measure(table, options=room).maximum <= console.width
+
+
+def print_table(table: Table, console: Console) -> None:
+    """The table as it is, or, where the terminal is too narrow, a block of lines for each row."""
+    if fits(table, console):
+        console.print(table)
+        return
+    if table.title:
+        console.print(table.title, style="italic")
+    names = [str(column.header).replace("\n", " ") for column in table.columns]
+    for cells in zip(*(column.cells for column in table.columns), strict=True):
+        console.print(cells[0], style="bold")
+        for name, cell in zip(names[1:], cells[1:], strict=True):
+            if cell:
+                console.print(f"  {name}: {cell}" if name else f"  {cell}")
+    if table.caption:
+        console.print(table.caption, style="dim italic")
 
 
 def human_bytes(n: float) -> str:
@@ -180,7 +202,7 @@ def sample_panels(entry: dict[str, Any]) -> Group:
 
 def print_comparison(entry: dict[str, Any], console: Console) -> None:
     methods = {run["method"] for run in entry["runs"]}
-    console.print(compare_table(entry) if len(methods) <= 3 else methods_table(entry))
+    print_table(compare_table(entry) if len(methods) <= 3 else methods_table(entry), console)
     if {"full", "lora"} <= methods:
         console.print(summary(entry), style="bold")
     console.print(sample_panels(entry))
@@ -193,11 +215,10 @@ _UPDATE = ("AdamW.step", "clip_grad_norm")
 def print_profile(result: dict[str, Any], console: Console) -> None:
     """Both methods in one table, or on a narrow console one below the other; then in words."""
     tables = [profile_table(result, ["full", "lora"])]
-    room = console.options.update(max_width=1000)  # measuring stops at the console's width
-    if console.measure(tables[0], options=room).maximum > console.width:
+    if not fits(tables[0], console):
         tables = [profile_table(result, [method]) for method in ("full", "lora")]
     for table in tables:
-        console.print(table)
+        print_table(table, console)
     for sentence in profile_summary(result):
         console.print(sentence, style="bold")
 

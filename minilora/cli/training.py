@@ -1,45 +1,35 @@
-"""What each command does: read its options, call the package, print.
+"""Commands that train a model, or let it write: compare, finetune, generate, pretrain.
 
-Results go to standard output, progress to standard error. cli.py says which options there are.
-Imports the floors below.
+Each reads its options, calls the package and prints: results to standard output, progress to
+standard error.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import sys
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 import minilora
-from minilora.analysis.profiler import profile_methods
-from minilora.cli import doctor
-from minilora.cli.tables import human_bytes, print_comparison, print_profile
+from minilora.cli.options import QUICK_STEPS, RESULTS
+from minilora.cli.output import machine, make_folder, say, write_json
+from minilora.cli.tables import human_bytes, print_comparison
 from minilora.experiments.comparison import Settings, compare, disk_bytes, forget
 from minilora.experiments.tasks import BASE_MODELS, TASKS, Task, load_task, new_model, text_task
 from minilora.hub import load_adapter, load_model, save_adapter, save_model
-from minilora.lora import add_adapter, lora_layers
+from minilora.lora import add_adapter
 from minilora.lora_config import LoraConfig
-from minilora.methods.registry import count_parameters, print_trainable_parameters
-from minilora.plots import compare_figure, counts_figure, profile_figure, save_figure
+from minilora.methods.registry import print_trainable_parameters
+from minilora.plots import compare_figure, save_figure
 from minilora.system.errors import UsageError
-from minilora.system.files import write_atomically
 from minilora.text.alphabet import decode, encode, to_alphabet
 from minilora.text.corpora import load_text
 from minilora.text.sampling import generate
 from minilora.training.loop import TrainConfig, train
-
-RESULTS = Path("minilora-results")
-QUICK_STEPS = 40
 
 
 def _lora_config(args: argparse.Namespace, start: LoraConfig) -> LoraConfig:
@@ -58,36 +48,6 @@ def _lora_config(args: argparse.Namespace, start: LoraConfig) -> LoraConfig:
             args.targets if all_linear else [name.strip() for name in args.targets.split(",")]
         )
     return replace(start, **changed)
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def machine() -> dict[str, Any]:
-    return {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "system": f"{platform.system()} {platform.machine()}",
-        "cores": os.cpu_count(),
-    }
-
-
-def make_folder(folder: Path, option: str = "--out") -> None:
-    """Raise ValueError if nothing can be written to `folder`: before the training, not after it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UsageError(
-            f"cannot write to {folder} ({error.strerror}); choose another folder with {option}"
-        ) from None
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: file.write_text(json.dumps(value), "utf-8"))
 
 
 def run_compare(args: argparse.Namespace) -> None:
@@ -111,7 +71,7 @@ def run_compare(args: argparse.Namespace) -> None:
         "machine": machine(),
         "tasks": entries,
     }
-    _write_json(args.out / "results.json", results)
+    write_json(args.out / "results.json", results)
     for task, entry in zip(tasks, entries, strict=True):
         save_figure(compare_figure(entry), args.out / f"{entry['task']}.png")
         forget(task, args.out)
@@ -177,59 +137,6 @@ def run_generate(args: argparse.Namespace) -> None:
     print()
 
 
-def run_profile(args: argparse.Namespace) -> None:
-    if args.out:
-        make_folder(args.out)
-    config = _lora_config(args, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
-    sizes = (args.batch, args.length, args.steps)
-    result = profile_methods(load_model(args.model), config, *sizes, quiet=args.json)
-    about = {"model": args.model, "command": args.command_line, "machine": machine()}
-    result = about | result
-    if args.out:
-        save_figure(profile_figure(result), args.out / "profile.png")
-    if args.json:
-        print(json.dumps(result))
-    else:
-        print_profile(result, Console())
-
-
-def run_params(args: argparse.Namespace) -> None:
-    config = _lora_config(args, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
-    if args.out:
-        make_folder(args.out)
-    if args.shapes:
-        matrices = [(f"{n} x {m}", n, m, config.r, args.times) for n, m in args.shapes]
-        total, whole = sum(n * m * args.times for n, m in args.shapes), "all these"
-        title = f"LoRA of rank {config.r}: r (d_in + d_out) numbers per matrix"
-    else:
-        model = load_model(args.model)
-        total, whole = count_parameters(model)[1], "the whole model"
-        add_adapter(model, config, rng=np.random.default_rng(0))
-        matrices = [
-            (path, *layer.base.weight.shape, layer.lora_A["default"].shape[1], 1)
-            for path, layer in lora_layers(model).items()
-        ]
-        title = f"LoRA of rank {config.r} on {args.model}: r (d_in + d_out) numbers per matrix"
-    table = Table(title=title, title_justify="left")
-    for name in ("matrix", "d_in x d_out", "full", "LoRA", "share"):
-        table.add_column(name, justify="left" if name == "matrix" else "right")
-    rows = []
-    for name, d_in, d_out, r, times in matrices:
-        full, lora = d_in * d_out * times, r * (d_in + d_out) * times
-        shape = f"{d_in} x {d_out}" + (f" ({times} times)" if times > 1 else "")
-        table.add_row(name, shape, f"{full:,}", f"{lora:,}", f"{lora / full:.2%}")
-        rows.append({"model": name, "total": full, "trainable": lora, "share": lora / full})
-    trained = sum(row["trainable"] for row in rows)
-    table.add_section()
-    table.add_row(whole, "", f"{total:,}", f"{trained:,}", f"{trained / total:.2%}")
-    Console(markup=False).print(table)  # brackets in a folder's name are brackets
-    if args.out:
-        share = trained / total
-        rows.append({"model": whole, "total": total, "trainable": trained, "share": share})
-        save_figure(counts_figure(rows, f"LoRA, r = {config.r}"), args.out / "params.png")
-        print(f"Written to {args.out}: params.png.")
-
-
 def run_pretrain(args: argparse.Namespace) -> None:
     unknown = [name for name in args.names if name not in BASE_MODELS]
     if unknown:
@@ -267,19 +174,6 @@ def run_pretrain(args: argparse.Namespace) -> None:
                 for part in np.split(losses, range(10, len(losses), 10))
             ],
         }
-        _write_json(folder / "training.json", log)
+        write_json(folder / "training.json", log)
         checkpoint.unlink()
         print(f"{name}: {base.metric} {log['val']:.3f} (val), {log['test']:.3f} (test) → {folder}")
-
-
-def run_doctor(args: argparse.Namespace) -> int:
-    report = doctor.examine()
-    table = Table(show_header=False)
-    for check in report:
-        mark = {True: "ok", False: "MISSING", None: "optional"}[check.ok]
-        table.add_row(check.name, mark, check.found)
-    Console(markup=False).print(table)  # brackets in a folder's name are brackets
-    for check in report:
-        if check.remedy:
-            print(f"{check.name}: {check.remedy}")
-    return int(any(check.ok is False for check in report))

@@ -1,0 +1,56 @@
+"""Commands to learn with: lessons."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+import minilora
+from minilora.cli.output import make_folder, say
+from minilora.system.errors import UsageError
+
+_PACKAGE = Path(minilora.__file__).parent
+_HOMES = (_PACKAGE / "lessons", _PACKAGE.parent / "lessons")  # in an installed package, in a clone
+LESSONS = next((folder for folder in _HOMES if folder.is_dir()), None)
+
+
+def run_lessons(args: argparse.Namespace) -> int:
+    if LESSONS is None:
+        raise UsageError("the lessons are not installed with this copy of minilora; clone it")
+    notebooks = sorted(LESSONS.glob("[0-9]*.ipynb"))
+    if not (args.copy or args.open):
+        table = Table("notebook", "question")
+        for path in notebooks:
+            table.add_row(path.name, _question(path))
+        Console(markup=False).print(table)
+        print("Work on a copy of them: minilora lessons --copy FOLDER --open")
+        return 0
+    folder = args.copy or Path("minilora-lessons")
+    make_folder(folder, "--copy")
+    for path in notebooks:
+        if (folder / path.name).exists():
+            say(f"{folder / path.name} is there already and stays as it is")
+        else:
+            shutil.copyfile(path, folder / path.name)
+    print(f"The lessons are in {folder}: {', '.join(path.name for path in notebooks)}")
+    if not args.open:
+        return 0
+    if find_spec("jupyterlab") is None:
+        raise UsageError('opening them needs Jupyter: pip install "minilora[lessons]"')
+    return subprocess.run([sys.executable, "-m", "jupyterlab", str(folder)], check=False).returncode
+
+
+def _question(notebook: Path) -> str:
+    """What a notebook's first cell says after "The question."."""
+    title = "".join(json.loads(notebook.read_text("utf-8"))["cells"][0]["source"])
+    found = re.search(r"\*\*The question\.\*\* (.+?)\n\n", title, re.DOTALL)
+    return " ".join(found[1].split()) if found else ""

@@ -1,0 +1,183 @@
+"""The options of every command; __init__.py says in which file the command itself is."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from minilora.experiments.comparison import DEFAULT_METHODS
+from minilora.experiments.tasks import BASE_MODELS, TASKS
+from minilora.methods.registry import LABELS
+from minilora.studies import STUDIES
+from minilora.system.version import __version__
+
+RESULTS = Path("minilora-results")
+QUICK_STEPS = 40
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of `minilora`, with a subparser for each command."""
+    whole = argparse.ArgumentParser(
+        prog="minilora",
+        description="Full fine-tuning and LoRA side by side, on a transformer small enough to "
+        "read. Without a command: compare.",
+    )
+    whole.add_argument("--version", action="version", version=f"minilora {__version__}")
+    subparsers = whole.add_subparsers(title="commands", metavar="COMMAND")
+
+    def command(name: str, about: str) -> argparse.ArgumentParser:
+        sub = subparsers.add_parser(name, help=about, description=about)
+        sub.set_defaults(command=name)
+        return sub
+
+    sub = command("compare", "train one base model both ways and measure every cost")
+    sub.add_argument("--task", choices=[*TASKS, "all"], default="code", help="default: code")
+    sub.add_argument("--text", metavar="FILE", type=Path, help="a text of yours as the new task")
+    about = f"of {', '.join(LABELS)}; default: {','.join(DEFAULT_METHODS)}"
+    sub.add_argument(
+        "--methods", type=_methods, metavar="NAMES", default=DEFAULT_METHODS, help=about
+    )
+    _add_lora_options(sub)
+    sub.add_argument("--full-lr", type=float, metavar="RATE", help="learning rate of full tuning")
+    sub.add_argument("--seeds", type=_count, default=1, metavar="N", help="repeat with N seeds")
+    sub.add_argument("--quick", action="store_true", help=f"{QUICK_STEPS} steps, to see it work")
+    sub.add_argument("--json", action="store_true", help="print results.json instead of a table")
+    sub.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER", help=f"./{RESULTS}")
+
+    sub = command("finetune", "tune docs-tiny to a text of yours and save the result")
+    sub.add_argument("--text", metavar="FILE", type=Path, required=True)
+    sub.add_argument("--method", choices=["lora", "full"], default="lora", help="default: lora")
+    _add_lora_options(sub)
+    sub.add_argument("--out", type=Path, metavar="FOLDER", help=f"./{RESULTS}/NAME-METHOD")
+
+    sub = command("generate", "let a model continue a prompt")
+    sub.add_argument("--model", default="docs-tiny", help="a bundled name or a folder")
+    sub.add_argument("--adapter", type=Path, metavar="FOLDER", help="a saved adapter to attach")
+    sub.add_argument("--prompt", default="The ", metavar="TEXT")
+    sub.add_argument("--tokens", type=_count, default=300, metavar="N", help="default: 300")
+    sub.add_argument("--temperature", type=float, default=0.7, help="0 is greedy; default: 0.7")
+    sub.add_argument("--top-k", type=_count, metavar="K")
+    sub.add_argument("--top-p", type=float, metavar="P")
+    sub.add_argument("--seed", type=_seed, default=0)
+
+    sub = command("params", "count what LoRA trains, for a model or for given shapes")
+    sub.add_argument("shapes", nargs="*", type=_shape, metavar="INxOUT", help="such as 4096x4096")
+    sub.add_argument("--times", type=_count, default=1, metavar="N", help="each shape N times")
+    sub.add_argument("--model", default="docs-tiny", help="a bundled name or a folder")
+    _add_rank_options(sub)
+    sub.add_argument("--out", type=Path, metavar="FOLDER", help="write params.png there")
+
+    sub = command("profile", "time each op of a training step, both methods")
+    sub.add_argument("--model", default="docs-tiny", help="a bundled name or a folder")
+    sub.add_argument("--batch", type=_count, default=12, metavar="N", help="texts; default: 12")
+    about = "symbols of each, drawn at random: time does not depend on them; default: up to 64"
+    sub.add_argument("--length", type=_count, metavar="T", help=about)
+    _add_rank_options(sub)
+    sub.add_argument("--steps", type=_count, default=30, metavar="N", help="30, after 5 of warm-up")
+    sub.add_argument("--json", action="store_true", help="print the numbers instead of a table")
+    sub.add_argument("--out", type=Path, metavar="FOLDER", help="write profile.png there")
+
+    sub = command("study", "repeat one of the studies behind figures/, with several seeds")
+    sub.add_argument("name", choices=[*STUDIES, "all"], metavar="NAME", help=", ".join(STUDIES))
+    sub.add_argument("--seeds", type=_count, default=3, metavar="N", help="default: 3")
+    _add_sweep_options(sub, "studies")
+
+    sub = command("figures", "draw figures/ again from the results that are shipped")
+    sub.add_argument("--out", type=Path, default=Path("figures"), metavar="FOLDER")
+
+    sub = command("sweep", "which rank does a text of yours need?")
+    _add_task_options(sub, "1,2,4,8,16")
+    _add_sweep_options(sub, "sweep")
+
+    sub = command("spectrum", "the singular values of what training changed, ΔW")
+    given = sub.add_mutually_exclusive_group()
+    given.add_argument("--adapter", type=Path, metavar="FOLDER", help="of this adapter of --model")
+    given.add_argument("--tuned", type=Path, metavar="FOLDER", help="of this model, minus --model")
+    _add_task_options(sub, "4")
+    _add_sweep_options(sub, "spectrum")
+
+    sub = command("lessons", "the notebooks: list, copy, open in Jupyter")
+    sub.add_argument("--copy", type=Path, metavar="FOLDER", help="copy them there, to work in")
+    sub.add_argument("--open", action="store_true", help="open the copies in Jupyter")
+
+    sub = command("pretrain", "make the bundled base models again (some minutes)")
+    sub.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BASE_MODELS)}")
+    sub.add_argument("--steps", type=_count, metavar="N", help="fewer, to try it out")
+    sub.add_argument("--seed", type=_seed, metavar="S", help="another than that of the bundled one")
+    _add_threads_option(sub)
+    sub.add_argument("--out", type=Path, default=RESULTS / "pretrained", metavar="FOLDER")
+
+    command("doctor", "what this machine has, and what is missing")
+    return whole
+
+
+def _add_lora_options(sub: argparse.ArgumentParser) -> None:
+    _add_rank_options(sub)
+    sub.add_argument("--lr", type=float, metavar="RATE", help="learning rate (in compare: LoRA's)")
+    sub.add_argument("--steps", type=_count, metavar="N", help="default: 300 (string tasks: 600)")
+    sub.add_argument("--seed", type=_seed, default=0, metavar="S", help="default: 0")
+    _add_threads_option(sub)
+
+
+def _add_task_options(sub: argparse.ArgumentParser, ranks: str) -> None:
+    sub.add_argument("--task", choices=TASKS, default="code", help="default: code")
+    sub.add_argument("--text", metavar="FILE", type=Path, help="a text of yours as the new task")
+    sub.add_argument("--model", metavar="NAME", help="a bundled name or a folder, as the base")
+    about = f"of LoRA, with s in proportion to 1/√r; beside full fine-tuning; default: {ranks}"
+    sub.add_argument("--ranks", type=_ranks, default=_ranks(ranks), metavar="R,R", help=about)
+    sub.add_argument("--steps", type=_count, metavar="N", help="default: 300 (string tasks: 600)")
+    sub.add_argument("--seeds", type=_count, default=1, metavar="N", help="default: 1")
+
+
+def _add_sweep_options(sub: argparse.ArgumentParser, folder: str) -> None:
+    sub.add_argument("--jobs", type=_count, metavar="N", help="runs at a time; default: all cores")
+    about = "where they run; default: loky, processes of this machine"
+    sub.add_argument("--backend", choices=["loky", "dask"], default="loky", help=about)
+    sub.add_argument(
+        "--scheduler", metavar="ADDRESS", help="of a Dask cluster, with --backend dask"
+    )
+    sub.add_argument("--out", type=Path, default=RESULTS / folder, metavar="FOLDER")
+
+
+def _add_threads_option(sub: argparse.ArgumentParser) -> None:
+    about = "threads that share a batch; the results do not depend on it"
+    sub.add_argument("--threads", type=_count, metavar="N", help=about)
+
+
+def _add_rank_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--rank", type=int, metavar="R", help="rank; default: 4 (reverse: 2)")
+    sub.add_argument("--alpha", type=float, metavar="A", help="default: 2 R (string tasks: 4)")
+    sub.add_argument(
+        "--targets", metavar="NAMES", help='such as q_proj,v_proj; default: "all-linear"'
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _ranks(text: str) -> list[int]:
+    return list(dict.fromkeys(_count(part.strip()) for part in text.split(",")))
+
+
+def _seed(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def _methods(text: str) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        if name not in LABELS:
+            raise argparse.ArgumentTypeError(f"no method {name!r}; use: {', '.join(LABELS)}")
+    return names
+
+
+def _shape(text: str) -> tuple[int, int]:
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isdigit() and int(side) for side in sides):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a shape such as 4096x4096")
+    return int(sides[0]), int(sides[1])
