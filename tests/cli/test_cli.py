@@ -4,6 +4,7 @@ Most commands run in this process, on tasks that are measured on few examples. W
 itself is the subject (Ctrl-C, encodings, a reader who leaves), a real one is started.
 """
 
+import errno
 import importlib.metadata
 import io
 import json
@@ -24,15 +25,15 @@ import pytest
 
 import minilora as ml
 from minilora import cli
-from minilora.cli import doctor
+from minilora.cli import COMMANDS, doctor, looking, output
 from minilora.cli import training as commands
 from minilora.experiments.tasks import BASE_MODELS, load_task, text_task
 from minilora.lora import lora_layers
 from minilora.methods.registry import LABELS
+from minilora.system.errors import UsageError
 from minilora.training.quality import text_loss
 
 PROSE = "It was the best of times, it was the worst of times, it was the age of wisdom. " * 40
-COMMANDS = ("compare", "finetune", "generate", "params", "pretrain", "doctor")
 PYTHON = (sys.executable, "-W", "error")
 
 
@@ -253,7 +254,7 @@ def test_threads_reach_the_comparison(asked):
 @pytest.mark.parametrize("command", ["finetune", "pretrain"])
 def test_threads_reach_the_training_of_one_model(command, text, monkeypatch):
     def train(model, batch, config, threads, **options):
-        raise ValueError(f"{threads} threads")
+        raise UsageError(f"{threads} threads")
 
     monkeypatch.setattr(commands, "train", train)
     argv = [command, *(["--text", text] if command == "finetune" else [])]
@@ -335,7 +336,7 @@ def test_text_that_cannot_be_used_is_explained(command, content, message, here, 
         (["--lr", "nan"], "lr must be a positive number, got nan"),
         (["--full-lr", "-1"], "lr must be a positive number, got -1"),
         (["generate", "--temperature", "-1"], "temperature must be >= 0"),
-        (["generate", "--top-p", "0"], "top_p in (0, 1]"),
+        (["generate", "--top-p", "0"], "top_p must lie in (0, 1]"),
         (["generate", "--prompt", ""], "the prompt has no character"),
     ],
 )
@@ -379,7 +380,7 @@ def test_unwritable_out_is_found_before_the_training(
         monkeypatch.setattr(commands, name, never)
     out = {"below a file": f"{text}/x", "a file": text, "read-only": "x"}[place]
     if place == "read-only":
-        monkeypatch.setattr(commands.tempfile, "TemporaryFile", refuse)
+        monkeypatch.setattr(output.tempfile, "TemporaryFile", refuse)
     argv = [command, "--out", out] + (["--text", text] if command == "finetune" else [])
     line = error_of(argv, capsys)
     if command != "pretrain":
@@ -398,7 +399,6 @@ def test_unwritable_out_is_found_before_the_training(
         (["generate", "--seed", "x"], "'x' is not a whole number of at least 0"),
         (["--task", "no-such"], "invalid choice: 'no-such'"),
         (["--rank", "x"], "invalid int value: 'x'"),
-        (["no-such-command"], "unrecognized arguments: no-such-command"),
         (["finetune"], "the following arguments are required: --text"),
         (["params", "4x"], "'4x' is not a shape such as 4096x4096"),
         (["params", "4x0"], "'4x0' is not a shape"),
@@ -411,6 +411,42 @@ def test_option_that_makes_no_sense_exits_with_2_and_says_which(argv, message, c
     assert exit_of(argv) == 2
     captured = capsys.readouterr()
     assert message in captured.err and captured.out == "" and "Traceback" not in captured.err
+
+
+def test_an_unknown_command_names_the_nearest_and_lists_them_all(capsys):
+    assert cli.main(["generat", "--tokens", "3"]) == 2
+    error = capsys.readouterr().err
+    assert "no command 'generat'; did you mean generate?" in error
+    assert all(command in error for command in COMMANDS)
+
+
+def test_only_errors_that_a_user_can_mend_lose_their_traceback(monkeypatch, capsys):
+    def broken(args):
+        raise ValueError("operands could not be broadcast together")
+
+    monkeypatch.setattr(looking, "run_params", broken)
+    with pytest.raises(ValueError, match="broadcast"):
+        cli.main(["params"])
+    monkeypatch.setenv("MINILORA_TRACEBACK", "1")
+    with pytest.raises(UsageError):
+        cli.main(["generate", "--temperature", "-1"])
+
+
+def test_a_full_disk_is_named_with_its_file_and_remedy(monkeypatch, capsys):
+    def full(args):
+        raise OSError(errno.ENOSPC, "No space left on device", "out/results.json")
+
+    monkeypatch.setattr(looking, "run_params", full)
+    line = error_of(["params"], capsys)
+    assert "out/results.json: the disk is full" in line
+
+
+def test_no_number_is_cut_where_the_terminal_is_narrow(monkeypatch, capsys):
+    for columns in ("40", "80"):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert cli.main(["params"]) == 0
+        shown = capsys.readouterr().out
+        assert "…" not in shown and "417,280" in shown and "18,432" in shown
 
 
 @pytest.mark.parametrize("command", COMMANDS)

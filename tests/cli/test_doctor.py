@@ -14,6 +14,7 @@ from minilora.cli import doctor
 from minilora.experiments.tasks import BASE_MODELS
 from minilora.hub import models as hub
 from minilora.text import corpora as data
+from minilora.text import library
 
 
 def find(name):
@@ -57,11 +58,13 @@ def no_sources(monkeypatch, tmp_path):
     """A standard library without sources, and no cache from a time when it had them."""
     empty = tmp_path / "library"
     empty.mkdir()
-    monkeypatch.setattr(data.sysconfig, "get_path", lambda name: str(empty))
-    monkeypatch.setattr(data.platformdirs, "user_cache_dir", lambda name: str(tmp_path / "cache"))
-    data._library.cache_clear()
+    monkeypatch.setattr(library.sysconfig, "get_path", lambda name: str(empty))
+    monkeypatch.setattr(
+        library.platformdirs, "user_cache_dir", lambda name: str(tmp_path / "cache")
+    )
+    library.parts.cache_clear()
     yield empty
-    data._library.cache_clear()
+    library.parts.cache_clear()
 
 
 def test_nothing_is_missing_on_this_machine(here):

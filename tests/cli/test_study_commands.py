@@ -11,6 +11,7 @@ import pytest
 
 import minilora as ml
 from minilora import cli
+from minilora.cli import learning
 from minilora.cli import studying as study_commands
 from minilora.studies import STUDIES, shipped_rows
 
@@ -255,7 +256,7 @@ def test_lessons_are_listed_with_their_questions(capsys):
 def test_lessons_are_copied_and_a_copy_is_never_overwritten(here, capsys):
     assert run("lessons", "--copy", "mine") == 0
     copies = sorted(path.name for path in (here / "mine").iterdir())
-    assert copies == sorted(path.name for path in study_commands.LESSONS.glob("[0-9]*.ipynb"))
+    assert copies == sorted(path.name for path in learning.LESSONS.glob("[0-9]*.ipynb"))
     (here / "mine" / copies[0]).write_text("my work")
     assert run("lessons", "--copy", "mine") == 0
     assert (here / "mine" / copies[0]).read_text() == "my work"
@@ -269,14 +270,14 @@ def test_lessons_open_starts_jupyter_on_the_copies(here, monkeypatch):
         started.append(command)
         return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(study_commands, "find_spec", lambda name: object())
-    monkeypatch.setattr(study_commands.subprocess, "run", start)
+    monkeypatch.setattr(learning, "find_spec", lambda name: object())
+    monkeypatch.setattr(learning.subprocess, "run", start)
     assert run("lessons", "--copy", "mine", "--open") == 0
     assert started == [[sys.executable, "-m", "jupyterlab", "mine"]]
 
 
 def test_lessons_open_without_jupyter_says_what_to_install(here, monkeypatch, capsys):
-    monkeypatch.setattr(study_commands, "find_spec", lambda name: None)
+    monkeypatch.setattr(learning, "find_spec", lambda name: None)
     assert run("lessons", "--open") == 1
     assert "minilora[lessons]" in capsys.readouterr().err
 
