@@ -5,6 +5,8 @@ from __future__ import annotations
 import numbers
 from typing import Any
 
+import numpy as np
+
 from minilora.system.errors import UsageError
 
 
@@ -17,3 +19,9 @@ def require_whole(at_least: int, **values: Any) -> None:
         is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
         if not is_whole or value < at_least:
             raise UsageError(f"{name} must be a whole number of at least {at_least}, got {value!r}")
+
+
+def require_rng(rng: Any) -> None:
+    """Raise ValueError unless `rng` is a NumPy random generator."""
+    if not isinstance(rng, np.random.Generator):
+        raise UsageError(f"rng must be np.random.default_rng(seed), got {rng!r}")

@@ -46,6 +46,7 @@ def to_alphabet(text: str) -> str:
     ASCII look-alikes, accented letters lose the accent, and ß, ł, æ and their like become ss, l,
     ae. What is left is dropped; `dropped` says what that is.
     """
+    _require_str(text)
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\t", "    ")
     if not text.isascii():
         text = text.translate({ord(character): _in_ascii(character) for character in set(text)})
@@ -58,6 +59,7 @@ def dropped(text: str) -> tuple[Counter[str], int]:
 
     Spaces, combining marks, and control and format characters are not visible.
     """
+    _require_str(text)
     counts = Counter(text)
     visible = {c: n for c, n in counts.items() if unicodedata.category(c)[0] not in "ZMC"}
     lost = Counter({c: n for c, n in visible.items() if not _in_ascii(c).strip()})
@@ -72,8 +74,9 @@ def _in_ascii(character: str) -> str:
 def encode(text: str) -> np.ndarray:
     """Return the symbol ids of `text`, uint8 (n,).
 
-    Raises ValueError, naming the character, if one is not in ALPHABET.
+    Raises ValueError, naming the character, if one is not in ALPHABET; TypeError for no str.
     """
+    _require_str(text)
     if stranger := _OUTSIDE.search(text):
         raise UsageError(
             f"character {stranger[0]!r} (U+{ord(stranger[0]):04X}) at position {stranger.start()} "
@@ -102,3 +105,8 @@ def decode(ids: Sequence[int] | np.ndarray) -> str:
             "leave out masked targets (IGNORE_INDEX) before decoding"
         )
     return _BYTE_OF_ID[ids].tobytes().decode("ascii")
+
+
+def _require_str(text: object) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f"a text must be a str, got {type(text).__name__}")

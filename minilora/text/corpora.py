@@ -38,7 +38,7 @@ class Corpus:
         """
         if split not in SPLITS:
             raise UsageError(f"there is no split {split!r}; use one of: {', '.join(SPLITS)}")
-        tokens = getattr(self, split)
+        tokens = np.asarray(getattr(self, split))
         check_windows(tokens, block_size, batch_size=batch_size)
         return lambda rng: random_windows(tokens, batch_size, block_size, rng)
 

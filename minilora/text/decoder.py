@@ -18,6 +18,7 @@ from minilora.nn import Embedding, LayerNorm, Linear, ModuleList, RMSNorm
 from minilora.transformer import MLP, Attention, Block, KVCache, Transformer, TransformerConfig
 
 Function = Callable[[np.ndarray], np.ndarray]
+WithCache = Callable[[np.ndarray, KVCache], np.ndarray]
 
 
 class Decoder:
@@ -59,51 +60,73 @@ def _weights(layer: Linear | LoraLinear) -> tuple[np.ndarray, np.ndarray | None]
     return W, None if b is None else b.data
 
 
-def _layer(block: Block, c: TransformerConfig) -> Callable[[np.ndarray, KVCache], np.ndarray]:
-    H, J, D = c.n_head, c.kv_heads, c.head_size
-    attn_norm, mlp_norm = _norm(block.attn_norm), _norm(block.mlp_norm)
-    three = [_weights(proj) for proj in (block.attn.q_proj, block.attn.k_proj, block.attn.v_proj)]
-    Wqkv = np.concatenate([W for W, _ in three], axis=1)  # (C, H*D + 2*J*D)
-    bqkv = np.concatenate([b for _, b in three]) if c.bias else np.zeros(1, Wqkv.dtype)
-    o_proj, up_proj, down_proj = (
-        _linear(*_weights(m)) for m in (block.attn.o_proj, block.mlp.up_proj, block.mlp.down_proj)
-    )
-    gate_proj = _linear(*_weights(block.mlp.gate_proj)) if c.activation == "swiglu" else None
-    scale = 1 / math.sqrt(D)
+def _layer(block: Block, c: TransformerConfig) -> WithCache:
+    attn_norm, attention = _norm(block.attn_norm), _attention(block.attn, c)
+    mlp_norm, mlp = _norm(block.mlp_norm), _mlp(block.mlp, c)
 
-    def layer(x: np.ndarray, past: KVCache) -> np.ndarray:
-        B, t = len(x), past.length
-        qkv = attn_norm(x) @ Wqkv
-        qkv += bqkv
-        q = qkv[:, : H * D].reshape(B, J, H // J, D)
-        k = qkv[:, H * D : (H + J) * D]
-        if c.positions == "rope":
-            angles = rope_angles(t, 1, D, c.rope_theta, x.dtype)
-            q, k = rotate(q, *angles), rotate(k.reshape(B, J, D), *angles).reshape(B, J * D)
-        K, V = past.append(k[:, None], qkv[:, None, (H + J) * D :])  # (B, 1, J*D) -> (B, S, J*D)
-        K, V = (a.reshape(B, t + 1, J, D).swapaxes(1, 2) for a in (K, V))  # -> (B, J, S, D)
-        P = q @ K.swapaxes(-1, -2)  # (B, J, H/J, D) @ (B, J, D, S) -> (B, J, H/J, S)
-        P *= scale
-        P -= P.max(axis=-1, keepdims=True)
-        np.exp(P, out=P)
-        P /= P.sum(axis=-1, keepdims=True)
-        x = x + o_proj((P @ V).reshape(B, H * D))
-        h = mlp_norm(x)
-        up = up_proj(h)
-        if gate_proj is None:
-            hidden = gelu_gate(up)
-        else:
-            gate = gate_proj(h)
-            hidden = silu_gate(gate)
-            hidden *= gate
-        hidden *= up
-        x += down_proj(hidden)
+    def layer(x: np.ndarray, cache: KVCache) -> np.ndarray:
+        x = x + attention(attn_norm(x), cache)  # (B, C)
+        x += mlp(mlp_norm(x))
         return x
 
     return layer
 
 
-def _linear(W: np.ndarray, b: np.ndarray | None) -> Function:
+def _attention(
+    attn: Attention, c: TransformerConfig
+) -> Callable[[np.ndarray, KVCache], np.ndarray]:
+    H, J, D = c.n_head, c.kv_heads, c.head_size
+    three = [_weights(proj) for proj in (attn.q_proj, attn.k_proj, attn.v_proj)]
+    Wqkv = np.concatenate([W for W, _ in three], axis=1)  # (C, H*D + 2*J*D)
+    bqkv = np.concatenate([b for _, b in three]) if c.bias else np.zeros(1, Wqkv.dtype)
+    o_proj, scale = _linear(attn.o_proj), 1 / math.sqrt(D)
+
+    def attention(x: np.ndarray, cache: KVCache) -> np.ndarray:
+        B, t = len(x), cache.length
+        qkv = x @ Wqkv  # (B, C) -> (B, H*D + 2*J*D)
+        qkv += bqkv
+        q = qkv[:, : H * D].reshape(B, J, H // J, D)
+        k, v = qkv[:, H * D : (H + J) * D], qkv[:, (H + J) * D :]
+        if c.positions == "rope":
+            angles = rope_angles(t, 1, D, c.rope_theta, x.dtype)
+            q, k = rotate(q, *angles), rotate(k.reshape(B, J, D), *angles).reshape(B, J * D)
+        K, V = cache.append(k[:, None], v[:, None])  # (B, 1, J*D) -> (B, S, J*D)
+        K = K.reshape(B, t + 1, J, D).transpose(0, 2, 3, 1)  # (B, S, J*D) -> (B, J, D, S)
+        V = V.reshape(B, t + 1, J, D).swapaxes(1, 2)  # (B, S, J*D) -> (B, J, S, D)
+        P = q @ K  # (B, J, H/J, S)
+        P *= scale
+        P -= P.max(axis=-1, keepdims=True)
+        np.exp(P, out=P)
+        P /= P.sum(axis=-1, keepdims=True)
+        return o_proj((P @ V).reshape(B, H * D))
+
+    return attention
+
+
+def _mlp(mlp: MLP, c: TransformerConfig) -> Function:
+    up_proj, down_proj = _linear(mlp.up_proj), _linear(mlp.down_proj)
+
+    def gelu_mlp(x: np.ndarray) -> np.ndarray:
+        h = up_proj(x)
+        h *= gelu_gate(h, h * h)
+        return down_proj(h)
+
+    if c.activation == "gelu":
+        return gelu_mlp
+    gate_proj = _linear(mlp.gate_proj)
+
+    def gated_mlp(x: np.ndarray) -> np.ndarray:
+        h = gate_proj(x)
+        h *= silu_gate(h)
+        h *= up_proj(x)
+        return down_proj(h)
+
+    return gated_mlp
+
+
+def _linear(layer: Linear | LoraLinear) -> Function:
+    W, b = _weights(layer)
+
     def linear(x: np.ndarray) -> np.ndarray:
         y = x @ W
         if b is not None:

@@ -50,8 +50,10 @@ def write(
         )
     if lost := "".join(dropped(prompt)[0]):
         raise UsageError(f"the prompt has {lost!r}, which the model's alphabet lacks; leave it out")
-    if stop is not None and (len(stop) != 1 or stop not in ALPHABET):
+    if stop is not None and stop not in list(ALPHABET):
         raise UsageError(f"stop must be one symbol of ALPHABET, got {stop!r}")
+    if on_text is not None and not callable(on_text):
+        raise UsageError(f"on_text must be a function of the new text, got {on_text!r}")
 
     def show(new: np.ndarray) -> None:
         if on_text and decode(new) != stop:
@@ -98,6 +100,10 @@ def generate(
     """
     prompt = _checked_prompt(prompt_ids)
     _check_options(max_new_tokens, temperature, top_k, top_p, rng, on_token)
+    if eos_token_id is not None:
+        require_whole(0, eos_token_id=eos_token_id)
+        if eos_token_id >= model.config.vocab_size:
+            raise UsageError(f"eos_token_id={eos_token_id} is not in the model's vocabulary")
     block, cache = model.config.block_size, None
     next_logits = Decoder(model) if is_plain(model) else partial(_next_logits, model)
     B, T = prompt.shape

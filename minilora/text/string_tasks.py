@@ -2,7 +2,7 @@
 
 Seven of them the small base model `words-tiny` learns first; reverse and sort are new to it when it
 is fine-tuned. The form, a command symbol, an input and an answer, is in the spirit of SCAN (Lake &
-Baroni, 2018). Imports data.py.
+Baroni, 2018).
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minilora.nn import Rng
+from minilora.system.checks import require_rng, require_whole
 from minilora.system.errors import UsageError
 from minilora.text.alphabet import ALPHABET, encode
 from minilora.text.windows import IGNORE_INDEX
@@ -51,19 +53,21 @@ def string_batch(
     words: Sequence[str],
     batch_size: int,
     block_size: int,
-    rng: np.random.Generator,
-    random_share: float = 0.5,
+    rng: Rng,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw examples "<symbol>word>answer" and a newline: inputs and targets, int64 (B, T) each.
 
-    On average `random_share` of them take 3 to 8 random letters for a word, the rest one of `words`
-    of at most 8 letters. Rows are padded with id 0; targets are IGNORE_INDEX everywhere but on the
-    answer and its newline. Raises ValueError for an unknown task, too small a block_size, no words.
+    On average half of them take 3 to 8 random letters for a word, the rest one of `words` of at
+    most 8 letters. Rows are padded with id 0; targets are IGNORE_INDEX everywhere but on the answer
+    and its newline. Raises ValueError for an unknown task, no words, and sizes that are no whole
+    numbers or too small.
     """
+    require_whole(1, batch_size=batch_size)
+    require_rng(rng)
     usable = _usable(words)
     lengths = rng.integers(3, _LONGEST_WORD + 1, batch_size)
     letters = rng.integers(97, 123, (batch_size, _LONGEST_WORD), np.uint8)
-    is_random = rng.random(batch_size) < random_share
+    is_random = rng.random(batch_size) < 0.5
     picks = rng.integers(len(usable), size=batch_size)
     drawn = [
         row[:length].tobytes().decode("ascii") if letters_only else usable[pick]
@@ -73,16 +77,19 @@ def string_batch(
 
 
 def string_examples(
-    tasks: Sequence[str], words: Sequence[str], block_size: int, rng: np.random.Generator
+    tasks: Sequence[str], words: Sequence[str], block_size: int, rng: Rng
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return one example per word of at most 8 letters, in order, as string_batch does.
 
     An answer is an exact match if all targets of its row but IGNORE_INDEX are predicted.
     """
+    require_rng(rng)
     return _examples(tasks, _usable(words), block_size, rng)
 
 
 def _usable(words: Sequence[str]) -> list[str]:
+    if isinstance(words, str):
+        raise UsageError(f"words must be a list of words, got the str {words!r}")
     usable = [word for word in words if len(word) <= _LONGEST_WORD]
     if not usable:
         raise UsageError(f"no word has at most {_LONGEST_WORD} letters; pass those of load_words()")
@@ -90,7 +97,7 @@ def _usable(words: Sequence[str]) -> list[str]:
 
 
 def _examples(
-    tasks: Sequence[str], words: Sequence[str], block_size: int, rng: np.random.Generator
+    tasks: Sequence[str], words: Sequence[str], block_size: int, rng: Rng
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return ids and targets (B, T) of one example per word, its task drawn from `tasks`."""
     rules = _rules(tasks, block_size)
@@ -109,9 +116,9 @@ def _examples(
 
 
 def _rules(tasks: Sequence[str], block_size: int) -> list[StringTask]:
-    unknown = [name for name in tasks if name not in STRING_TASKS]
-    if unknown or not tasks:
-        raise UsageError(f"tasks={list(tasks)!r} must be some of: {', '.join(STRING_TASKS)}")
+    require_whole(1, block_size=block_size)
+    if isinstance(tasks, str) or not tasks or not STRING_TASKS.keys() >= set(tasks):
+        raise UsageError(f"tasks={tasks!r} must be a list of some of: {', '.join(STRING_TASKS)}")
     rules = [STRING_TASKS[name] for name in tasks]
     needed = max(len(rule.apply("a" * _LONGEST_WORD)) for rule in rules) + _LONGEST_WORD + 2
     if block_size < needed:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from minilora.nn import Rng
-from minilora.system.checks import require_whole
+from minilora.system.checks import require_rng, require_whole
 from minilora.system.errors import UsageError
 
 Batch = Callable[[Rng], tuple[np.ndarray, np.ndarray]]  # draws ids and targets, int (B, T) each
@@ -29,8 +29,7 @@ def random_windows(
     """
     tokens = np.asarray(tokens)
     check_windows(tokens, block_size, batch_size=batch_size)
-    if not isinstance(rng, Rng):
-        raise UsageError(f"rng must be np.random.default_rng(seed), got {rng!r}")
+    require_rng(rng)
     return _windows(tokens, rng.integers(len(tokens) - block_size, size=batch_size), block_size)
 
 
