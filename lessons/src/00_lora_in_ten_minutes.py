@@ -22,6 +22,7 @@ from statistics import mean
 
 import matplotlib.pyplot as plt
 import numpy as np
+from IPython.display import display
 
 import minilora as ml
 from minilora import plots, studies
@@ -47,50 +48,7 @@ from minilora.learn import check
 # ## A picture
 
 # %%
-FULL, LORA, FROZEN = plots.COLORS["full"], plots.COLORS["lora"], "0.85"
-
-
-def box(ax, corner, width, height, color, text, text_color):
-    ax.add_patch(plt.Rectangle(corner, width, height, color=color, lw=0))
-    middle = corner[0] + width / 2, corner[1] + height / 2
-    ax.text(*middle, text, ha="center", va="center", color=text_color, linespacing=1.4)
-
-
-def arrow(ax, start, end):
-    ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "0.25", "shrinkB": 0})
-
-
-with plots.style():
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(9, 3.9), width_ratios=[1, 1.45], layout="constrained"
-    )
-    box(left, (1.5, 2), 3, 3, FULL, "W\ntrains", "white")
-    arrow(left, (3, 0.9), (3, 2))
-    arrow(left, (3, 5), (3, 7.1))
-    left.text(3, 0.4, "x", ha="center", va="center")
-    left.text(3, 7.5, "y", ha="center", va="center")
-    left.set(title="Full fine-tuning", xlim=(0, 6), ylim=(0, 8))
-
-    box(right, (1, 2), 3, 3, FROZEN, "W\nfrozen", "black")
-    box(right, (6.2, 2), 0.6, 1.35, LORA, "A", "black")
-    box(right, (5, 4.4), 3, 0.6, LORA, "B", "black")
-    right.text(7, 2.65, "from d_in numbers to r", va="center", fontsize=9)
-    right.text(8.15, 4.7, "from r to d_out", va="center", fontsize=9)
-    arrow(right, (4.3, 0.9), (2.5, 2))
-    arrow(right, (4.7, 0.9), (6.5, 2))
-    arrow(right, (6.5, 3.35), (6.5, 4.4))
-    arrow(right, (2.5, 5), (4.28, 6.1))
-    arrow(right, (6.5, 5), (4.72, 6.1))
-    arrow(right, (4.5, 6.5), (4.5, 7.1))
-    right.text(4.5, 0.4, "x", ha="center", va="center")
-    right.text(4.5, 6.25, "+", ha="center", va="center", fontsize=15)
-    right.text(4.5, 7.5, "y", ha="center", va="center")
-    right.text(6.05, 5.75, "times s", fontsize=9)
-    right.set(title="LoRA", xlim=(0, 11), ylim=(0, 8))
-    for ax in (left, right):
-        ax.set_aspect("equal")
-        ax.axis("off")
-    plt.show()
+display(plots.lora_picture())
 
 # %% [markdown]
 # A layer turns a row x of d_in numbers into a row y of d_out numbers. Full fine-tuning changes its

@@ -29,7 +29,7 @@ from minilora.experiments.tuning import describe_delta, find_task, quality_run
 from minilora.hub import load_adapter, load_model
 from minilora.lora import lora_layers
 from minilora.lora_config import find_targets
-from minilora.plots import compare_figure, save_figure
+from minilora.plots import compare_figure, lora_picture, save_figure
 from minilora.studies import SHIPPED, STUDIES, shipped_rows, study_figures
 from minilora.studies.rank_sweep import rank_sweep_figure
 from minilora.studies.spectrum import spectrum_figure, spectrum_run
@@ -65,7 +65,8 @@ def run_study(args: argparse.Namespace) -> None:
 
 def run_figures(args: argparse.Namespace) -> None:
     make_folder(args.out)
-    drawn = []
+    drawn = ["lora.png"]
+    save_figure(lora_picture(), args.out / "lora.png")
     for entry in json.loads((SHIPPED / "compare.json").read_text("utf-8"))["tasks"]:
         drawn.append(f"compare-{entry['task']}.png")
         save_figure(compare_figure(entry), args.out / drawn[-1])

@@ -27,6 +27,7 @@ from minilora.plots.axes import (
 )
 from minilora.plots.house_style import COLORS, DASHES, MARKERS, NOTE_SIZE, shade, style
 from minilora.studies.study import Settings, Study
+from minilora.system.cores import one_blas_thread
 from minilora.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def settings(seeds: range) -> list[Settings]:
     ]  # fmt: skip
 
 
+@one_blas_thread()
 def teacher_run(k: int, spectrum: str, r: int, seed: int) -> Rows:
     """Known-rank teacher: a linear layer W0 must become W0 + Δ, with Δ of rank k. LoRA of rank r
     learns it from 1,024 samples; its loss on new ones beside the least that rank r allows: Σ σ_i²/d
