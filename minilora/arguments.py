@@ -16,8 +16,6 @@ import numpy as np
 from minilora.system.errors import UsageError
 from minilora.tensor import Tensor, needs_grad
 
-_NUMBER = (float, int, np.floating, np.integer)
-
 
 def require_tensors(op: str, *values: Any) -> None:
     for value in values:
@@ -27,15 +25,22 @@ def require_tensors(op: str, *values: Any) -> None:
             )
 
 
+def is_number(value: Any) -> bool:
+    """Whether this is a plain finite number: no bool, no array, no NaN."""
+    kinds = (float, int, np.floating, np.integer)
+    return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def require_positive(op: str, name: str, value: Any) -> None:
-    if not isinstance(value, _NUMBER) or not 0 < value < math.inf:
+    if not is_number(value) or value <= 0:
         raise UsageError(f"{op}: {name} must be a positive number, got {value!r}")
 
 
-def require_whole(op: str, name: str, value: Any, at_least: int) -> None:
+def require_whole(op: str, name: str, value: Any, at_least: int | None = None) -> None:
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < at_least:
-        raise UsageError(f"{op}: {name} must be a whole number >= {at_least}, got {value!r}")
+    if not whole or (at_least is not None and value < at_least):
+        limit = "" if at_least is None else f" >= {at_least}"
+        raise UsageError(f"{op}: {name} must be a whole number{limit}, got {value!r}")
 
 
 def require_linear(op: str, x: Any, weight: Any, bias: Any) -> None:
@@ -61,14 +66,12 @@ def require_factors(x: Tensor, weight: Tensor, A: Any, B: Any, scale: Any) -> No
             f"lora_linear: A {a} and B {b} do not fit the weight: "
             f"they must be ({d_in}, r) and (r, {d_out})"
         )
-    if not isinstance(scale, _NUMBER) or not math.isfinite(scale):
+    if not is_number(scale):
         raise UsageError(f"lora_linear: scale must be a finite number, got {scale!r}")
-    if weight.dtype != x.dtype:  # record() sees only what gets a gradient
-        raise TypeError(f"lora_linear: operands mix {weight.dtype} and {x.dtype}; convert one")
     if needs_grad(weight):
         raise UsageError(
-            "lora_linear gives its weight no gradient: freeze the weight "
-            "(requires_grad = False), or add linear(x, W, b) and x A B"
+            "lora_linear gives its weight no gradient: freeze it "
+            "(weight.requires_grad = False), or compute linear(x, weight, bias) + x @ A @ B * scale"
         )
 
 
@@ -76,15 +79,14 @@ def require_norm(op: str, x: Any, eps: Any, *vectors: Any) -> None:
     require_tensors(op, x, *vectors)
     require_positive(op, "eps", eps)
     C = x.shape[-1:]
-    if not C or not C[0] or any(vector.shape != C for vector in vectors):
-        given = ", ".join(str(vector.shape) for vector in vectors)
-        raise UsageError(
-            f"{op}: x must be (..., C), the rest (C,) with C >= 1; got {x.shape}, {given}"
-        )
+    if C in ((), (0,)) or any(vector.shape != C for vector in vectors):
+        names = "weight and bias" if len(vectors) == 2 else "weight"
+        given = ", ".join(str(t.shape) for t in (x, *vectors))
+        raise UsageError(f"{op}: x must be (..., C) with C >= 1, {names} (C,), got {given}")
 
 
 def require_dropout(p: Any, rng: Any) -> None:
-    if not isinstance(p, _NUMBER) or not 0 <= p < 1:
+    if not is_number(p) or not 0 <= p < 1:
         raise UsageError(f"dropout: p is the share of entries to drop, in [0, 1), got {p!r}")
     if rng is not None and not isinstance(rng, np.random.Generator):
         raise TypeError(f"dropout: rng must be np.random.default_rng(seed) or None, got {rng!r}")
@@ -105,15 +107,16 @@ def require_ids(weight: Any, ids: np.ndarray) -> None:
         )
 
 
-def require_targets(logits: Any, targets: np.ndarray) -> None:
+def require_targets(logits: Any, targets: np.ndarray, ignore_index: Any) -> None:
     require_tensors("cross_entropy", logits)
+    require_whole("cross_entropy", "ignore_index", ignore_index)
     shape = logits.shape
     if not shape:
         raise UsageError("cross_entropy: logits must be (..., V), got a single number")
     if targets.shape != shape[:-1]:
         hint = "; for one-hot rows pass targets.argmax(-1)" if targets.shape == shape else ""
         raise UsageError(
-            f"targets {targets.shape} do not match logits {shape}: "
+            f"cross_entropy: targets {targets.shape} do not match logits {shape}: "
             f"they must be class numbers of shape {shape[:-1]}{hint}"
         )
     if not targets.size:

@@ -243,15 +243,17 @@ def cross_entropy(logits: Tensor, targets: np.ndarray, ignore_index: int = -100)
     Raises ValueError when no target counts, IndexError for a target outside the vocabulary.
     """
     targets = np.asarray(targets)
-    require_targets(logits, targets)
-    shape = logits.shape
-    V, target = shape[-1], targets.ravel()  # (...) -> (N,)
+    require_targets(logits, targets, ignore_index)
+    shape, V, target = logits.shape, logits.shape[-1], targets.ravel()  # (...) -> (N,)
     keep = np.flatnonzero(target != ignore_index)
     if not keep.size:
         raise UsageError(f"cross_entropy: every target is ignore_index ({ignore_index})")
     target = target[keep]  # (N,) -> (n,)
     if target.min() < 0 or target.max() >= V:
-        raise IndexError(f"targets must lie in 0..{V - 1} or be {ignore_index}")
+        raise IndexError(
+            f"targets must lie in 0..{V - 1} or be {ignore_index}, "
+            f"got {target.min()}..{target.max()}"
+        )
     n, all_kept, rows = keep.size, keep.size == targets.size, np.arange(keep.size)
     z = _rows(logits.data) if all_kept else _rows(logits.data)[keep]  # (n, V)
     if not _exp_in_range(z):
