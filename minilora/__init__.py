@@ -9,6 +9,7 @@ README.md has a reader's path through the files. The names below are loaded at o
 from importlib import import_module
 from typing import Any
 
+import minilora.methods.variants  # noqa: F401  (adds DoRA, PiSSA and OLoRA to lora.KINDS)
 from minilora.functional import cross_entropy
 from minilora.hub import load_adapter, load_model, save_adapter, save_model
 from minilora.lora import (

@@ -1,107 +1,87 @@
 """LoRA, low-rank adaptation (Hu et al. 2021): y = x (W + s A B) + b with W frozen, A and B trained.
 
-A (d_in, r) starts random and B (r, d_out) at zero, so the adapted model starts exactly at the base
-model; s = lora_alpha / r. r (d_in + d_out) numbers train instead of d_in · d_out. After training
-ΔW = s A B is merged into W, or kept beside it and swapped for another. LoRA wraps: `attn.q_proj`
-becomes a LoraLinear that holds the frozen Linear. Names are PEFT's. The paper multiplies columns,
-W x + s B A x: its A, B are ours transposed. Imports tensor, functional, nn, lora_config, lora_init.
+A (d_in, r) starts random and B (r, d_out) at zero, so the adapted model starts exactly at the
+base model; s = lora_alpha / r. r (d_in + d_out) numbers train instead of d_in · d_out. After
+training ΔW = s A B is merged into W, or kept beside it and swapped for another. LoRA wraps:
+`attn.q_proj` becomes a LoraLinear that holds the frozen Linear. Names are PEFT's. The paper
+multiplies columns, W x + s B A x: its A and B are ours transposed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 
 from minilora import functional as F
-from minilora.lora_config import CopiedParameter, LoraConfig, find_targets, parameters_to_copy
-from minilora.lora_init import PART_OF_W, initial_factors
+from minilora import lora_config
+from minilora.lora_config import DEFAULT, Adapter, LoraConfig, plain_path
+from minilora.lora_init import initial_factors
 from minilora.nn import Linear, Module, Parameter, Rng
 from minilora.system.errors import UsageError
 from minilora.tensor import Tensor
+
+
+class LowRank(Module):
+    """One adapter of one Linear: ΔW = s A B.   A (d_in, r), B (r, d_out)"""
+
+    def __init__(self, A: np.ndarray, B: np.ndarray, s: float, dropout: float = 0.0) -> None:
+        self.A, self.B, self.s, self.dropout = Parameter(A), Parameter(B), s, dropout
+
+    def __call__(self, x: Tensor, W: Tensor, b: Tensor | None, rng: Rng | None = None) -> Tensor:
+        """x W + b + s (x A) B.   x (..., d_in) -> (..., d_out)"""
+        drops = rng is not None and self.dropout > 0
+        if not drops and 16 * x.size >= W.size:  # many rows: adding s A B to W first is faster
+            return F.lora_linear(x, W, b, self.A, self.B, self.s)
+        x_A = F.dropout(x, self.dropout, rng) @ self.A  # (..., r)
+        return F.linear(x, W, b) + self.s * (x_A @ self.B)
+
+    def delta(self, W: np.ndarray) -> np.ndarray:
+        """ΔW (d_in, d_out): what W becomes, minus W."""
+        return self.A.data @ self.B.data * self.s
+
+    def start(self, W: np.ndarray) -> None:
+        """What other kinds of adapter (methods/variants.py) take from W when they are added."""
+
+    def factors(self, W: np.ndarray) -> dict[str, np.ndarray]:
+        """The arrays that give the same ΔW as an adapter of the whole W, as PEFT stores them."""
+        return {name: p.data for name, p in self.named_parameters()}
 
 
 class LoraLinear(Module):
     """A frozen Linear with low-rank adapters beside it, of which at most one is active."""
 
     def __init__(self, base: Linear) -> None:
+        self.adapters: dict[str, LowRank] = {}
         self.base = base
-        self.lora_A: dict[str, Parameter] = {}
-        self.lora_B: dict[str, Parameter] = {}
-        self.scaling: dict[str, float] = {}
-        self.dropout: dict[str, float] = {}
-        self.lora_magnitude: dict[str, Parameter] = {}  # DoRA's m
-        self.residual: dict[str, Tensor] = {}  # W without s A B as it started: PiSSA, OLoRA
         self.active: str | None = None
         self.unmerged_weight: np.ndarray | None = None  # W as it was before merging
 
-    def add(self, name: str, path: str, config: LoraConfig, rng: Rng) -> None:
-        W, (r, s) = self.base.weight.data, config.rank_and_scale(path)
-        A, B = initial_factors(W, r, s, config.init_lora_weights, rng)
-        self.lora_A[name], self.lora_B[name] = Parameter(A), Parameter(B)
-        self.scaling[name], self.dropout[name] = s, config.lora_dropout
-        if config.init_lora_weights in PART_OF_W:
-            self.residual[name] = Tensor(W - A @ B * s)
-        if config.use_dora:
-            self.lora_magnitude[name] = Parameter(np.linalg.norm(W, axis=0))
-
     def __call__(self, x: Tensor, rng: Rng | None = None) -> Tensor:
         """x (..., d_in) -> (..., d_out). rng draws the adapter's dropout; None switches it off."""
-        W, b, name = self.base.weight, self.base.bias, self.active
-        if name is None or self.unmerged_weight is not None:
-            return F.linear(x, W, b)
-        A, B, s = self.lora_A[name], self.lora_B[name], self.scaling[name]
-        frozen, m = self.residual.get(name, W), self.lora_magnitude.get(name)
-        bias = b if m is None else None
-        drops = rng is not None and self.dropout[name] > 0
-        if drops or 16 * x.size < W.size:  # few rows: not forming all of A B is faster
-            y = F.linear(x, frozen, bias) + (F.dropout(x, self.dropout[name], rng) @ A) @ B * s
-        else:
-            y = F.lora_linear(x, frozen, bias, A, B, s)  # the same as one fused op
-        if m is not None:  # DoRA: y = x V · m / ‖V‖ + b with V = W + s A B; ‖V‖ has no gradient
-            y = y * (m / np.linalg.norm(frozen.data + A.data @ B.data * s, axis=0))
-        return y if bias is b else y + b
+        if self.active is None or self.unmerged_weight is not None:
+            return self.base(x, rng)
+        return self.adapters[self.active](x, self.base.weight, self.base.bias, rng)
 
     def delta_weight(self, name: str) -> np.ndarray:
-        """ΔW = s A B   (d_in, d_out); in general what the weight has become, minus W."""
+        """ΔW (d_in, d_out) of an adapter, merged or not."""
         W = self.base.weight.data if self.unmerged_weight is None else self.unmerged_weight
-        delta = self.lora_A[name].data @ self.lora_B[name].data * self.scaling[name]
-        if name in self.residual:
-            delta += self.residual[name].data - W
-        if name in self.lora_magnitude:
-            m = self.lora_magnitude[name].data / np.linalg.norm(W + delta, axis=0)
-            delta = (W + delta) * m - W
-        return delta
-
-    def merge(self) -> None:
-        if self.active is not None:
-            self.unmerged_weight = self.base.weight.data
-            self.base.weight.data = self.unmerged_weight + self.delta_weight(self.active)
-
-    def unmerge(self) -> None:
-        """Put the kept W back: subtracting ΔW again would leave rounding errors in most entries."""
-        if self.unmerged_weight is not None:
-            self.base.weight.data, self.unmerged_weight = self.unmerged_weight, None
+        return self.adapters[name].delta(W)
 
 
-@dataclass
-class Adapter:
-    """What a model knows of one adapter beside the layers' A and B."""
-
-    config: LoraConfig
-    copies: list[CopiedParameter]  # of biases and modules_to_save
+KINDS: dict[str, type[LowRank]] = {"lora": LowRank}  # by LoraConfig.kind; variants.py adds its own
 
 
 def adapters(model: Module) -> dict[str, Adapter]:
     """The model's adapters by name; empty for a model without any."""
-    return vars(model).setdefault("adapters", {})
+    return vars(model).get("lora_adapters", {})
 
 
 def lora_layers(model: Module) -> dict[str, LoraLinear]:
-    """Every wrapped layer by path."""
-    return {path: m for path, m in model.named_modules() if isinstance(m, LoraLinear)}
+    """Every adapted layer, by its path in the plain model."""
+    modules = model.named_modules()
+    return {plain_path(path): m for path, m in modules if isinstance(m, LoraLinear)}
 
 
 def active_adapter(model: Module) -> str | None:
@@ -109,23 +89,30 @@ def active_adapter(model: Module) -> str | None:
     return next((m.active for m in lora_layers(model).values() if m.active), None)
 
 
-def add_adapter(model: Module, config: LoraConfig, name: str = "default", *, rng: Rng) -> None:
-    """Freeze the model, wrap every targeted Linear, and make the new adapter the active one.
+def add_adapter(model: Module, config: LoraConfig, name: str = DEFAULT, *, rng: Rng) -> None:
+    """Freeze the model, adapt every targeted Linear, and make the new adapter the active one.
 
     rng draws A. Raises ValueError, and changes nothing, for targets that match nothing, a rank too
     large, a tied embedding, a name already taken, or while an adapter is merged.
     """
     _require_unmerged(model)
-    if name in adapters(model) or not name or "." in name:
-        raise UsageError(f"an adapter cannot be named {name!r}: it is taken, empty or has a dot")
-    there, targets = lora_layers(model), find_targets(model, config)
-    layers = {path: there.get(path) or LoraLinear(base) for path, base in targets.items()}
+    lora_config.check_new_name(name, adapters(model))
+    targets = lora_config.find_targets(model, config)
     with disable_adapter(model):  # so that what is copied is the base's own
-        copies = parameters_to_copy(model, config, targets)
-    for path, layer in layers.items():
-        layer.add(name, path, config, rng)
-        model.set_submodule(path, layer)
-    adapters(model)[name] = Adapter(config, copies)
+        copies = lora_config.parameters_to_copy(model, config, targets)
+    new = {}
+    for path, linear in targets.items():
+        W, (r, s) = linear.weight.data, config.rank_and_scale(path)
+        A, B = initial_factors(W, r, s, config.init_lora_weights, rng)
+        new[path] = KINDS[config.kind](A, B, s, config.lora_dropout)
+        new[path].start(W)
+    places, layers = {id(m): path for path, m in model.named_modules()}, lora_layers(model)
+    for path, linear in targets.items():
+        if path not in layers:
+            layers[path] = LoraLinear(linear)
+            model.set_submodule(places[id(linear)], layers[path])
+        layers[path].adapters[name] = new[path]
+    vars(model).setdefault("lora_adapters", {})[name] = Adapter(config, copies)
     set_adapter(model, name)
 
 
@@ -136,11 +123,10 @@ def set_adapter(model: Module, name: str) -> None:
     model.requires_grad_(False)  # before copies take the place of the base's own
     _activate(model, name)
     for layer in lora_layers(model).values():
-        for kind in (layer.lora_A, layer.lora_B, layer.lora_magnitude):
-            if name in kind:
-                kind[name].requires_grad = True
-    for slot in adapters(model)[name].copies:
-        slot.copy.requires_grad = True
+        if layer.active:
+            layer.adapters[name].requires_grad_(True)
+    for copied in adapters(model)[name].copies:
+        copied.copy.requires_grad = True
 
 
 def delete_adapter(model: Module, name: str) -> None:
@@ -150,13 +136,10 @@ def delete_adapter(model: Module, name: str) -> None:
     if active_adapter(model) == name:
         _activate(model, None)
     del adapters(model)[name]
-    for path, layer in lora_layers(model).items():
-        for kept in [value for value in vars(layer).values() if isinstance(value, dict)]:
-            kept.pop(name, None)
-        if not layer.lora_A:
-            model.set_submodule(path, layer.base)
-    if not adapters(model):
-        model.requires_grad_(True)
+    for layer in lora_layers(model).values():
+        if name in layer.adapters:
+            del layer.adapters[name]
+    _unwrap(model)
 
 
 @contextmanager
@@ -177,32 +160,36 @@ def merge_adapter(model: Module) -> None:
     if active_adapter(model) is None:
         raise UsageError("there is no active adapter to merge; see add_adapter, set_adapter")
     for layer in lora_layers(model).values():
-        layer.merge()
+        if layer.active is not None:
+            W, delta = layer.base.weight.data, layer.delta_weight(layer.active)
+            layer.base.weight.data, layer.unmerged_weight = W + delta, W
 
 
 def unmerge_adapter(model: Module) -> None:
-    """Undo merge_adapter, bit for bit. Raises ValueError if nothing is merged."""
+    """Undo merge_adapter, bit for bit: W is put back, as subtracting ΔW would leave rounding
+    errors. Raises ValueError if nothing is merged."""
     if not _is_merged(model):
         raise UsageError("no adapter is merged, so there is nothing to unmerge")
     for layer in lora_layers(model).values():
-        layer.unmerge()
+        if layer.unmerged_weight is not None:
+            layer.base.weight.data, layer.unmerged_weight = layer.unmerged_weight, None
 
 
 def merge_and_unload(model: Module) -> None:
     """Merge the active adapter for good: a plain model of the base's shape, and no adapters."""
     if not _is_merged(model):
         merge_adapter(model)
-    for path, layer in lora_layers(model).items():
-        model.set_submodule(path, layer.base)
     adapters(model).clear()
-    model.requires_grad_(True)
+    for layer in lora_layers(model).values():
+        layer.adapters.clear()
+    _unwrap(model)
 
 
 def get_delta_weight(model: Module, path: str, name: str | None = None) -> np.ndarray:
-    """ΔW = s A B (d_in, d_out) of one adapted layer, such as "layers.0.attn.q_proj", for the active
-    adapter or a named one. Raises KeyError for a layer that this adapter does not have."""
+    """ΔW = s A B (d_in, d_out) of one adapted layer, such as "layers.0.attn.q_proj", for the
+    active adapter or a named one. Raises KeyError for a layer this adapter does not have."""
     name, layers = name or active_adapter(model), lora_layers(model)
-    if name is None or path not in layers or name not in layers[path].lora_A:
+    if name is None or path not in layers or name not in layers[path].adapters:
         raise KeyError(f"adapter {name!r} does not adapt {path!r}; adapted: {', '.join(layers)}")
     return layers[path].delta_weight(name)
 
@@ -210,12 +197,21 @@ def get_delta_weight(model: Module, path: str, name: str | None = None) -> np.nd
 def _activate(model: Module, name: str | None) -> None:
     """Let the layers and the copied parameters be those of one adapter, or (None) of the base."""
     for layer in lora_layers(model).values():
-        layer.active = name if name in layer.lora_A else None
+        layer.active = name if name in layer.adapters else None
     for adapter in adapters(model).values():
-        for slot in adapter.copies:
-            setattr(slot.owner, slot.attribute, slot.original)
-    for slot in adapters(model)[name].copies if name else []:
-        setattr(slot.owner, slot.attribute, slot.copy)
+        for copied in adapter.copies:
+            setattr(copied.owner, copied.attribute, copied.original)
+    for copied in adapters(model)[name].copies if name else []:
+        setattr(copied.owner, copied.attribute, copied.copy)
+
+
+def _unwrap(model: Module) -> None:
+    """Put the Linear back where no adapter is left; with none anywhere, let the model train."""
+    for path, module in list(model.named_modules()):
+        if isinstance(module, LoraLinear) and not module.adapters:
+            model.set_submodule(path, module.base)
+    if not adapters(model):
+        model.requires_grad_(True)
 
 
 def _is_merged(model: Module) -> bool:

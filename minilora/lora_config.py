@@ -1,14 +1,13 @@
 """What to adapt, and how: the options of LoRA under PEFT's names, and what they select in a model.
 
 Kept apart from lora.py so that there the method can be read without the bookkeeping.
-Imports nn.py, lora_init.py.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +16,8 @@ from minilora.nn import Embedding, Linear, Module, Parameter
 from minilora.system.errors import UsageError
 
 Patterns = str | Sequence[str]
+
+DEFAULT = "default"  # the name of an adapter that was given none
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,13 @@ class LoraConfig:
         alpha = _first_match(self.alpha_pattern, path, self.lora_alpha)
         return r, float(alpha / (math.sqrt(r) if self.use_rslora else r))
 
+    @property
+    def kind(self) -> str:
+        """Which of lora.KINDS an adapter of this configuration is."""
+        if self.init_lora_weights in PART_OF_W:
+            return "dora of a part of W" if self.use_dora else "part of W"
+        return "dora" if self.use_dora else "lora"
+
     def _check_target(self, path: str, base: Linear) -> None:
         """Raise ValueError if this Linear cannot be adapted so: its rank, or a column of zeros,
         which has no direction for DoRA to keep."""
@@ -101,13 +109,35 @@ def _first_match(pattern: dict[str, Any], path: str, default: Any) -> Any:
     return next(hits, default)
 
 
+def plain_path(path: str) -> str:
+    """The path in the plain model of a module or parameter that something wraps as its `base`."""
+    return ".".join(word for word in path.split(".") if word != "base")
+
+
+def base_modules(model: Module) -> dict[str, Module]:
+    """The plain model's modules by path, without wrappers and what these put beside their base."""
+    found: dict[str, Module] = {}
+
+    def visit(path: str, module: Module) -> None:
+        while isinstance(base := vars(module).get("base"), Module):
+            module = base
+        found[path] = module
+        for name, member in module._members():
+            if isinstance(member, Module):
+                visit(f"{path}.{name}" if path else name, member)
+
+    visit("", model)
+    return found
+
+
 def find_targets(model: Module, config: LoraConfig) -> dict[str, Linear]:
-    """The Linears that `config` adapts, by path. Raises ValueError, which says what there is to
-    choose from, for targets that match nothing and for a rank that a matrix cannot have."""
-    modules = dict(model.named_modules())
-    linears = {
-        path.removesuffix(".base"): m for path, m in modules.items() if isinstance(m, Linear)
-    }
+    """The Linears that `config` adapts, by their path in the plain model.
+
+    Raises ValueError, which says what there is to choose from, for targets that match nothing, and
+    for a rank that a matrix cannot have.
+    """
+    modules = base_modules(model)
+    linears = {path: m for path, m in modules.items() if isinstance(m, Linear)}
     wanted = config.target_modules
     if wanted == "all-linear":
         targets = {path: m for path, m in linears.items() if path != "head"}
@@ -178,26 +208,42 @@ class CopiedParameter:
     copy: Parameter
 
 
+@dataclass
+class Adapter:
+    """What a model knows of one adapter beside the layers' A and B."""
+
+    config: LoraConfig
+    copies: list[CopiedParameter]  # of biases and modules_to_save
+
+
+def check_new_name(name: str, taken: Collection[str]) -> None:
+    if not isinstance(name, str) or not name or "." in name:
+        raise UsageError(f"an adapter's name is a word without a dot, got {name!r}")
+    if name in taken:
+        raise UsageError(f"this model has an adapter {name!r} already: take another name")
+
+
 def parameters_to_copy(
     model: Module, config: LoraConfig, targets: dict[str, Linear]
 ) -> list[CopiedParameter]:
     """Copies of the biases and modules that `config` wants trained beside A and B."""
-    biased = {"none": [], "lora_only": list(targets.values())}
-    owners = biased.get(config.bias, [m for _, m in model.named_modules()])
-    slots = {(owner, "bias") for owner in owners if vars(owner).get("bias") is not None}
-    inside = [m for top in _modules_to_save(model, config, targets) for _, m in top.named_modules()]
-    slots |= {(m, name) for m in inside for name, p in vars(m).items() if isinstance(p, Parameter)}
-    ordered = [
-        (m, name) for _, m in model.named_modules() for name in vars(m) if (m, name) in slots
-    ]
+    modules = list(base_modules(model).values())
+    biased: dict[str, Sequence[Module]]
+    biased = {"none": [], "lora_only": list(targets.values()), "all": modules}
+    copied = {(m, "bias") for m in biased[config.bias] if vars(m).get("bias") is not None}
+    for module in _modules_to_save(model, config, targets):
+        copied |= {(module, name) for name, p in vars(module).items() if isinstance(p, Parameter)}
     return [
-        CopiedParameter(m, name, vars(m)[name], Parameter(vars(m)[name].data.copy()))
-        for m, name in ordered
+        CopiedParameter(m, name, p, Parameter(p.data.copy()))
+        for m in modules
+        for name, p in vars(m).items()
+        if (m, name) in copied
     ]
 
 
 def _modules_to_save(model: Module, config: LoraConfig, targets: dict[str, Linear]) -> list[Module]:
-    modules = dict(model.named_modules())
+    """The modules that config.modules_to_save names, with all inside them."""
+    modules = base_modules(model)
     found = []
     for name in config.modules_to_save:
         paths = [path for path in modules if path and _matches(path, [name])]
@@ -213,5 +259,5 @@ def _modules_to_save(model: Module, config: LoraConfig, targets: dict[str, Linea
                 f"{name!r} is, or holds, a target of LoRA: take it out of modules_to_save or out "
                 "of target_modules"
             )
-        found += [modules[path] for path in paths]
+        found += [m for p, m in modules.items() if any(f"{p}.".startswith(f"{q}.") for q in paths)]
     return found

@@ -143,7 +143,7 @@ config = ml.LoraConfig(r=4, lora_alpha=8, target_modules="all-linear")
 ml.add_adapter(lora_model, config, "code", rng=np.random.default_rng(3))
 
 q = lora_model.layers[0].attn.q_proj
-for name, array in (("W", q.base.weight), ("A", q.lora_A["code"]), ("B", q.lora_B["code"])):
+for name, array in (("W", q.base.weight), ("A", q.adapters["code"].A), ("B", q.adapters["code"].B)):
     trains = "trains" if array.requires_grad else "frozen"
     print(f"{name}  {array.shape!s:<11} {array.size:>6,} numbers, {trains}")
 
@@ -169,7 +169,7 @@ has_gradient = [name for name, p in lora_model.named_parameters() if p.grad is n
 has_none = [name for name, p in lora_model.named_parameters() if p.grad is None]
 print(f"\narrays with a gradient: {len(has_gradient)}, such as {has_gradient[0]}")
 print(f"arrays without:         {len(has_none)}, such as {has_none[0]}")
-assert all(".lora_A." in name or ".lora_B." in name for name in has_gradient)
+assert all(name.endswith((".A", ".B")) for name in has_gradient)
 
 # %% [markdown]
 # **Claim 3 holds.** The `assert` at the end would stop the notebook if anything but an A or a B had
@@ -606,7 +606,7 @@ model = ml.load_model("docs-tiny")
 ml.add_adapter(model, config, rng=np.random.default_rng(SEED))
 ml.cross_entropy(model(ids), targets).backward()
 for letter in "AB":
-    found = [p.grad for name, p in model.named_parameters() if f".lora_{letter}." in name]
+    found = [p.grad for name, p in model.named_parameters() if name.endswith(f".{letter}")]
     moved = sum(bool(np.any(np.asarray(grad) != 0)) for grad in found)
     print(f"gradients of {letter} that are not zero: {moved} of {len(found)}")
 

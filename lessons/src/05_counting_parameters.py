@@ -339,7 +339,7 @@ for rank in (63, 64, 65):
     big = ml.LoraConfig(r=rank, lora_alpha=rank, target_modules=["q_proj"])
     ml.add_adapter(model, big, rng=np.random.default_rng(0))
     q = model.layers[0].attn.q_proj
-    A, B, W = q.lora_A["default"], q.lora_B["default"], q.base.weight
+    A, B, W = q.adapters["default"].A, q.adapters["default"].B, q.base.weight
     print(f"r = {rank}: q_proj has {A.size + B.size:,} numbers in A and B, {W.size:,} in W")
     ml.delete_adapter(model, "default")
 

@@ -473,7 +473,7 @@ for seed in (0, 1):
 def what_A_reads(model: ml.Transformer) -> dict[str, np.ndarray]:
     """A (128, 4) by path."""
     layers = {path: layer for path, layer in model.named_modules() if path in W}
-    A = {path: layer.lora_A["default"].data for path, layer in layers.items()}
+    A = {path: layer.adapters["default"].A.data for path, layer in layers.items()}
     return {path: factor for path, factor in A.items() if len(factor) == 128}
 
 

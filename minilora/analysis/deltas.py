@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from minilora.lora import LoraLinear
+from minilora.lora import lora_layers
+from minilora.lora_config import base_modules
 from minilora.nn import Linear, Module, Rng
 from minilora.system.errors import UsageError
 
@@ -28,24 +28,14 @@ def weight_matrices(model: Module) -> dict[str, np.ndarray]:
     "layers.0.attn.q_proj", whatever wraps the Linear as its `base`. Left out are the embeddings,
     the head, and Linears that a wrapper adds beside its base, as a bottleneck adapter does.
     """
-    found: dict[str, np.ndarray] = {}
-    modules = dict(model.named_modules())
-    for path, module in modules.items():
-        name = ".".join(part for part in path.split(".") if part != "base")
-        parent, _, last = path.rpartition(".")
-        is_weight = isinstance(module, Linear | LoraLinear) and path.startswith("layers.")
-        is_added = last != "base" and hasattr(modules[parent], "base")
-        if is_weight and not is_added and name not in found:  # wrappers come before their base
-            found[name] = _weight_in_effect(module)
+    found, adapted = {}, lora_layers(model)
+    for path, module in base_modules(model).items():
+        if isinstance(module, Linear) and path.startswith("layers."):
+            found[path] = module.weight.data.astype(np.float64)
+            layer = adapted.get(path)
+            if layer is not None and layer.active and layer.unmerged_weight is None:
+                found[path] += layer.delta_weight(layer.active)
     return found
-
-
-def _weight_in_effect(layer: Any) -> np.ndarray:
-    if isinstance(layer, Linear):
-        return layer.weight.data.astype(np.float64)
-    W = layer.base.weight.data.astype(np.float64)
-    adds = layer.active is not None and layer.unmerged_weight is None
-    return W + layer.delta_weight(layer.active) if adds else W
 
 
 def delta_weights(before: Module, after: Module) -> dict[str, np.ndarray]:

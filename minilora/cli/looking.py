@@ -50,7 +50,7 @@ def run_params(args: argparse.Namespace) -> None:
         total, whole = count_parameters(model)[1], "the whole model"
         add_adapter(model, config, rng=np.random.default_rng(0))
         matrices = [
-            (path, *layer.base.weight.shape, layer.lora_A["default"].shape[1], 1)
+            (path, *layer.base.weight.shape, layer.adapters["default"].A.shape[1], 1)
             for path, layer in lora_layers(model).items()
         ]
         title = f"LoRA of rank {config.r} on {args.model}: r (d_in + d_out) numbers per matrix"

@@ -185,7 +185,7 @@ def _given_spectrum(args: argparse.Namespace) -> Rows:
     else:
         after, name, method = load_model(args.tuned), args.tuned, "full"
     W = weight_matrices(base)
-    ranks = [layer.lora_A["default"].shape[1] for layer in lora_layers(after).values()]
+    ranks = [layer.adapters["default"].A.shape[1] for layer in lora_layers(after).values()]
     about = {"task": Path(name).name, "method": method, "r": max(ranks, default=None), "seed": 0}
     deltas = delta_weights(base, after)
     rows = [about | describe_delta(path, W[path], D) for path, D in deltas.items() if D.any()]

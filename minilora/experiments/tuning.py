@@ -105,7 +105,7 @@ def tune(
         "lr": training.config.lr,
         "steps": training.config.steps,
         "r": config.r if layers else None,
-        "scale": layers[0].scaling["default"] if layers else None,
+        "scale": layers[0].adapters["default"].s if layers else None,
         "trainable": count_parameters(tuned)[0],
         "total": count_parameters(base)[0],
         "diverged": not training.done,

@@ -40,7 +40,7 @@ from minilora.hub.safetensors_files import (
     write_folder,
 )
 from minilora.lora import active_adapter, adapters, add_adapter, lora_layers
-from minilora.lora_config import LoraConfig
+from minilora.lora_config import DEFAULT, LoraConfig, base_modules
 from minilora.nn import Linear, Module
 from minilora.system.errors import UsageError
 from minilora.transformer import Transformer
@@ -67,12 +67,12 @@ def save_adapter(model: Transformer, folder: str | Path, name: str | None = None
     config, layout = adapters(model)[name].config, layout_in(model)
     base = base_arrays(model)
     layers = {
-        path: factors_of(layer, name, config.init_lora_weights, base[f"{path}.weight"])
+        path: factors_of(layer, name, base[f"{path}.weight"])
         for path, layer in lora_layers(model).items()
-        if name in layer.lora_A
+        if name in layer.adapters
     }
     factors = adapters_to_hf(layers, layout, to_hf(base, layout))
-    copied = {slot_names(model)[id(s.owner), s.attribute] for s in adapters(model)[name].copies}
+    copied = {slot_names(model)[id(c.owner), c.attribute] for c in adapters(model)[name].copies}
     whole = {layout[n.removesuffix(".weight")].path for n in copied if n.endswith(".weight")}
     if both := sorted(whole & factors.keys()):
         raise UsageError(
@@ -96,7 +96,7 @@ def save_adapter(model: Transformer, folder: str | Path, name: str | None = None
     write_folder(Path(folder), ADAPTER_FILES, written, tensors, np.float32)
 
 
-def load_adapter(model: Transformer, folder: str | Path, name: str = "default") -> None:
+def load_adapter(model: Transformer, folder: str | Path, name: str = DEFAULT) -> None:
     """Add an adapter that minilora or PEFT wrote to the model, active and trainable.
 
     A c_attn adapter becomes three, for q, k and v, each with the same A and a third of B and of
@@ -129,12 +129,10 @@ def load_adapter(model: Transformer, folder: str | Path, name: str = "default") 
     add_adapter(model, our_options(peft, layers, whole), name, rng=np.random.default_rng(0))
     wrapped, names = lora_layers(model), slot_names(model)
     for path, f in layers.items():
-        wrapped[path].lora_A[name].data[...] = f.A
-        wrapped[path].lora_B[name].data[...] = f.B
-        if f.m is not None:
-            wrapped[path].lora_magnitude[name].data[...] = f.m
-    for slot in adapters(model)[name].copies:
-        slot.copy.data[...] = plain[names[id(slot.owner), slot.attribute]]
+        for part, p in wrapped[path].adapters[name].named_parameters():
+            p.data[...] = getattr(f, part)
+    for copied in adapters(model)[name].copies:
+        copied.copy.data[...] = plain[names[id(copied.owner), copied.attribute]]
 
 
 def adapter_base(folder: str | Path) -> str | None:
@@ -234,7 +232,7 @@ def _adapter_shapes(
 
     The layers are those in the file. Raises ValueError for modules that this model does not have.
     """
-    linears = {p.removesuffix(".base") for p, m in model.named_modules() if isinstance(m, Linear)}
+    linears = {path for path, m in base_modules(model).items() if isinstance(m, Linear)}
     transposed = {layout[path].path: layout[path].transposed for path in linears}
     adapted = _adapted(found)
     shapes: Shapes = {}

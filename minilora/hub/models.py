@@ -8,7 +8,6 @@ Source: save_pretrained and from_pretrained in transformers.
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from minilora.hub.safetensors_files import (
     write_folder,
 )
 from minilora.lora import adapters, lora_layers
+from minilora.lora_config import base_modules, plain_path
 from minilora.nn import Module, Parameter
 from minilora.system.errors import UsageError
 from minilora.transformer import Transformer
@@ -118,10 +118,9 @@ def layout_in(model: Transformer) -> Layout:
     layout = layout_of(model.config)
     strange = []
     for name, _ in model.named_parameters():
-        holder, _, kind = name.rpartition(".")
-        owner = re.sub(r"\.(base|lora_(A|B|magnitude))$", "", holder)
-        known = kind in ("weight", "bias") or ".lora_" in holder
-        strange += [] if known and owner in layout else [name]
+        owner, _, kind = plain_path(name).rpartition(".")
+        known = kind in ("weight", "bias") and owner in layout
+        strange += [] if known or ".adapters." in name else [name]
     if strange:
         raise UsageError(f"a plain Transformer has no {first_two(strange)}; remove what added them")
     return layout
@@ -130,8 +129,8 @@ def layout_in(model: Transformer) -> Layout:
 def slot_names(model: Module) -> dict[tuple[int, str], str]:
     """The name of each of the base model's parameters, by the module and attribute that hold it."""
     return {
-        (id(module), attribute): f"{path.removesuffix('.base')}.{attribute}"
-        for path, module in model.named_modules()
+        (id(module), attribute): f"{path}.{attribute}"
+        for path, module in base_modules(model).items()
         for attribute, value in vars(module).items()
         if isinstance(value, Parameter)
     }
@@ -139,15 +138,15 @@ def slot_names(model: Module) -> dict[tuple[int, str], str]:
 
 def base_arrays(model: Module, name: str | None = None) -> Arrays:
     """The base model's parameters, or (name) as one adapter has them, whichever is active."""
-    kept = [(s, s.original) for adapter in adapters(model).values() for s in adapter.copies]
-    kept += [(s, s.copy) for s in adapters(model)[name].copies] if name else []
-    instead = {(id(slot.owner), slot.attribute): p for slot, p in kept}
+    kept = [(c, c.original) for adapter in adapters(model).values() for c in adapter.copies]
+    kept += [(c, c.copy) for c in adapters(model)[name].copies] if name else []
+    instead = {(id(copied.owner), copied.attribute): p for copied, p in kept}
     values = {}
-    for path, module in model.named_modules():
+    for path, module in base_modules(model).items():
         for attribute, p in vars(module).items():
             if isinstance(p, Parameter):
                 p = instead.get((id(module), attribute), p)
-                values[f"{path.removesuffix('.base')}.{attribute}"] = p.data
+                values[f"{path}.{attribute}"] = p.data
     for path, layer in lora_layers(model).items():
         if layer.unmerged_weight is not None:
             values[f"{path}.weight"] = layer.unmerged_weight

@@ -20,7 +20,7 @@ from minilora.hub.hf_layout import Layout
 from minilora.hub.safetensors_files import Arrays, first_two
 from minilora.lora import LoraLinear
 from minilora.lora_config import LoraConfig
-from minilora.lora_init import PART_OF_W, initial_factors
+from minilora.lora_init import PART_OF_W
 from minilora.system.errors import UsageError
 
 
@@ -34,25 +34,13 @@ class Factors:
     m: np.ndarray | None = None
 
 
-def factors_of(layer: LoraLinear, name: str, init: bool | str, W: np.ndarray) -> Factors:
+def factors_of(layer: LoraLinear, name: str, W: np.ndarray) -> Factors:
     """One adapter of a Linear as PEFT adds it to the whole of W (d_in, d_out).
 
-    PiSSA and OLoRA took s A0 B0 out of W, so that ΔW = s (A B - A0 B0). That is a plain adapter of
-    twice the rank, [A, A0] times [B; -B0]: what PEFT calls conversion (subtract_mutated_init).
-    Raises ValueError if W is not the one they started from, which A0 and B0 follow from.
+    Raises ValueError if it took a part out of W, and W is no longer the one it was taken from.
     """
-    A, B, s = layer.lora_A[name].data, layer.lora_B[name].data, layer.scaling[name]
-    m = layer.lora_magnitude[name].data if name in layer.lora_magnitude else None
-    if name in layer.residual:
-        A0, B0 = initial_factors(W, len(B), s, init)
-        off = np.abs(W - A0 @ B0 * s - layer.residual[name].data).max()
-        if not off <= 1e-5 * np.abs(W).max():
-            raise UsageError(
-                f"the base model's weights have changed since {init} took a part out of them, so "
-                "that ΔW is not of low rank any more; change the base first, then add the adapter"
-            )
-        A, B = np.concatenate([A, A0], axis=1), np.concatenate([B, -B0])  # r -> 2r
-    return Factors(A, B, s, m)
+    adapter = layer.adapters[name]
+    return Factors(scale=adapter.s, **adapter.factors(W))
 
 
 def adapters_to_hf(

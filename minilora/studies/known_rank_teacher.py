@@ -12,8 +12,8 @@ import numpy as np
 
 from minilora.analysis.deltas import eckart_young_tail
 from minilora.experiments.sweeps import Rows
-from minilora.lora import LoraLinear
-from minilora.lora_config import LoraConfig
+from minilora.lora import LoraLinear, LowRank
+from minilora.lora_init import initial_factors
 from minilora.nn import Linear
 from minilora.optim import AdamW, warmup_cosine
 from minilora.plots.axes import (
@@ -58,7 +58,7 @@ def teacher_run(k: int, spectrum: str, r: int, seed: int) -> Rows:
     target = base.weight.data + delta
     x, x_test = rng.standard_normal((samples, d)), rng.standard_normal((4096, d))
     layer = LoraLinear(base)
-    layer.add("default", "", LoraConfig(r=r, lora_alpha=r), rng)
+    layer.adapters["default"] = LowRank(*initial_factors(base.weight.data, r, 1.0, True, rng), 1.0)
     layer.active = "default"
     base.requires_grad_(False)
     params = layer.trainable_parameters()

@@ -47,7 +47,7 @@ def subspace_run(task: str, seed: int, r: int, r_other: int) -> Rows:
         if layer.base.weight.shape[0] != first.model.config.n_embd:
             continue  # down_proj reads a space of another size, where chance is lower
         twin = lora_layers(other.model)[path]
-        pairs.append((layer.lora_A["default"].data, twin.lora_A["default"].data))
+        pairs.append((layer.adapters["default"].A.data, twin.adapters["default"].A.data))
         starts.append(tuple(_start(t, path) for t in (first, other)))
     phi, chance = (
         np.mean([subspace_similarities(a, b)[:8] for a, b in which], axis=0)
@@ -68,7 +68,7 @@ def _start(t: Tuned, path: str) -> np.ndarray:
     model = copy.deepcopy(t.base)
     config = _lora_config(t.task.lora, r=t.row["r"])
     METHODS["lora"].prepare(model, config, np.random.default_rng((t.row["seed"], 0)))
-    return lora_layers(model)[path].lora_A["default"].data
+    return lora_layers(model)[path].adapters["default"].A.data
 
 
 @style()

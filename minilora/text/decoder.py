@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from minilora.kernels import centred, gelu_gate, inverse_rms, rope_angles, rotate, silu_gate
-from minilora.lora import LoraLinear
+from minilora.lora import KINDS, LoraLinear
 from minilora.nn import Embedding, LayerNorm, Linear, ModuleList, RMSNorm
 from minilora.transformer import MLP, Attention, Block, KVCache, Transformer, TransformerConfig
 
@@ -47,7 +47,7 @@ class Decoder:
 def is_plain(model: Transformer) -> bool:
     """Whether every part of the model is one that Decoder knows: no subclass, nothing added."""
     known = {Transformer, ModuleList, Embedding, LayerNorm, RMSNorm, Block, Attention, MLP}
-    known |= {Linear, LoraLinear}
+    known |= {Linear, LoraLinear, *KINDS.values()}
     return type(model) is Transformer and all(type(m) in known for _, m in model.named_modules())
 
 

@@ -55,7 +55,7 @@ class TrainingInterrupted(KeyboardInterrupt):
 class TrainConfig:
     """How to train. Each step's rate is lr times warmup_cosine's factor, which rises for `warmup`
     steps and falls to a tenth; clip is the highest joint length of the gradient. LoRA+ (Hayou et
-    al. 2024) trains every lora_B at loraplus_lr_ratio times the rate."""
+    al. 2024) trains every B at loraplus_lr_ratio times the rate."""
 
     steps: int
     lr: float
@@ -223,7 +223,7 @@ def _lr_factors(model: Transformer, ratio: float) -> list[float] | None:
     if ratio == 1:
         return None
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
-    return [ratio if ".lora_B." in name else 1.0 for name in trained]
+    return [ratio if ".adapters." in name and name.endswith(".B") else 1.0 for name in trained]
 
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], History]:

@@ -43,7 +43,7 @@ def add(model: Module, name: str = "default", seed: int = 1, **options) -> None:
     L.add_adapter(model, config, name, rng=np.random.default_rng(seed))
     rng = np.random.default_rng(seed)
     for layer in L.lora_layers(model).values():
-        B = layer.lora_B[name]
+        B = layer.adapters[name].B
         B.data[...] = rng.standard_normal(B.shape) * 0.1
 
 

@@ -19,8 +19,8 @@ def make_model(s: Shape, mode: str, r: int) -> ml.Transformer:
         ml.add_adapter(model, wanted, rng=np.random.default_rng(0))
         for path, (A, B) in lora_weights(s, mode, r).items():
             layer = model.get_submodule(path)
-            layer.lora_A["default"].data[...] = A
-            layer.lora_B["default"].data[...] = B
+            layer.adapters["default"].A.data[...] = A
+            layer.adapters["default"].B.data[...] = B
     return model
 
 

@@ -148,7 +148,7 @@ def gradients(s: Shape, mode: str, r: int, variant: str) -> dict:
             for letter, part in zip("qkv", np.split(g, 3, axis=-1), strict=True):
                 found[name.replace("qkv", f"{letter}_proj")] = part
         elif name.endswith((".A", ".B")):
-            found[f"{name[:-2]}.lora_{name[-1]}.default"] = g
+            found[f"{name[:-2]}.adapters.default.{name[-1]}"] = g
         else:
             found[name] = g
     return found

@@ -584,7 +584,7 @@ def test_finetune_trains_with_the_asked_adapter_seed_and_folder(text, here, caps
     for folder in "ac":
         model = ml.load_model("docs-tiny")
         ml.load_adapter(model, folder)
-        first[folder] = lora_layers(model)["layers.0.attn.o_proj"].lora_A["default"].data
+        first[folder] = lora_layers(model)["layers.0.attn.o_proj"].adapters["default"].A.data
     assert not np.array_equal(first["a"], first["c"])
 
 

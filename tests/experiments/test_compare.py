@@ -358,7 +358,7 @@ def test_seed_draws_the_adapters_first_numbers(reverse, tmp_path):
         saved, fresh = ml.load_model("words-tiny"), ml.load_model("words-tiny")
         ml.load_adapter(saved, out / "reverse-lora")
         ml.add_adapter(fresh, task.lora, rng=np.random.default_rng((seed, 0)))
-        A, expected = (lora_layers(model)[path].lora_A["default"] for model in (saved, fresh))
+        A, expected = (lora_layers(model)[path].adapters["default"].A for model in (saved, fresh))
         np.testing.assert_array_equal(A.data, expected.data)
 
 
@@ -373,7 +373,7 @@ def test_settings_replace_the_recipe(reverse, tmp_path):
     assert scratch["lr"] == BASE_MODELS["words-tiny"].training.lr
     saved = ml.load_model("words-tiny")
     ml.load_adapter(saved, tmp_path / "reverse-lora")
-    assert {layer.scaling["default"] for layer in lora_layers(saved).values()} == {3.0}
+    assert {layer.adapters["default"].s for layer in lora_layers(saved).values()} == {3.0}
     assert any("seed 7" in text for text in said)
 
 

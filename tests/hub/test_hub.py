@@ -653,12 +653,12 @@ def state(model, name):
     """An adapter's own numbers, by path."""
     found = {}
     for path, layer in lora_layers(model).items():
-        if name in layer.lora_A:
+        if name in layer.adapters:
             found[f"{path}.A"], found[f"{path}.B"] = (
-                layer.lora_A[name].data,
-                layer.lora_B[name].data,
+                layer.adapters[name].A.data,
+                layer.adapters[name].B.data,
             )
-            found[f"{path}.s"] = np.float32(layer.scaling[name])
+            found[f"{path}.s"] = np.float32(layer.adapters[name].s)
     names = slot_names(model)
     copies = adapters(model)[name].copies
     return found | {names[id(s.owner), s.attribute]: s.copy.data for s in copies}
@@ -766,10 +766,13 @@ def test_gpt2_adapters_of_q_and_v_stand_side_by_side_in_c_attn(tmp_path):
     }
     A, B = tensors[f"{path}A.weight"].T, tensors[f"{path}B.weight"].T
     expected = np.zeros((5, 3 * C), np.float32)
-    expected[:2, :C], expected[2:, 2 * C :] = q.lora_B["default"].data, v.lora_B["default"].data
+    expected[:2, :C], expected[2:, 2 * C :] = (
+        q.adapters["default"].B.data,
+        v.adapters["default"].B.data,
+    )
     assert np.array_equal(B, expected)
     assert np.array_equal(
-        A, np.concatenate([q.lora_A["default"].data, v.lora_A["default"].data], 1)
+        A, np.concatenate([q.adapters["default"].A.data, v.adapters["default"].A.data], 1)
     )
 
 
@@ -796,9 +799,9 @@ def test_c_attn_adapter_becomes_three_with_the_same_A(tmp_path):
         A, B = tensors[f"{path}A.weight"].T, tensors[f"{path}B.weight"].T
         for third, x in enumerate("qkv"):
             layer = lora_layers(model)[f"layers.{i}.attn.{x}_proj"]
-            assert np.array_equal(layer.lora_A["default"].data, A)
-            assert np.array_equal(layer.lora_B["default"].data, np.split(B, 3, 1)[third])
-            assert layer.scaling["default"] == 0.5
+            assert np.array_equal(layer.adapters["default"].A.data, A)
+            assert np.array_equal(layer.adapters["default"].B.data, np.split(B, 3, 1)[third])
+            assert layer.adapters["default"].s == 0.5
 
 
 def test_c_attn_adapter_loaded_and_saved_is_the_same_file_however_often(tmp_path):
@@ -819,7 +822,7 @@ def test_untrained_row_of_c_attn_stays_with_q_k_and_v(tmp_path):
     model = make_model()
     load_adapter(model, tmp_path)
     for x in "qkv":
-        assert lora_layers(model)[f"layers.0.attn.{x}_proj"].lora_A["default"].shape == (C, 3)
+        assert lora_layers(model)[f"layers.0.attn.{x}_proj"].adapters["default"].A.shape == (C, 3)
 
 
 def test_fresh_adapter_loads_as_no_change(tmp_path):
@@ -848,7 +851,7 @@ def test_more_rank_than_a_matrix_has_is_loaded_as_all_it_has(kind, tmp_path):
         place = hf_layouts.layout_of(again.config)[path]
         A, B = (wide[f"base_model.model.{place.path}.lora_{x}.weight"].T for x in "AB")
         B = B if place.third is None else np.split(B, 3, axis=1)[place.third]
-        assert layer.lora_A["default"].shape[1] == min(layer.base.weight.shape)
+        assert layer.adapters["default"].A.shape[1] == min(layer.base.weight.shape)
         assert np.abs(layer.delta_weight("default") - 0.5 * A @ B).max() < 1e-5
     save_adapter(again, tmp_path / "again")
 
@@ -870,7 +873,7 @@ def test_scale_of_zero_everywhere_is_kept(tmp_path):
     save_adapter(model, tmp_path)
     again = make_model()
     load_adapter(again, tmp_path)
-    assert {layer.scaling["default"] for layer in lora_layers(again).values()} == {0}
+    assert {layer.adapters["default"].s for layer in lora_layers(again).values()} == {0}
 
 
 @pytest.mark.parametrize("use_rslora", [False, True])
@@ -891,7 +894,7 @@ def test_patterns_in_the_file_are_read_as_peft_reads_them(use_rslora, tmp_path):
     again = make_model("llama-grouped")
     load_adapter(again, tmp_path)
     divisor = math.sqrt(2) if use_rslora else 2
-    assert {p: layer.scaling["default"] for p, layer in lora_layers(again).items()} == {
+    assert {p: layer.adapters["default"].s for p, layer in lora_layers(again).items()} == {
         "layers.0.attn.q_proj": 5 / divisor,
         "layers.1.attn.q_proj": 7 / divisor,
         "layers.0.mlp.up_proj": 9 / divisor,
@@ -1152,11 +1155,11 @@ def test_adapter_that_is_not_there_cannot_be_saved(name, what, tmp_path):
 def test_adapter_with_nan_is_not_saved(bad, tmp_path):
     model = adapt(make_model("mixed"))
     layer = lora_layers(model)["layers.1.attn.q_proj"]
-    layer.lora_A["default"].data[0, 0] = bad
+    layer.adapters["default"].A.data[0, 0] = bad
     with pytest.raises(ValueError, match="1.attn.q_proj.lora_A.weight holds NaN"):
         save_adapter(model, tmp_path / "folder")
-    layer.lora_A["default"].data[0, 0] = 1
-    layer.scaling["default"] = bad
+    layer.adapters["default"].A.data[0, 0] = 1
+    layer.adapters["default"].s = bad
     with pytest.raises(ValueError, match=r"scale is .*change lora_alpha"):
         save_adapter(model, tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
@@ -1356,7 +1359,7 @@ def test_name_that_is_taken_and_a_merged_model_are_refused_and_unchanged(tmp_pat
     model = adapt(make_model())
     save_adapter(model, tmp_path)
     before = snapshot(model)
-    with pytest.raises(ValueError, match="cannot be named 'default'"):
+    with pytest.raises(ValueError, match="has an adapter 'default' already"):
         load_adapter(model, tmp_path)
     assert snapshot(model) == before
     ml.merge_adapter(model)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from minilora.functional import cross_entropy
-from minilora.lora import LoraConfig, lora_layers
+from minilora.lora import LoraConfig, adapters, lora_layers
 from minilora.methods import registry as methods
 from minilora.methods.registry import METHODS, count_parameters, lora_size
 from minilora.tensor import Tensor
@@ -73,7 +73,7 @@ def batch(rng):
 def test_exactly_the_named_parameters_train(method, family):
     base = make_base(family)
     every = [name for name, _ in base.named_parameters()]
-    factors = each_layer(*(f"attn.{at}_proj.lora_{AB}.default" for at in "qv" for AB in "AB"))
+    factors = each_layer(*(f"attn.{at}_proj.adapters.default.{AB}" for at in "qv" for AB in "AB"))
     expected = {
         "full": set(every),
         "head": {"norm.weight", "norm.bias", "tok_embed.weight"}
@@ -91,7 +91,7 @@ def test_exactly_the_named_parameters_train(method, family):
         ),
         "prompt": {"tok_embed.prompt"},
         "prefix": each_layer("attn.prefix_k", "attn.prefix_v"),
-        "dora": factors | each_layer(*(f"attn.{at}_proj.lora_magnitude.default" for at in "qv")),
+        "dora": factors | each_layer(*(f"attn.{at}_proj.adapters.default.m" for at in "qv")),
     }
     assert trained_names(prepared(method, base)) == expected.get(method, factors)
 
@@ -206,14 +206,15 @@ def test_doras_gradients_are_those_of_a_norm_that_is_held(family, monkeypatch):
 @EVERY
 def test_three_steps_change_what_trains_and_leave_the_rest_byte_for_byte(method, family):
     model = prepared(method, make_base(family))
-    residuals = [layer.residual for layer in lora_layers(model).values()]
+    layers = lora_layers(model).values()
+    residuals = [vars(layer.adapters["default"]).get("residual") for layer in layers]
     before = {name: p.data.tobytes() for name, p in model.named_parameters()}
-    rest = [t.data.tobytes() for kept in residuals for t in kept.values()]
+    rest = [kept.data.tobytes() for kept in residuals if kept is not None]
     ratio = METHODS[method].loraplus_lr_ratio
     train(model, batch, TrainConfig(steps=3, lr=1e-2, warmup=1, loraplus_lr_ratio=ratio))
     for name, p in model.named_parameters():
         assert (p.data.tobytes() != before[name]) == p.requires_grad, name
-    assert [t.data.tobytes() for kept in residuals for t in kept.values()] == rest
+    assert [kept.data.tobytes() for kept in residuals if kept is not None] == rest
     assert len(rest) == (2 * L if method in ("pissa", "olora") else 0)
 
 
@@ -375,7 +376,7 @@ def test_size_counts_exceptions_to_the_rank():
     ],
 )
 def test_kin_of_lora_change_one_option_of_the_configuration_each(method, option, value):
-    config = prepared(method, make_base("gpt2")).adapters["default"].config
+    config = adapters(prepared(method, make_base("gpt2")))["default"].config
     assert getattr(config, option) == value != getattr(LORA, option)
     assert (config.r, config.lora_alpha, config.target_modules) == (2, 6, ("q_proj", "v_proj"))
 

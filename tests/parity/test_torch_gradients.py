@@ -55,7 +55,7 @@ class Twin:
             name: torch.tensor(p.data, requires_grad=p.requires_grad)
             for name, p in model.named_parameters()
         }
-        self.scale = {path: m.scaling["default"] for path, m in L.lora_layers(model).items()}
+        self.scale = {path: m.adapters["default"].s for path, m in L.lora_layers(model).items()}
 
     def linear(self, path: str, x):
         own = f"{path}.base" if path in self.scale else path
@@ -63,7 +63,7 @@ class Twin:
         if f"{own}.bias" in self.weights:
             y = y + self.weights[f"{own}.bias"]
         if path in self.scale:
-            A, B = (self.weights[f"{path}.lora_{X}.default"] for X in "AB")
+            A, B = (self.weights[f"{path}.adapters.default.{X}"] for X in "AB")
             y = y + self.scale[path] * ((x @ A) @ B)
         return y
 
@@ -176,13 +176,13 @@ def test_loss_and_all_gradients_of_lora_are_pytorchs(options, dtype, lora, rows)
     rng = np.random.default_rng(2)
     L.add_adapter(model, LoraConfig(r=4, **lora), rng=rng)
     for layer in L.lora_layers(model).values():
-        B = layer.lora_B["default"]
+        B = layer.adapters["default"].B
         B.data[...] = rng.standard_normal(B.shape) * 0.1
     T = 16 if rows.start is None else 5  # 5 rows are fewer than any d_out: the unfused path
     compared = compare(model, IDS[rows, :T], TARGETS[rows, :T], TOLERANCE[dtype])
     assert compared == {n for n, p in model.named_parameters() if p.requires_grad}
-    assert {name for name in compared if ".lora_" in name} == {
-        f"{path}.lora_{X}.default" for path in L.lora_layers(model) for X in "AB"
+    assert {name for name in compared if ".adapters." in name} == {
+        f"{path}.adapters.default.{X}" for path in L.lora_layers(model) for X in "AB"
     }
 
 

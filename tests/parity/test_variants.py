@@ -265,7 +265,7 @@ def test_peft_starts_dora_with_our_magnitudes(family, tmp_path):
     for layer, path, third in our_layers(ours):
         m = their_parameter(theirs, path, "magnitude_vector").detach().numpy()
         m = m if third is None else np.split(m, 3)[third]
-        np.testing.assert_allclose(layer.lora_magnitude["default"].data, m, rtol=1e-6)
+        np.testing.assert_allclose(layer.adapters["default"].m.data, m, rtol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["lora", "dora"])
@@ -280,11 +280,11 @@ def test_gradients_of_A_B_and_m_are_those_of_peft(method, family, tmp_path):
     our_loss(ours).backward()
     shared_A = {}  # q, k and v share one A in PEFT, whose gradient is the sum of three
     for layer, path, third in our_layers(ours):
-        A, B = (layer.lora_A["default"].grad, layer.lora_B["default"].grad)
+        A, B = (layer.adapters["default"].A.grad, layer.adapters["default"].B.grad)
         shared_A[path] = shared_A.get(path, 0) + A
         found = {"B": B}
         if method == "dora":
-            found["magnitude_vector"] = layer.lora_magnitude["default"].grad
+            found["magnitude_vector"] = layer.adapters["default"].m.grad
         for kind, gradient in found.items():
             expected = their_parameter(theirs, path, kind).grad.numpy()
             expected = expected if third is None else np.split(expected, 3)[third]
@@ -320,16 +320,19 @@ def test_pefts_first_factors_and_changed_base_are_ours(kind, tmp_path):
     assert lora_layers(ours)
     for layer, path, _ in our_layers(ours):
         A, B = (their_parameter(theirs, path, x).detach().numpy().T for x in "AB")
-        mine = layer.lora_A["default"].data @ layer.lora_B["default"].data
+        mine = layer.adapters["default"].A.data @ layer.adapters["default"].B.data
         assert relative(mine, A @ B) <= 1e-5, path
-        for own, its in ((layer.lora_A["default"].data, A), (layer.lora_B["default"].data, B)):
+        for own, its in (
+            (layer.adapters["default"].A.data, A),
+            (layer.adapters["default"].B.data, B),
+        ):
             assert relative(np.abs(own), np.abs(its)) <= 1e-4, path  # the signs are arbitrary
         module = theirs.get_submodule(f"base_model.model.{path}.base_layer")
         changed = module.weight.detach().numpy()
         changed = changed if "gpt2" in kind else changed.T
-        W, residual = layer.base.weight.data, layer.residual["default"].data
+        W, residual = layer.base.weight.data, layer.adapters["default"].residual.data
         assert float(np.abs(residual - changed).max()) <= 1e-5 * np.abs(W).max(), path
-        np.testing.assert_array_equal(residual, W - layer.scaling["default"] * mine)
+        np.testing.assert_array_equal(residual, W - layer.adapters["default"].s * mine)
 
 
 @pytest.mark.parametrize("kind", STARTS)

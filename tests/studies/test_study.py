@@ -171,7 +171,7 @@ def test_qualities_are_those_of_the_tuned_model_on_each_split(quick):
 
 def scales(task, **lora):
     t = tune(task, "lora", 0, steps=1, **lora)
-    (scale,) = {layer.scaling["default"] for layer in lora_layers(t.model).values()}
+    (scale,) = {layer.adapters["default"].s for layer in lora_layers(t.model).values()}
     assert t.row["scale"] == scale
     return scale
 
@@ -275,7 +275,7 @@ def test_the_start_of_an_adapter_is_drawn_again(seed):
     t = tune("reverse", "lora", seed, r=3, steps=1)  # B is zero, so that one step leaves A alone
     for path, layer in lora_layers(t.model).items():
         np.testing.assert_array_equal(
-            subspace_similarity._start(t, path), layer.lora_A["default"].data
+            subspace_similarity._start(t, path), layer.adapters["default"].A.data
         )
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from minilora import functional as F
 from minilora import lora as L
 from minilora.lora import LoraLinear
-from minilora.lora_config import LoraConfig, find_targets
+from minilora.lora_config import LoraConfig, find_targets, plain_path
 from minilora.methods.registry import count_parameters, print_trainable_parameters
 from minilora.nn import Linear, Module, Parameter
 from minilora.tensor import Node, Tensor, grad
@@ -62,8 +62,8 @@ def add(model: Module, name: str = "default", seed: int = 0, **options) -> None:
 def randomize_B(model: Module, name: str = "default", seed: int = 9) -> None:
     rng = np.random.default_rng(seed)
     for layer in L.lora_layers(model).values():
-        if name in layer.lora_B:
-            B = layer.lora_B[name]
+        if name in layer.adapters:
+            B = layer.adapters[name].B
             B.data[...] = rng.standard_normal(B.shape) * 0.1
 
 
@@ -91,7 +91,7 @@ def sgd(model: Transformer, steps: int = 3, lr: float = 0.5) -> list[float]:
 
 
 def plain_name(name: str) -> str:
-    return name.replace(".base.", ".")
+    return plain_path(name)
 
 
 def frozen_bytes(model: Module) -> dict[str, bytes]:
@@ -111,8 +111,12 @@ def snapshot(model: Module) -> tuple:
             for name, p in model.named_parameters()
         ],
         [(p, m.active, id(m.unmerged_weight)) for p, m in L.lora_layers(model).items()],
-        [(p, dict(m.scaling), dict(m.dropout)) for p, m in L.lora_layers(model).items()],
-        list(vars(model).get("adapters", {}).items()),
+        [
+            (p, name, a.s, a.dropout)
+            for p, m in L.lora_layers(model).items()
+            for name, a in m.adapters.items()
+        ],
+        list(vars(model).get("lora_adapters", {}).items()),
     )
 
 
@@ -249,7 +253,7 @@ def test_an_adapted_layer_records_what_leads_to_x_A_and_B_and_nothing_for_W(rows
     add(model, target_modules=["proj"])
     x = Tensor(np.ones((rows, 6), np.float32), requires_grad=True)
     graph = graph_of(model.proj(x))
-    A, B = model.proj.lora_A["default"], model.proj.lora_B["default"]
+    A, B = model.proj.adapters["default"].A, model.proj.adapters["default"].B
     assert {id(node) for node in graph if isinstance(node, Tensor)} == {id(x), id(A), id(B)}
     assert sum(isinstance(node, Node) for node in graph) == nodes  # linear, @ A, @ B, * s, +
 
@@ -291,17 +295,21 @@ def one_adapted(d_in=6, d_out=5, r=3, bias=True, **options) -> LoraLinear:
     model.to(np.float64)
     add(model, target_modules=["proj"], r=r, lora_alpha=7, **options)
     randomize_B(model)
-    assert model.proj.lora_A["default"].dtype == model.proj.lora_B["default"].dtype == np.float64
+    assert (
+        model.proj.adapters["default"].A.dtype
+        == model.proj.adapters["default"].B.dtype
+        == np.float64
+    )
     return model.proj
 
 
 def unfused(layer: LoraLinear, x: Tensor) -> Tensor:
-    A, B, s = layer.lora_A["default"], layer.lora_B["default"], layer.scaling["default"]
+    A, B, s = layer.adapters["default"].A, layer.adapters["default"].B, layer.adapters["default"].s
     return F.linear(x, layer.base.weight, layer.base.bias) + (x @ A) @ B * s
 
 
 def fused(layer: LoraLinear, x: Tensor) -> Tensor:
-    A, B, s = layer.lora_A["default"], layer.lora_B["default"], layer.scaling["default"]
+    A, B, s = layer.adapters["default"].A, layer.adapters["default"].B, layer.adapters["default"].s
     return F.lora_linear(x, layer.base.weight, layer.base.bias, A, B, s)
 
 
@@ -310,7 +318,7 @@ def fused(layer: LoraLinear, x: Tensor) -> Tensor:
 def test_fused_and_unfused_path_agree_in_value_and_gradient(shape, options):
     layer, rng = one_adapted(**options), np.random.default_rng(4)
     x = Tensor(rng.standard_normal(shape), requires_grad=True)
-    wanted = [x, layer.lora_A["default"], layer.lora_B["default"]]
+    wanted = [x, layer.adapters["default"].A, layer.adapters["default"].B]
     outs = [layer(x), fused(layer, x), unfused(layer, x)]
     cotangent = rng.standard_normal(outs[0].shape)
     grads = [grad((out * cotangent).sum(), wanted) for out in outs]
@@ -337,7 +345,7 @@ def test_gradients_follow_the_formulas(rows, use_rslora):
     layer, rng = one_adapted(use_rslora=use_rslora), np.random.default_rng(2)
     x = Tensor(rng.standard_normal((rows, 6)), requires_grad=True)
     G = rng.standard_normal((rows, 5))
-    A, B = layer.lora_A["default"], layer.lora_B["default"]
+    A, B = layer.adapters["default"].A, layer.adapters["default"].B
     W, b, s = layer.base.weight.data, layer.base.bias.data, 7 / (math.sqrt(3) if use_rslora else 3)
     y = layer(x)
     np.testing.assert_allclose(y.data, x.data @ W + b + s * (x.data @ A.data) @ B.data, rtol=1e-11)
@@ -370,15 +378,15 @@ def test_at_B_zero_only_B_moves_on_the_first_step_and_then_A_too(family):
         sgd(model, steps=1)
         now = model.state_dict()
         moved.append({name for name in start if not np.array_equal(now[name], start[name])})
-    B = {name for name in start if ".lora_B." in name}
-    assert moved == [B, B | {name for name in start if ".lora_A." in name}]
+    B = {name for name in start if name.endswith(".B")}
+    assert moved == [B, B | {name for name in start if name.endswith(".A")}]
 
 
 def test_with_A_and_B_zero_nothing_ever_learns():
     model = make()
     add(model, target_modules="all-linear")
     for layer in L.lora_layers(model).values():
-        layer.lora_A["default"].data[...] = 0
+        layer.adapters["default"].A.data[...] = 0
     start = model.state_dict()
     losses = sgd(model, steps=5)
     assert len(set(losses)) == 1
@@ -389,7 +397,7 @@ def test_with_A_and_B_zero_nothing_ever_learns():
 def test_A_starts_uniform_within_one_over_the_root_of_d_in_and_B_at_zero():
     model = One(400, 300)
     add(model, target_modules=["proj"], r=100)
-    A, B = model.proj.lora_A["default"].data, model.proj.lora_B["default"].data
+    A, B = model.proj.adapters["default"].A.data, model.proj.adapters["default"].B.data
     bound = 1 / math.sqrt(400)
     assert A.shape == (400, 100) and B.shape == (100, 300) and A.dtype == B.dtype == np.float32
     assert np.abs(A).max() <= bound and np.abs(A).max() > 0.99 * bound
@@ -401,10 +409,10 @@ def test_A_starts_uniform_within_one_over_the_root_of_d_in_and_B_at_zero():
 def test_gaussian_A_has_std_one_over_r_and_B_starts_at_zero():
     model = One(400, 300)
     add(model, target_modules=["proj"], r=100, init_lora_weights="gaussian")
-    A = model.proj.lora_A["default"].data
+    A = model.proj.adapters["default"].A.data
     assert A.std() == pytest.approx(1 / 100, rel=0.02)
     assert ((A * 100) ** 4).mean() == pytest.approx(3, rel=0.05)  # of a normal
-    assert not model.proj.lora_B["default"].data.any()
+    assert not model.proj.adapters["default"].B.data.any()
 
 
 @FAMILIES
@@ -414,14 +422,14 @@ def test_init_false_draws_B_too_so_that_the_model_does_not_start_at_the_base(fam
     add(model, init_lora_weights=False)
     assert np.abs(model(IDS).data - before).max() > 1e-2
     for layer in L.lora_layers(model).values():
-        B = layer.lora_B["default"].data
+        B = layer.adapters["default"].B.data
         assert B.std() == pytest.approx(1 / math.sqrt(4) / math.sqrt(3), rel=0.3)
 
 
 def test_the_same_seed_draws_the_same_adapter_and_another_seed_another():
     first, again, other = make(), make(), make()
     add(first, seed=3), add(again, seed=3), add(other, seed=4)
-    A = [model.layers[1].attn.v_proj.lora_A["default"].data for model in (first, again, other)]
+    A = [model.layers[1].attn.v_proj.adapters["default"].A.data for model in (first, again, other)]
     np.testing.assert_array_equal(A[0], A[1])
     assert not np.array_equal(A[0], A[2])
 
@@ -502,8 +510,8 @@ def test_rank_and_alpha_patterns_are_exceptions_for_the_paths_they_match(use_rsl
     for path, layer in L.lora_layers(model).items():
         r = 2 if path.endswith("q_proj") else 9 if "1.mlp" in path else 4  # the first match counts
         alpha = 5 if "up_proj" in path else 1 if path == "layers.2.attn.q_proj" else 12
-        assert layer.lora_A["default"].shape[1] == layer.lora_B["default"].shape[0] == r
-        assert layer.scaling["default"] == pytest.approx(alpha / (r**0.5 if use_rslora else r))
+        assert layer.adapters["default"].A.shape[1] == layer.adapters["default"].B.shape[0] == r
+        assert layer.adapters["default"].s == pytest.approx(alpha / (r**0.5 if use_rslora else r))
 
 
 @pytest.mark.parametrize(("use_rslora", "scale"), [(False, 16 / 4), (True, 16 / 2)])
@@ -536,7 +544,7 @@ def trainable_names(model: Module) -> set[str]:
 
 
 def AB(*targets: str) -> set[str]:
-    return {f"{path}.lora_{X}.default" for path in targets for X in "AB"}
+    return {f"{path}.adapters.default.{X}" for path in targets for X in "AB"}
 
 
 def test_bias_none_trains_A_and_B_alone():
@@ -659,12 +667,12 @@ def test_an_adapter_that_is_set_again_trains_what_it_trained_before(family, opti
     first = {plain_name(name) for name in trainable_names(model)}
     add(model, "other", target_modules=["o_proj"])
     assert trainable_names(model) == {
-        f"{path}.lora_{X}.other" for path in paths("o_proj") for X in "AB"
+        f"{path}.adapters.other.{X}" for path in paths("o_proj") for X in "AB"
     }
     L.set_adapter(model, "default")
     assert {plain_name(name) for name in trainable_names(model)} == first
     with L.disable_adapter(model):
-        assert not [name for name in trainable_names(model) if ".lora_" not in name]
+        assert not [name for name in trainable_names(model) if ".adapters." not in name]
 
 
 @FAMILIES
@@ -673,8 +681,8 @@ def test_only_the_active_adapter_trains_and_the_other_keeps_its_bytes(family):
     for active, other in (("one", "two"), ("two", "one")):
         L.set_adapter(model, active)
         names = trainable_names(model)
-        assert any(name.endswith(f".{active}") for name in names)
-        assert not any(name.endswith(f".{other}") for name in names)
+        assert any(f".adapters.{active}." in name for name in names)
+        assert not any(f".adapters.{other}." in name for name in names)
         sgd(model, steps=2)
     L.set_adapter(model, "one")
     assert np.abs(model(IDS).data - logits["one"]).max() > 1e-4
@@ -794,7 +802,7 @@ def test_disable_adapter_on_a_plain_model_changes_nothing():
 def test_the_base_shown_by_disable_adapter_is_frozen_too(family, options):
     model = adapted(family, **options)
     with L.disable_adapter(model):
-        assert not [name for name in trainable_names(model) if ".lora_" not in name]
+        assert not [name for name in trainable_names(model) if ".adapters." not in name]
         assert not model(IDS).requires_grad
 
 
@@ -802,7 +810,7 @@ def test_get_delta_weight_is_s_times_A_times_B_of_the_active_or_a_named_adapter(
     model, _ = two_adapters()
     for name, r in (("one", 4), ("two", 2)):
         layer = model.layers[1].attn.q_proj
-        expected = 12 / r * layer.lora_A[name].data @ layer.lora_B[name].data
+        expected = 12 / r * layer.adapters[name].A.data @ layer.adapters[name].B.data
         found = L.get_delta_weight(model, "layers.1.attn.q_proj", name)
         assert found.shape == (16, 16) and found.dtype == np.float32
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
@@ -880,8 +888,9 @@ BAD_ADAPTERS = [
     (dict(modules_to_save=["q_proj"]), "'q_proj' is, or holds, a target of LoRA"),
     (dict(modules_to_save=["norm", "attn"]), "'attn' is, or holds, a target of LoRA"),
     (dict(modules_to_save=["layers"]), "'layers' is, or holds, a target of LoRA"),
-    (dict(name=""), "cannot be named ''"),
-    (dict(name="a.b"), "cannot be named 'a.b'"),
+    (dict(name=""), "an adapter's name is a word without a dot, got ''"),
+    (dict(name="a.b"), "an adapter's name is a word without a dot, got 'a.b'"),
+    (dict(name=None), "an adapter's name is a word without a dot, got None"),
 ]
 
 
@@ -901,7 +910,7 @@ def test_an_adapter_that_cannot_be_is_refused_and_nothing_changed(has_adapter, o
 def test_a_name_that_is_taken_is_refused():
     model, _ = two_adapters()
     for name in ("one", "two"):
-        with refused(model, ValueError, f"cannot be named '{name}': it is taken, empty or has a"):
+        with refused(model, ValueError, f"has an adapter '{name}' already: take another name"):
             add(model, name)
 
 
@@ -1001,7 +1010,7 @@ def test_adapting_keeps_the_order_and_the_paths_of_the_base(family):
     model = make(family)
     names = [name for name, _ in model.named_parameters()]
     add(model, target_modules="all-linear")
-    found = [plain_name(n) for n, _ in model.named_parameters() if ".lora_" not in n]
+    found = [plain_name(n) for n, _ in model.named_parameters() if ".adapters." not in n]
     assert found == names
 
 
@@ -1128,7 +1137,7 @@ def test_delta_weight_is_s_A_B_has_rank_r_at_most_and_is_what_the_layer_adds(cas
         rng=rng,
     )
     layer = model.proj
-    A, B = layer.lora_A["default"].data, layer.lora_B["default"].data
+    A, B = layer.adapters["default"].A.data, layer.adapters["default"].B.data
     assert A.shape == (d_in, r) and B.shape == (r, d_out)
     s = case["alpha"] / (math.sqrt(r) if case["use_rslora"] else r)
     delta = L.get_delta_weight(model, "proj")
@@ -1144,10 +1153,10 @@ def test_delta_weight_is_s_A_B_has_rank_r_at_most_and_is_what_the_layer_adds(cas
 
 def test_parameters_of_adapters_are_parameters():
     layer = one_adapted()
-    assert isinstance(layer.lora_A["default"], Parameter)
+    assert isinstance(layer.adapters["default"].A, Parameter)
     assert [name for name, _ in layer.named_parameters()] == [
-        "lora_A.default",
-        "lora_B.default",
+        "adapters.default.A",
+        "adapters.default.B",
         "base.weight",
         "base.bias",
     ]

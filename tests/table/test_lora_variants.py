@@ -12,7 +12,9 @@ from safetensors.numpy import load_file, save_file
 import minilora as ml
 from minilora import functional as F
 from minilora.hub.hf_layout import layout_of
-from minilora.lora import adapters, lora_layers
+from minilora.lora import LowRank, adapters, lora_layers
+from minilora.lora_config import plain_path
+from minilora.methods.variants import Dora
 from minilora.tensor import Tensor
 from minilora.testing import gradcheck
 from minilora.text.decoder import is_plain
@@ -84,9 +86,9 @@ def sgd(model: ml.Transformer, steps: int = 4, lr: float = 0.1) -> list[float]:
 def base_bytes(model: ml.Transformer) -> dict[str, bytes]:
     """The base's parameters, whether they are wrapped or not."""
     return {
-        name.replace(".base.", "."): p.data.tobytes()
+        plain_path(name): p.data.tobytes()
         for name, p in model.named_parameters()
-        if ".lora_" not in name
+        if ".adapters." not in name
     }
 
 
@@ -94,7 +96,7 @@ def snapshot(model: ml.Transformer) -> tuple:
     return (
         [(path, id(m)) for path, m in model.named_modules()],
         [(n, id(p), p.requires_grad, p.data.tobytes()) for n, p in model.named_parameters()],
-        [(path, m.active, sorted(m.residual)) for path, m in lora_layers(model).items()],
+        [(path, m.active, sorted(m.adapters)) for path, m in lora_layers(model).items()],
         list(adapters(model)),
     )
 
@@ -132,7 +134,7 @@ def test_training_moves_the_adapter_and_not_one_byte_of_the_base(layout, kind):
     assert base_bytes(model) == bytes_before
     now = model.state_dict()
     moved = {name for name in now if not np.array_equal(now[name], start[name])}
-    assert moved == {name for name in now if ".lora_" in name}
+    assert moved == {name for name in now if ".adapters." in name}
     with ml.disable_adapter(model):
         assert logits(model).tobytes() == before.tobytes()
     assert differ(logits(model), before) > 1e-2
@@ -188,11 +190,11 @@ def one(kind: str, d_in: int = 6, d_out: int = 5, random: bool = True, **options
 @pytest.mark.parametrize("init", [True, "pissa", "olora"])
 def test_dora_gives_every_column_the_length_m_and_the_direction_of_V(init):
     layer = one("dora", init_lora_weights=init)
-    W, m = layer.base.weight.data, layer.lora_magnitude["default"].data
-    V = W + 7 / 3 * layer.lora_A["default"].data @ layer.lora_B["default"].data
+    W, m = layer.base.weight.data, layer.adapters["default"].m.data
+    V = W + 7 / 3 * layer.adapters["default"].A.data @ layer.adapters["default"].B.data
     if init is not True:
         start = one("dora", random=False, init_lora_weights=init)
-        V -= 7 / 3 * start.lora_A["default"].data @ start.lora_B["default"].data
+        V -= 7 / 3 * start.adapters["default"].A.data @ start.adapters["default"].B.data
     lengths = np.sqrt((V**2).sum(axis=0))
     np.testing.assert_allclose(layer.delta_weight("default"), m * V / lengths - W, atol=1e-12)
     x = np.random.default_rng(1).standard_normal((4, 6))
@@ -202,7 +204,7 @@ def test_dora_gives_every_column_the_length_m_and_the_direction_of_V(init):
 
 def test_dora_m_starts_as_the_length_of_every_column():
     layer = one("dora", random=False)
-    W, m = layer.base.weight.data, layer.lora_magnitude["default"]
+    W, m = layer.base.weight.data, layer.adapters["default"].m
     assert m.shape == (5,)
     for j in range(5):
         assert m.data[j] == pytest.approx(sum(w * w for w in W[:, j]) ** 0.5, rel=1e-14)
@@ -213,11 +215,10 @@ def test_dora_m_starts_as_the_length_of_every_column():
 @pytest.mark.parametrize("p", [0.0, 0.4], ids=["no dropout", "dropout"])
 def test_gradients_agree_with_central_differences_at_a_constant_norm(kind, rows, p):
     layer = one(kind, d_in=6, d_out=40 if rows == 1 else 5, lora_dropout=p)
-    A, B = layer.lora_A["default"], layer.lora_B["default"]
-    W = layer.residual["default"].data if "pissa" in kind or "olora" in kind else None
-    W = layer.base.weight.data if W is None else W
+    A, B = layer.adapters["default"].A, layer.adapters["default"].B
+    W = vars(layer.adapters["default"]).get("residual", layer.base.weight).data
     norm = np.sqrt(((W + 7 / 3 * A.data @ B.data) ** 2).sum(axis=0))
-    b, m = layer.base.bias.data, layer.lora_magnitude.get("default")
+    b, m = layer.base.bias.data, vars(layer.adapters["default"]).get("m")
     x = Tensor(np.random.default_rng(4).standard_normal((rows, 6)), requires_grad=True)
     inputs = [x, A, B] if m is None else [x, A, B, m]
 
@@ -253,17 +254,18 @@ def test_the_graph_leads_to_all_that_trains_and_to_nothing_else(kind, ids):
 def test_pissa_starts_as_the_best_approximation_of_its_rank(d_in, d_out, use_rslora):
     for r in range(1, min(d_in, d_out) + 1):
         layer = one("pissa", d_in, d_out, random=False, r=r, use_rslora=use_rslora)
-        A, B, s = layer.lora_A["default"].data, layer.lora_B["default"].data, layer.scaling
-        W, residual = layer.base.weight.data, layer.residual["default"].data
+        adapter = layer.adapters["default"]
+        A, B, s = adapter.A.data, adapter.B.data, adapter.s
+        W, residual = layer.base.weight.data, layer.adapters["default"].residual.data
         values = np.linalg.svd(W, compute_uv=False)
-        np.testing.assert_allclose(residual, W - s["default"] * A @ B, atol=1e-14)
+        np.testing.assert_allclose(residual, W - s * A @ B, atol=1e-14)
         # Eckart and Young: what the best approximation of rank r leaves are the other values.
         left = np.linalg.svd(residual, compute_uv=False)
         np.testing.assert_allclose(left[: len(values) - r], values[r:], atol=1e-12)
         np.testing.assert_allclose(left[len(values) - r :], 0, atol=1e-12)
         # A's columns and B's rows are orthogonal and equally long: the singular values' roots.
-        np.testing.assert_allclose(A.T @ A, np.diag(values[:r] / s["default"]), atol=1e-12)
-        np.testing.assert_allclose(B @ B.T, np.diag(values[:r] / s["default"]), atol=1e-12)
+        np.testing.assert_allclose(A.T @ A, np.diag(values[:r] / s), atol=1e-12)
+        np.testing.assert_allclose(B @ B.T, np.diag(values[:r] / s), atol=1e-12)
     assert np.abs(residual).max() < 1e-13  # the full rank leaves nothing
 
 
@@ -271,8 +273,8 @@ def test_pissa_starts_as_the_best_approximation_of_its_rank(d_in, d_out, use_rsl
 def test_olora_starts_as_W_projected_on_orthonormal_rows(d_in, d_out):
     for r in range(1, min(d_in, d_out) + 1):
         layer = one("olora", d_in, d_out, random=False, r=r)
-        A, B = layer.lora_A["default"].data, layer.lora_B["default"].data
-        W, residual = layer.base.weight.data, layer.residual["default"].data
+        A, B = layer.adapters["default"].A.data, layer.adapters["default"].B.data
+        W, residual = layer.base.weight.data, layer.adapters["default"].residual.data
         np.testing.assert_allclose(B @ B.T, np.eye(r), atol=1e-13)
         np.testing.assert_allclose(A @ B, W @ B.T @ B, atol=1e-13)
         np.testing.assert_allclose(residual, W - 7 / r * A @ B, atol=1e-13)
@@ -342,7 +344,7 @@ def test_a_saved_adapter_is_loaded_as_the_same_function(layout, kind, options, t
     for path, layer in lora_layers(again).items():
         delta = ml.get_delta_weight(model, path)
         np.testing.assert_allclose(layer.delta_weight("default"), delta, atol=2e-6)
-        assert len(layer.lora_magnitude) == ("dora" in kind) and not layer.residual
+        assert type(layer.adapters["default"]) is (Dora if "dora" in kind else LowRank)
     assert base_bytes(model) == before
     config = adapters(again)["default"].config
     assert (config.use_dora, config.init_lora_weights) == ("dora" in kind, True)
@@ -388,14 +390,14 @@ def c_attn(i: int) -> str:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_dora_has_pefts_key_and_shape_beside_A_and_B(layout, tmp_path):
     model = trained(layout, "dora", target_modules=["o_proj", "up_proj"])
-    model.layers[0].mlp.up_proj.lora_magnitude["default"].data[3] *= -1  # training may do that
+    model.layers[0].mlp.up_proj.adapters["default"].m.data[3] *= -1  # training may do that
     ml.save_adapter(model, tmp_path)
     config, tensors = read(tmp_path)
     assert config["use_dora"] is True
     where = layout_of(model.config)
     for path, layer in lora_layers(model).items():
         key = f"base_model.model.{where[path].path}.lora_magnitude_vector"
-        np.testing.assert_array_equal(tensors.pop(key), layer.lora_magnitude["default"].data)
+        np.testing.assert_array_equal(tensors.pop(key), layer.adapters["default"].m.data)
     assert all(key.endswith((".lora_A.weight", ".lora_B.weight")) for key in tensors)
 
 
@@ -406,9 +408,9 @@ def test_dora_of_q_and_v_is_one_of_c_attn_in_which_k_has_its_own_norms(tmp_path)
     for i, block in enumerate(model.layers):
         q, k, v = block.attn.q_proj, block.attn.k_proj, block.attn.v_proj
         m = np.split(tensors[f"{c_attn(i)}lora_magnitude_vector"], 3)  # (3C,) -> (C,) each
-        np.testing.assert_array_equal(m[0], q.lora_magnitude["default"].data)
+        np.testing.assert_array_equal(m[0], q.adapters["default"].m.data)
         np.testing.assert_array_equal(m[1], np.linalg.norm(k.weight.data, axis=0))
-        np.testing.assert_array_equal(m[2], v.lora_magnitude["default"].data)
+        np.testing.assert_array_equal(m[2], v.adapters["default"].m.data)
         # What PEFT makes of the file: k stays as it is.
         A, B = (tensors[f"{c_attn(i)}lora_{x}.weight"].T for x in "AB")
         W = np.concatenate([q.base.weight.data, k.weight.data, v.base.weight.data], axis=1)
@@ -460,9 +462,11 @@ def test_c_attn_dora_becomes_three_with_the_same_A_and_a_third_of_B_and_m(tmp_pa
             layer = lora_layers(model)[f"layers.{i}.attn.{x}_proj"]
             A, B = (tensors[f"{c_attn(i)}lora_{x}.weight"].T for x in "AB")
             m = np.split(tensors[f"{c_attn(i)}lora_magnitude_vector"], 3)[third]
-            np.testing.assert_array_equal(layer.lora_A["default"].data, A)
-            np.testing.assert_array_equal(layer.lora_B["default"].data, np.split(B, 3, 1)[third])
-            np.testing.assert_array_equal(layer.lora_magnitude["default"].data, m)
+            np.testing.assert_array_equal(layer.adapters["default"].A.data, A)
+            np.testing.assert_array_equal(
+                layer.adapters["default"].B.data, np.split(B, 3, 1)[third]
+            )
+            np.testing.assert_array_equal(layer.adapters["default"].m.data, m)
     for _ in range(2):
         ml.save_adapter(model, tmp_path)
         saved = read(tmp_path)[1]
@@ -528,8 +532,10 @@ def test_pissa_and_olora_are_saved_as_lora_of_twice_the_rank_beside_the_whole_W(
     for i in range(2):
         layer, first = model.layers[i].attn.o_proj, start.layers[i].attn.o_proj
         key = f"base_model.model.model.layers.{i}.self_attn.o_proj.lora_"
-        A = np.concatenate([layer.lora_A["default"].data, first.lora_A["default"].data], axis=1)
-        B = np.concatenate([layer.lora_B["default"].data, -first.lora_B["default"].data])
+        A = np.concatenate(
+            [layer.adapters["default"].A.data, first.adapters["default"].A.data], axis=1
+        )
+        B = np.concatenate([layer.adapters["default"].B.data, -first.adapters["default"].B.data])
         np.testing.assert_array_equal(tensors[f"{key}A.weight"], A.T)
         np.testing.assert_array_equal(tensors[f"{key}B.weight"], B.T)
 
@@ -541,7 +547,7 @@ def test_dora_from_pissa_is_saved_as_dora_of_twice_the_rank(tmp_path):
     assert (config["r"], config["init_lora_weights"], config["use_dora"]) == (8, True, True)
     key = "base_model.model.model.layers.1.self_attn.o_proj.lora_magnitude_vector"
     layer = model.layers[1].attn.o_proj
-    np.testing.assert_array_equal(tensors[key], layer.lora_magnitude["default"].data)
+    np.testing.assert_array_equal(tensors[key], layer.adapters["default"].m.data)
 
 
 @ALL_LAYOUTS
@@ -564,7 +570,7 @@ def test_a_loaded_adapter_trains_on_and_is_saved_again(kind, tmp_path):
     assert base_bytes(model) == before
     now = model.state_dict()
     moved = {name for name in now if not np.array_equal(now[name], start[name])}
-    assert moved == {name for name in now if ".lora_" in name}
+    assert moved == {name for name in now if ".adapters." in name}
     ml.save_adapter(model, tmp_path)
     again = make()
     ml.load_adapter(again, tmp_path)
@@ -597,7 +603,7 @@ def test_adapters_of_several_kinds_are_switched_merged_and_deleted(kinds):
     for name in [*expected, *expected]:
         ml.set_adapter(model, name)
         assert logits(model).tobytes() == expected[name].tobytes()
-        mine = [n for n, p in model.named_parameters() if n.endswith(f".{name}")]
+        mine = [n for n, p in model.named_parameters() if f".adapters.{name}." in n]
         assert [n for n, p in model.named_parameters() if p.requires_grad] == mine
         with ml.disable_adapter(model):
             assert logits(model).tobytes() == base.tobytes()
@@ -608,8 +614,8 @@ def test_adapters_of_several_kinds_are_switched_merged_and_deleted(kinds):
     for i, name in enumerate(names):
         assert base_bytes(model) == before
         ml.delete_adapter(model, name)
-        assert not any(n.endswith(f".{name}") for n, _ in model.named_parameters())
-        assert all(name not in layer.residual for layer in lora_layers(model).values())
+        assert not any(f".adapters.{name}." in n for n, _ in model.named_parameters())
+        assert all(name not in layer.adapters for layer in lora_layers(model).values())
         for other in names[i + 1 :]:
             ml.set_adapter(model, other)
             assert logits(model).tobytes() == expected[other].tobytes()
@@ -632,8 +638,10 @@ def test_a_second_pissa_starts_from_W_whatever_the_first_has_learned():
     model = add(trained("gpt2", "pissa"), "pissa", "second")
     layer = model.layers[0].attn.q_proj
     fresh = add(make(), "pissa").layers[0].attn.q_proj
-    np.testing.assert_array_equal(layer.lora_A["second"].data, fresh.lora_A["default"].data)
-    np.testing.assert_array_equal(layer.residual["second"].data, fresh.residual["default"].data)
+    np.testing.assert_array_equal(layer.adapters["second"].A.data, fresh.adapters["default"].A.data)
+    np.testing.assert_array_equal(
+        layer.adapters["second"].residual.data, fresh.adapters["default"].residual.data
+    )
     assert differ(logits(model), logits(make())) <= 1e-5
 
 
@@ -646,14 +654,22 @@ def empty_a_column(model):
 
 
 def spoil_m(model):
-    model.layers[1].attn.v_proj.lora_magnitude["default"].data[0] = np.nan
+    model.layers[1].attn.v_proj.adapters["default"].m.data[0] = np.nan
 
 
 @pytest.mark.parametrize(
     ("kind", "spoil", "sentence"),
     [
-        ("pissa", change_base, "weights have changed since pissa took a part out.*change the base"),
-        ("olora", change_base, "weights have changed since olora took a part out.*change the base"),
+        (
+            "pissa",
+            change_base,
+            "weights have changed since PiSSA or OLoRA took a part out.*change the base",
+        ),
+        (
+            "olora",
+            change_base,
+            "weights have changed since PiSSA or OLoRA took a part out.*change the base",
+        ),
         ("dora", empty_a_column, "a column of c_attn is all zeros; use_dora=False"),
         ("dora", spoil_m, "NaN or infinity.*h.1.attn.c_attn.lora_magnitude_vector"),
     ],

@@ -29,7 +29,7 @@ def make(method="full", dropout=0.0, dtype=np.float64):
     if method == "lora":
         add_adapter(model, LoraConfig(target_modules="all-linear", lora_dropout=dropout), rng=rng)
         for layer in lora_layers(model).values():
-            B = layer.lora_B["default"]
+            B = layer.adapters["default"].B
             B.data[...] = rng.standard_normal(B.shape)
     return model.to(dtype)
 
