@@ -115,7 +115,7 @@ def embedding(weight: Tensor, ids: np.ndarray) -> Tensor:
     each run of equal ones. `np.add.at` is slower, and `dW[ids] += G` would lose repeats.
     Raises IndexError for an id outside the table.
     """
-    ids = np.asarray(ids)
+    ids = np.array(ids)  # a copy: who fills the next batch into this array changes no gradient
     require_ids(weight, ids)
     W = weight.data
 
@@ -284,7 +284,8 @@ def dropout(x: Tensor, p: float, rng: np.random.Generator | None) -> Tensor:
     require_dropout(p, rng)
     if rng is None or p == 0:
         return x
-    mask = (rng.random(x.shape, dtype=np.float32) >= p).astype(x.dtype)
+    drawn = rng.random(x.shape, dtype=np.float32)  # drawing float64 would take longer
+    mask = (drawn >= p).astype(x.dtype)
     mask *= 1 / (1 - float(p))
     return record(x.data * mask, (x, lambda g: g * mask))
 
@@ -338,7 +339,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, n_head: int, n_kv_head: int | Non
     V = _split_heads(v.data, J, 1)
     out = np.empty(q.shape, dtype)
     O = _split_heads(out, J, group)  # a view: what fills O fills out
-    starts = reversed(range(0, q.shape[1], QUERIES))  # the first block made is the one of all keys
+    starts = reversed(range(0, q.shape[1], QUERIES))  # last queries first: they see all keys
     blocks = [_attend(Q, K, V, O, start) for start in starts]
 
     @_once
@@ -360,7 +361,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, n_head: int, n_kv_head: int | Non
         for block, x in products:
             if group > 1:
                 x = x.sum(axis=2, keepdims=True)  # (B, J, H/J, s, D) -> (B, J, 1, s, D)
-            if block is blocks[0]:
+            if block is blocks[0]:  # of all keys
                 per_head[...] = x
             else:
                 per_head[..., block.s, :] += x

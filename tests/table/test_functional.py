@@ -105,6 +105,22 @@ def test_repeated_token_ids_collect_every_gradient():
     assert W.grad.tolist() == [[1, 1], [3, 3], [0, 0], [2, 2]]
 
 
+def test_ids_overwritten_by_the_next_batch_change_no_gradient():
+    W, ids = leaf((4, 2)), np.array([1, 1, 3])
+    out = F.embedding(W, ids).sum()
+    ids[...] = 0
+    out.backward()
+    assert W.grad.tolist() == [[0, 0], [2, 2], [0, 0], [1, 1]]
+
+
+def test_targets_overwritten_by_the_next_batch_change_no_gradient():
+    x, targets = leaf((2, 3)), np.array([1, 2])
+    (expected,) = grad(F.cross_entropy(x, targets), [x])
+    loss = F.cross_entropy(x, targets)
+    targets[...] = 0
+    np.testing.assert_array_equal(grad(loss, [x])[0], expected)
+
+
 @few
 @given(lead, sizes, layouts, seeds, st.sampled_from([1e-5, 0.3]))
 @example((), 1, "contiguous", 0, 1e-5)
