@@ -45,6 +45,10 @@ def some_ids(config: TransformerConfig, B: int = 2, T: int | None = None, seed: 
     return np.random.default_rng(seed).integers(config.vocab_size, size=shape)
 
 
+def new_cache(config: TransformerConfig) -> list[KVCache]:
+    return [KVCache(config.block_size) for _ in range(config.n_layer)]
+
+
 def changed(config: TransformerConfig, **changes) -> TransformerConfig:
     return dataclasses.replace(config, **changes)
 
@@ -72,6 +76,17 @@ def changed(config: TransformerConfig, **changes) -> TransformerConfig:
         (dict(dropout=1.0), r"dropout must lie in \[0, 1\), got 1.0"),
         (dict(dropout=-0.1), r"dropout must lie in \[0, 1\), got -0.1"),
         (dict(dropout=math.nan), r"dropout must lie in \[0, 1\), got nan"),
+        (dict(n_embd=16.0), "n_embd must be a whole number of at least 1, got 16.0"),
+        (dict(n_layer=True), "n_layer must be a whole number of at least 1, got True"),
+        (dict(n_head=None), "n_head must be a whole number of at least 1, got None"),
+        (dict(n_kv_head=2.0), "n_kv_head must be a whole number of at least 1, got 2.0"),
+        (dict(mlp_hidden=math.nan), "mlp_hidden must be a whole number of at least 1, got nan"),
+        (dict(bias="no"), r"bias must be one of \(True, False\), got 'no'"),
+        (dict(tie_embeddings=None), r"tie_embeddings must be one of \(True, False\), got None"),
+        (dict(norm_eps=0), "norm_eps must be a positive number, got 0"),
+        (dict(norm_eps=math.nan), "norm_eps must be a positive number, got nan"),
+        (dict(rope_theta=-1.0), "rope_theta must be a positive number, got -1.0"),
+        (dict(rope_theta=math.inf), "rope_theta must be a positive number, got inf"),
     ],
 )
 def test_a_config_whose_sizes_do_not_fit_is_refused_with_a_reason(changes, sentence):
@@ -326,7 +341,7 @@ def test_too_many_tokens_are_refused():
 
 @FAMILIES
 def test_a_full_cache_refuses_one_token_more(config):
-    model, cache = make(config), [KVCache(config.block_size) for _ in range(config.n_layer)]
+    model, cache = make(config), new_cache(config)
     with no_grad():
         model(some_ids(config), cache=cache)
         with pytest.raises(ValueError, match="9 tokens do not fit"):
@@ -366,13 +381,41 @@ def test_ids_may_be_lists_or_any_integer_type_and_must_be_in_the_vocabulary():
 @FAMILIES
 @pytest.mark.parametrize("pieces", [[1] * 8, [3, 1, 4], [8], [5, 2]])
 def test_reading_in_pieces_with_a_cache_gives_the_logits_of_reading_at_once(config, pieces):
-    model, cache = make(config), [KVCache(config.block_size) for _ in range(config.n_layer)]
+    model, cache = make(config), new_cache(config)
     ids = some_ids(config, T=sum(pieces))
     with no_grad():
         parts = [model(part, cache=cache) for part in np.split(ids, np.cumsum(pieces)[:-1], axis=1)]
     together = np.concatenate([part.data for part in parts], axis=1)
     np.testing.assert_allclose(together, model(ids).data, atol=1e-5)
     assert [layer.length for layer in cache] == [sum(pieces)] * config.n_layer
+
+
+@FAMILIES
+def test_a_cache_under_a_graph_is_refused_where_it_would_cut_a_gradient(config):
+    model, ids = make(config), some_ids(config)
+    with pytest.raises(RuntimeError, match=r"passes no gradient on: .* within no_grad\(\)"):
+        model(ids, cache=new_cache(config))
+    model.requires_grad_(False)
+    np.testing.assert_array_equal(model(ids, cache=new_cache(config)).data, model(ids).data)
+
+
+@no_grad()
+def test_a_cache_is_one_object_per_layer():
+    model, ids, one = make(GPT2), some_ids(GPT2), KVCache(8)
+    for wrong in ([], [one], [one, one], [*new_cache(GPT2), one]):
+        with pytest.raises(ValueError, match="one KVCache for each layer"):
+            model(ids, cache=wrong)
+
+
+@no_grad()
+def test_a_cache_goes_on_with_its_own_batch_and_no_further_than_its_block():
+    model, cache = make(GPT2), new_cache(GPT2)
+    model(some_ids(GPT2, B=2, T=3), cache=cache)
+    with pytest.raises(ValueError, match=r"filled up to position 3, .* \(1, 1, 16\)"):
+        model(some_ids(GPT2, B=1, T=1), cache=cache)
+    with pytest.raises(ValueError, match=r"a cache of shape \(2, 8, 16\), .* start with a new"):
+        cache[0].append(*np.zeros((2, 2, 6, 16), np.float32))
+    assert cache[0].length == 3
 
 
 GRADCHECKS = {

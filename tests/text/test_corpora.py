@@ -1,5 +1,6 @@
 """Claims about corpora: a text file becomes three parts, or one sentence says why it cannot."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -85,3 +86,39 @@ def test_file_that_cannot_be_read_gives_the_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(alphabet.TextError, match=r"cannot be read \(Permission denied\)"):
         corpora.load_text(tmp_path / "secret.txt")
+
+
+def test_what_a_text_loses_is_said_with_its_share(tmp_path):
+    path = write(tmp_path / "a", "ein Maß, ein €uro, a λ and another λ. " * 100)
+    with pytest.warns(UserWarning, match=r"a: 300 of 2900 characters \(10.3%\) .*: 'λ', '€'$"):
+        corpora.load_text(path)
+    path = write(tmp_path / "b", "plain text " * 200 + "".join(map(chr, range(0x400, 0x40C))))
+    with pytest.warns(UserWarning, match=" and 4 more$"):
+        corpora.load_text(path)
+
+
+def test_a_text_of_accents_alone_is_too_short(tmp_path):
+    with pytest.raises(alphabet.TextError, match="it has 0 usable characters"):
+        corpora.load_text(write(tmp_path / "a", "\u0301\u200b" * 20_000))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX's")
+def test_what_might_never_end_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(alphabet.TextError, match="is a pipe or a device; save its text"):
+            corpora.load_text(path)
+
+
+def test_batches_are_random_windows_of_one_split(tmp_path):
+    corpus = corpora.load_text(write(tmp_path / "a", "".join(map(chr, range(32, 127))) * 30))
+    for options, tokens in (({}, corpus.train), ({"split": "val"}, corpus.val)):
+        drawn = corpus.batches(4, 16, **options)(np.random.default_rng(5))
+        expected = windows.random_windows(tokens, 4, 16, np.random.default_rng(5))
+        np.testing.assert_array_equal(drawn, expected)
+
+
+def test_a_corpus_made_of_lists_gives_batches_too():
+    corpus = corpora.Corpus("own", [1, 2, 3, 4], [], [])
+    ids, targets = corpus.batches(2, 3)(np.random.default_rng(0))
+    assert ids.tolist() == [[1, 2, 3]] * 2 and targets.tolist() == [[2, 3, 4]] * 2

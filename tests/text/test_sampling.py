@@ -14,8 +14,9 @@ from minilora.lora_config import LoraConfig
 from minilora.methods.registry import METHODS
 from minilora.nn import Module
 from minilora.tensor import Tensor, no_grad
+from minilora.text.alphabet import ALPHABET, decode, encode
 from minilora.text.decoder import Decoder, is_plain
-from minilora.text.sampling import generate
+from minilora.text.sampling import generate, write
 from minilora.transformer import KVCache, Transformer, TransformerConfig
 
 SIZES = dict(vocab_size=13, block_size=8, n_layer=2, n_head=4, n_embd=16)
@@ -368,6 +369,52 @@ def test_only_new_tokens_go_through_a_model_with_added_parts(method, options):
         parts = [model(ids[:, a:b], cache=cache).data for a, b in ((0, 3), (3, 4), (4, 8))]
     assert [c.length for c in cache] == [8, 8]  # the prefix takes no room
     np.testing.assert_allclose(np.concatenate(parts, axis=1), model(ids).data, rtol=1e-4, atol=1e-4)
+
+
+def test_rows_that_ended_repeat_their_end_and_the_last_one_ends_all():
+    model = make()
+    prompts = np.random.default_rng(3).integers(13, size=(4, 5))
+    whole = generate(model, prompts, 30, temperature=0)[:, 5:]
+    end = int(whole[0, 2])
+    ends = [np.flatnonzero(row == end)[0] if end in row else 30 for row in whole]
+    assert len(set(ends)) > 1
+    seen = []
+    ids = generate(model, prompts, 30, temperature=0, eos_token_id=end, on_token=seen.append)
+    assert ids.shape[1] == 5 + min(30, max(ends) + 1) == 5 + len(seen)
+    for row, expected, at in zip(ids[:, 5:], whole, ends, strict=True):
+        np.testing.assert_array_equal(row[: at + 1], expected[: at + 1][: len(row)])
+        assert (row[at:] == end).all()
+
+
+def test_a_token_that_ends_no_row_changes_nothing():
+    model, absent = make(), Says(np.array([0.0, 0.0, -np.inf]))
+    for m, end in ((model, None), (absent, 2)):
+        first, again = (
+            generate(m, [[1, 0]], 9, rng=np.random.default_rng(0), eos_token_id=e)
+            for e in (None, end)
+        )
+        np.testing.assert_array_equal(first, again)
+
+
+SIZES_OF_TEXT = SIZES | {"vocab_size": len(ALPHABET)}
+
+
+def test_write_is_generate_on_text():
+    model = make(**SIZES_OF_TEXT)
+    for options in ({}, dict(temperature=0.9, top_k=5), dict(top_p=0.8), dict(temperature=0)):
+        told = {"temperature": 0.7} | options
+        ids = generate(model, encode("def "), 30, rng=np.random.default_rng(4), **told)[0]
+        assert write(model, "def ", 30, seed=4, **options) == decode(ids)
+    assert write(model, "def ", 0) == "def " == write(model, "d\u00e9f\u00a0", 0)
+
+
+def test_write_stops_before_its_stop_and_shows_what_it_returns():
+    model, shown = make(**SIZES_OF_TEXT), []
+    whole = write(model, "ab", 40, temperature=0)
+    stop = whole[7]
+    text = write(model, "ab", 40, temperature=0, stop=stop, on_text=shown.append)
+    assert text == "ab" + whole[2:].partition(stop)[0] == "ab" + "".join(shown)
+    assert write(model, stop, 5, temperature=0, stop=stop).startswith(stop)
 
 
 def decoded_and_recomputed(model, ids):
