@@ -23,6 +23,9 @@ def make_job(engine: str, job: str, shape: str, rank: int, threads: int):
     if engine == "minilora":
         import minilora_worker
 
+        from minilora.system.memory import keep_freed_memory
+
+        keep_freed_memory()  # as training and the command line do
         if job == "generate":
             return minilora_worker.make_generate(s)
         return minilora_worker.make_step(s, job, rank, threads)
