@@ -52,20 +52,20 @@ def plot_spread(rows: Rows, ax: Axes, x: str, y: str, *, color: str, **look: Any
 
 
 def figure_with_panels(
-    title: str, rows: Rows, lines: int, columns: int, shown: str = "band: their range"
+    title: str, rows: Rows, lines: int, columns: int, shown: str = "band: their range", **axes: Any
 ) -> tuple[Figure, list[Axes]]:
     """A figure with so many lines and columns of panels. Beside its title stands of how many seeds
-    of the rows the mean is drawn, and what is `shown` beside it."""
+    of the rows the mean is drawn, and what is `shown` beside it. axes: of Figure.subplots."""
     from matplotlib.figure import Figure
 
-    size = (8.5 if columns == 1 else 11, 4.4 if lines == 1 else 0.4 + 3.7 * lines)
+    size = (8.5 if columns == 1 else 10, 4.4 if lines == 1 else 0.4 + 3.7 * lines)
     figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", weight="bold")
     seeds = len({row["seed"] for row in rows})
     if seeds > 1:
         note = f"mean of {seeds} seeds, {shown}"
         figure.text(0.99, 1 - 0.09 / size[1], note, ha="right", va="top", fontsize=NOTE_SIZE)
-    return figure, list(figure.subplots(lines, columns, squeeze=False).flat)
+    return figure, list(figure.subplots(lines, columns, squeeze=False, **axes).flat)
 
 
 def panel_for_each(

@@ -36,7 +36,7 @@ def compare_figure(entry: dict[str, Any]) -> Figure:
     from matplotlib.figure import Figure
 
     with style():
-        figure = Figure(figsize=(11, 4.4), layout="constrained")
+        figure = Figure(figsize=(10, 4.4), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
         if {"full", "lora"} <= methods <= COLORS.keys():
             plot_learning_curves(entry, left)
@@ -70,7 +70,7 @@ def plot_methods(entry: dict[str, Any], ax: Axes, which: str) -> Axes:
     ax.xaxis.grid(True)
     ax.set_ylabel("method: trainable parameters" if which == "new" else "")
     better = "higher" if higher else "lower"
-    ax.set_xlabel(f"test: {entry['metric']} ({better} is better)")
+    ax.set_xlabel(f"test: {entry['metric']}\n({better} is better)")
     if higher:
         per_cent(ax.xaxis)
         ax.set_xlim(-0.03, 1.03)
@@ -98,11 +98,8 @@ def plot_learning_curves(entry: dict[str, Any], ax: Axes) -> Axes:
     seeds = len({run["seed"] for run in entry["runs"]})
     # A user's file may have a long name, or one with dollar signs, which is not a formula.
     ax.set_title(textwrap.fill(f"What is learned: {entry['about']}", 52), parse_math=False)
-    ax.set_xlabel(
-        f"training step (mean of {seeds} seeds, band: their range)"
-        if seeds > 1
-        else "training step"
-    )
+    note = f" (mean of {seeds} seeds, band: their range)" if seeds > 1 else ""
+    ax.set_xlabel(f"training step{note}\non the validation split; tables are of the test split")
     if entry["higher_is_better"]:
         per_cent(ax.yaxis)
         ax.set_ylabel("validation: answers exactly right")

@@ -19,7 +19,9 @@ def counts_figure(rows: Rows, label: str) -> Figure:
     """What full fine-tuning and LoRA (`label`) train of each matrix of a model."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.5, 1.8 + 0.32 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(8.5, 2.1 + 0.32 * len(rows)), layout="constrained")
+    title = "Trainable parameters, matrix by matrix"
+    figure.suptitle(title, x=0.01, ha="left", weight="bold")
     ax = plot_counts(rows, figure.subplots(), label)
     legend_below(figure, ax)
     return figure

@@ -41,12 +41,12 @@ def alpha_sweep_figure(rows: Rows) -> Figure:
     tasks = distinct(rows, "task")
     rates = " or ".join(f"{lr:g}" for lr in distinct(rows, "lr"))
     figure, panels = figure_with_panels(
-        f"Quality by alpha, at the fixed learning rate {rates}", rows, len(tasks), 2
+        f"Quality by alpha, at the fixed learning rate {rates}", rows, len(tasks), 2, sharey="row"
     )
     for i, task in enumerate(tasks):
         same = select(rows, task=task)
         plot_alpha_rules(same, panels[2 * i])
-        plot_alphas(same, panels[2 * i + 1])
+        plot_alphas(same, panels[2 * i + 1]).set_ylabel("")  # the same as on its left
     legend_below(figure, panels[0])
     return figure
 

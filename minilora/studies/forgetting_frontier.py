@@ -13,7 +13,7 @@ from minilora.experiments.tasks import NATS, Task
 from minilora.experiments.tuning import tune
 from minilora.methods.registry import LABELS
 from minilora.plots.axes import distinct, figure_with_panels, legend_below, select
-from minilora.plots.house_style import COLORS, DASHES, shade, style
+from minilora.plots.house_style import COLORS, DASHES, NOTE_SIZE, shade, style
 from minilora.studies.study import Settings, Study, each
 from minilora.transformer import Transformer
 
@@ -46,35 +46,34 @@ def frontier_run(**settings: Any) -> Rows:
 
 @style()
 def forgetting_frontier_figure(rows: Rows) -> Figure:
-    """The whole of each training, and larger, all but its first evaluation, at the base model."""
     title = "What is forgotten for what is learned"
-    figure, panels = figure_with_panels(title, rows, 1, 2, "thin lines: each of them")
-    plot_forgetting_frontier(rows, panels[0]).set_title("From the base model on")
-    tails = [row | {"curve": row["curve"][1:]} for row in rows]
-    plot_forgetting_frontier(tails, panels[1]).set_title(f"From step {tails[0]['curve'][0][0]} on")
-    legend_below(figure, panels[0], lines=2)
+    figure, (ax,) = figure_with_panels(title, rows, 1, 1, "large mark: its end, small: theirs")
+    plot_forgetting_frontier(rows, ax)
+    legend_below(figure, ax, lines=2)
     return figure
 
 
 def plot_forgetting_frontier(rows: Rows, ax: Axes) -> Axes:
-    """Loss on the old task against loss on the new one, along each training; an arrow at its end.
-    The seeds are thin lines, their mean is a thick one."""
+    """Loss on the old task against loss on the new one, mean over the seeds, from the first
+    evaluation after the base model, whose old loss is a level, to the end, which is marked."""
     for method, marker in (("full", "o"), ("lora", "s")):
         for i, lr in enumerate(distinct(select(rows, method=method), "lr")):
             same = select(rows, method=method, lr=lr)
-            color = shade(COLORS[method], (-0.45, 0.0, 0.5)[i])
-            for row in same:
-                _, *seed = zip(*row["curve"], strict=True)
-                ax.plot(*seed, color=color, lw=0.7, alpha=0.5)
             new, old = mean_curve(same)
-            look: dict[str, Any] = {"color": color, "marker": marker, "ls": DASHES[i]}
-            ax.plot(new, old, **look, label=f"{LABELS[method]}, rate {lr:g}")
-            arrow = {"arrowstyle": "-|>", "color": color, "lw": 1.5, "mutation_scale": 18}
-            ax.annotate("", (new[-1], old[-1]), xytext=(new[-3], old[-3]), arrowprops=arrow)
-    step, new_start, old_start = rows[0]["curve"][0]
-    if step == 0:
-        ax.plot(new_start, old_start, "*", color="black", ms=13, zorder=5, label="base model")
-    ax.set_xlabel(f"new task, validation loss ({NATS})")
+            color = shade(COLORS[method], (-0.45, 0.0, 0.5)[i])
+            label = f"{LABELS[method]}, rate {lr:g}"
+            look: dict[str, Any] = {"color": color, "marker": marker}
+            ax.plot(new[1:], old[1:], ls=DASHES[i], ms=8, markevery=[-1], label=label, **look)
+            _, *ends = zip(*(row["curve"][-1] for row in same), strict=True)
+            ax.plot(*ends, ls="", ms=4, mfc="white", zorder=4, **look)
+    _, new_start, old_start = rows[0]["curve"][0]
+    ax.axhline(old_start, color="black", lw=1, ls=":")
+    base = f"base model: {old_start:.2f} on the old task, {new_start:.2f} on the new"
+    ax.annotate(base, (1, old_start), xycoords=("axes fraction", "data"), xytext=(0, 4),
+                textcoords="offset points", ha="right", fontsize=NOTE_SIZE)  # fmt: skip
+    ax.annotate("better", (0.02, 0.2), xytext=(0.1, 0.32), xycoords="axes fraction", ha="center",
+                va="center", arrowprops={"arrowstyle": "-|>", "color": "black"})  # fmt: skip
+    ax.set_xlabel(f"new task, validation loss ({NATS}), from step {rows[0]['curve'][1][0]} on")
     ax.set_ylabel(f"old task, test loss ({NATS})")
     return ax
 

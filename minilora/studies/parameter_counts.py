@@ -29,7 +29,8 @@ def counts_run(rank: int) -> Rows:
 
 @style()
 def parameter_counts_figure(rows: Rows) -> Figure:
-    figure, panels = figure_with_panels("Trainable parameters", [], 1, 1)
+    title = "Trainable parameters of models known by name"
+    figure, panels = figure_with_panels(title, [], 1, 1)
     plot_parameter_counts(rows, panels[0])
     legend_below(figure, panels[0])
     return figure

@@ -26,7 +26,7 @@ from minilora.plots.axes import (
     spread,
     task_title,
 )
-from minilora.plots.house_style import COLORS, MARKERS, rank_color, style
+from minilora.plots.house_style import COLORS, shade, style
 from minilora.studies.study import Settings, Study, each
 
 if TYPE_CHECKING:
@@ -85,13 +85,14 @@ def subspace_similarity_figure(rows: Rows) -> Figure:
 
 
 def plot_subspace_similarity(rows: Rows, ax: Axes) -> Axes:
-    """φ(i, j) by j for i = 1, 2, 4, 8, solid after training and dashed before."""
-    for n, i in enumerate(i for i in (1, 2, 4, 8) if i in distinct(rows, "i")):
-        same, color = select(rows, i=i), rank_color(i)
-        plot_spread(same, ax, "j", "phi", color=color, marker=MARKERS[n], label=f"i = {i}")
+    """φ(i, j) by j for the least and the largest i, after training and, grey, before it."""
+    shown = distinct(rows, "i")
+    for i, tone, marker in zip((shown[0], shown[-1]), (0.0, 0.55), "o^", strict=True):
+        same, color = select(rows, i=i), shade(COLORS["lora"], tone)
+        plot_spread(same, ax, "j", "phi", color=color, marker=marker, ms=6, label=f"i = {i}")
         js, starts, _, _ = spread(same, "j", "phi_start")
-        ax.plot(js, starts, color=color, ls=(0, (3, 2)), lw=1.2)
-    ax.plot([], [], color=COLORS["lora"], ls=(0, (3, 2)), lw=1.2, label="before training (chance)")
+        label = f"i = {i} before training (chance)"
+        ax.plot(js, starts, color="0.5", ls="--", lw=1.2, marker=marker, mfc="white", label=label)
     log2_axis(ax, distinct(rows, "j"))
     first = rows[0]
     ax.set_xlabel(f"top j directions of the A of rank {first['r_other']}")

@@ -87,6 +87,7 @@ def test_figures_are_drawn_from_the_shipped_results(here, capsys):
     names = {path.stem for path in (here / "drawn").glob("*.png")}
     assert names == {
         *(name.replace("_", "-") for name in STUDIES),
+        "lora",
         "compare-code",
         "compare-reverse",
         "compare-sort",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from minilora.experiments.comparison import DEFAULT_METHODS
 from minilora.methods.registry import LABELS
@@ -69,7 +70,8 @@ def texts_of(ax):
         for t in ticks
         if low[0] <= t.get_position()[0] <= low[1] and high[0] <= t.get_position()[1] <= high[1]
     ]
-    title = [ax._left_title, ax.xaxis.label, ax.yaxis.label]
+    title = [t for t in ax.findobj(Text) if t.get_text() == ax.get_title(loc="left")]
+    title += [ax.xaxis.label, ax.yaxis.label]
     return [t for t in [*title, *ticks, *legend, *ax.texts] if t.get_text() and t.get_visible()]
 
 
@@ -143,9 +145,10 @@ def test_curves_differ_in_grey_too():
 
 def test_axes_of_nats_say_their_units_and_seeds():
     ax = plot_learning_curves(entry(), axes())
-    assert ax.get_xlabel() == "training step (mean of 2 seeds, band: their range)"
+    split = "on the validation split; tables are of the test split"
+    assert ax.get_xlabel() == f"training step (mean of 2 seeds, band: their range)\n{split}"
     assert ax.get_ylabel() == "validation loss (nats per character)"
-    assert plot_learning_curves(entry((0,)), axes()).get_xlabel() == "training step"
+    assert plot_learning_curves(entry((0,)), axes()).get_xlabel() == f"training step\n{split}"
     assert plot_costs(entry(), axes()).get_xlabel() == "per cent of full fine-tuning's"
 
 
