@@ -1,0 +1,238 @@
+"""Claims about the two files of a folder: every number is read exactly, damage and what is missing
+are said in a sentence, and a save that fails leaves the old files."""
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from folders import (
+    FILES,
+    C,
+    adapt,
+    contents,
+    load_any,
+    make,
+    read,
+    rewrite,
+    same,
+)
+from safetensors import deserialize
+from safetensors.numpy import load_file, save_file
+
+from minilora.hub import load_adapter, load_model, save_adapter, save_model
+
+BOTH = pytest.mark.parametrize("which", FILES)
+
+
+def save_any(which, folder, seed=0):
+    if which == "model":
+        save_model(make(seed=seed), folder)
+    else:
+        save_adapter(adapt(make(), seed=seed), folder)
+
+
+def write_bfloat16(path):
+    """The file at path again, each number cut to the upper half of its bits, by hand."""
+    header, data = {}, b""
+    for key, array in load_file(path).items():
+        half = (np.ascontiguousarray(array).view(np.uint32) >> 16).astype("<u2").tobytes()
+        offsets = [len(data), len(data) + len(half)]
+        header[key] = dict(dtype="BF16", shape=list(array.shape), data_offsets=offsets)
+        data += half
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def test_bfloat16_is_widened_without_changing_a_number(tmp_path):
+    model = make()
+    save_model(model, tmp_path)
+    write_bfloat16(tmp_path / "model.safetensors")
+    content = deserialize((tmp_path / "model.safetensors").read_bytes())
+    assert {info["dtype"] for _, info in content} == {"BF16"}
+    mask = np.uint32(0xFFFF0000)
+    cut = {k: (v.view(np.uint32) & mask).view("f4") for k, v in model.state_dict().items()}
+    assert same(load_model(tmp_path).state_dict(), cut)
+
+
+def test_float64_files_load_and_integers_are_refused_by_name(tmp_path):
+    model = make()
+    save_model(model, tmp_path)
+    rewrite(tmp_path, tensors={k: v.astype(np.float64) for k, v in read(tmp_path)[1].items()})
+    assert same(load_model(tmp_path).state_dict(), model.state_dict())
+    rewrite(tmp_path, tensors={"transformer.ln_f.bias": np.zeros(C, np.int8)})
+    with pytest.raises(ValueError, match=r"transformer.ln_f.bias.*I8.*save it as float32"):
+        load_model(tmp_path)
+
+
+def test_model_in_shards_loads(tmp_path):
+    model = make()
+    save_model(model, tmp_path)
+    _, tensors = read(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    index = tmp_path / "model.safetensors.index.json"
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    files = {key: shards[i % 2] for i, key in enumerate(tensors)}
+    for shard in shards:
+        save_file({k: tensors[k] for k in tensors if files[k] == shard}, tmp_path / shard)
+    index.write_text(json.dumps(dict(weight_map=files)))
+    assert same(load_model(tmp_path).state_dict(), model.state_dict())
+    (tmp_path / shards[1]).unlink()
+    with pytest.raises(FileNotFoundError, match=f"{shards[1]} is missing"):
+        load_model(tmp_path)
+    index.write_text("{}")
+    with pytest.raises(ValueError, match="index.json is damaged"):
+        load_model(tmp_path)
+
+
+@BOTH
+def test_json_with_a_byte_order_mark_loads(which, tmp_path):
+    save_any(which, tmp_path)
+    config = tmp_path / FILES[which][0]
+    config.write_bytes(b"\xef\xbb\xbf" + config.read_bytes())
+    load_any(which, tmp_path)
+
+
+@BOTH
+def test_weights_cut_short_anywhere_are_damaged(which, tmp_path):
+    save_any(which, tmp_path)
+    path = tmp_path / FILES[which][1]
+    whole = path.read_bytes()
+    cuts = [0, 1, 7, 8, 9, 100, len(whole) // 2, len(whole) - 1]
+    for content in [*(whole[:length] for length in cuts), b"\xff" * 64]:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"safetensors is damaged \(.*download it again"):
+            load_any(which, tmp_path)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "text", [b"", b'{"n_embd": 8', b"[]", b"\xff\xfe{", b"null", b"[" * 100_000, b'{"r": 1' * 9]
+)
+def test_damaged_json_is_said_to_be_damaged(which, text, tmp_path):
+    save_any(which, tmp_path)
+    (tmp_path / FILES[which][0]).write_bytes(text)
+    with pytest.raises(ValueError, match=r"config.json is damaged \(.*copy or download it again"):
+        load_any(which, tmp_path)
+
+
+@BOTH
+@pytest.mark.parametrize("part", [0, 1])
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n", "run git lfs pull"),
+        ("<!DOCTYPE html><html>Please log in</html>", "web page, not the file: download it"),
+    ],
+)
+def test_what_stands_in_for_a_file_is_recognised(which, part, text, sentence, tmp_path):
+    save_any(which, tmp_path)
+    (tmp_path / FILES[which][part]).write_text(text)
+    with pytest.raises(ValueError, match=f"{FILES[which][part]} is a .*{sentence}"):
+        load_any(which, tmp_path)
+
+
+@BOTH
+def test_missing_files_are_named_with_a_remedy(which, tmp_path):
+    config, weights = FILES[which]
+    with pytest.raises(FileNotFoundError, match="there is no folder .*nowhere"):
+        load_any(which, tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=f"has no {config} and no {weights}$"):
+        load_any(which, tmp_path)
+    (tmp_path / weights.replace("safetensors", "bin")).touch()
+    (tmp_path / "pytorch_model.bin").touch()
+    (tmp_path / config).write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"model.bin.* is a pickle.*save_pretrained"):
+        load_any(which, tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"is a file; give the folder that holds {config}"):
+        load_any(which, tmp_path / config)
+    (tmp_path / config).unlink()
+    (tmp_path / weights).touch()
+    with pytest.raises(FileNotFoundError, match=f"has no {config}$"):
+        load_any(which, tmp_path)
+
+
+def test_folder_of_the_other_kind_and_sub_folders_are_named(tmp_path):
+    save_any("model", tmp_path / "model")
+    for name in ("french", "german"):
+        save_any("adapter", tmp_path / "adapters" / name)
+    with pytest.raises(FileNotFoundError, match="it is an adapter: load its model, then load_ad"):
+        load_model(tmp_path / "adapters" / "french")
+    with pytest.raises(FileNotFoundError, match=r"it is a model: load_model\(folder\)"):
+        load_adapter(make(), tmp_path / "model")
+    with pytest.raises(FileNotFoundError, match="these sub-folders of it have: french, german"):
+        load_adapter(make(), tmp_path / "adapters")
+
+
+class Interrupted(BaseException):
+    """As KeyboardInterrupt: not an Exception."""
+
+
+@BOTH
+@pytest.mark.parametrize("nth", [0, 1, 2, 3])
+@pytest.mark.parametrize("is_new", [False, True])
+def test_interrupted_save_leaves_the_old_files_and_nothing_else(
+    which, nth, is_new, tmp_path, monkeypatch
+):
+    if not is_new:
+        save_any(which, tmp_path)
+    before, steps = contents(tmp_path), []
+
+    def interrupt(owner, name):
+        real = getattr(owner, name)
+
+        def step(path, content, *args, **kwargs):
+            steps.append(name)
+            if len(steps) == nth + 1:
+                if name.startswith("write"):
+                    real(path, content[: len(content) // 2], *args, **kwargs)
+                raise Interrupted
+            return real(path, content, *args, **kwargs)
+
+        monkeypatch.setattr(owner, name, step)
+
+    interrupt(Path, "write_bytes")
+    interrupt(Path, "write_text")
+    interrupt(os, "replace")
+    with pytest.raises(Interrupted):
+        save_any(which, tmp_path, seed=5)
+    monkeypatch.undo()
+    assert steps[nth] == ["write_bytes", "write_text", "replace", "replace"][nth]
+    assert contents(tmp_path) == before
+
+
+@BOTH
+def test_save_that_the_disk_refuses_names_the_file_and_leaves_the_old_ones(
+    which, tmp_path, monkeypatch
+):
+    save_any(which, tmp_path)
+    before = contents(tmp_path)
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=f"cannot write .*{FILES[which][1]}: the disk is full; free"):
+        save_any(which, tmp_path, seed=5)
+    assert contents(tmp_path) == before
+
+
+@BOTH
+def test_save_into_a_file_is_refused(which, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="file is a file; give a folder"):
+        save_any(which, tmp_path / "file")
+    with pytest.raises(OSError, match="cannot write .*inside: a part of its path is a file"):
+        save_any(which, tmp_path / "file" / "inside")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@BOTH
+def test_folder_holds_two_files_only_and_can_be_moved(which, tmp_path):
+    save_any(which, tmp_path / "a")
+    assert contents(tmp_path / "a").keys() == set(FILES[which])
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    load_any(which, str(tmp_path / "b"))
