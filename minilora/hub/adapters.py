@@ -59,12 +59,13 @@ def save_adapter(model: Transformer, folder: str | Path, name: str | None = None
     where c_attn would have to be both adapted and trained whole, and for PiSSA or OLoRA beside a
     base that is no longer the one they started from.
     """
-    name = name or active_adapter(model)
-    if name is None or name not in adapters(model):
+    layout, folder = layout_in(model), Path(folder)
+    name = active_adapter(model) if name is None else name
+    if name is None or name not in list(adapters(model)):
         known = ", ".join(adapters(model)) or "none (see add_adapter)"
         what = "active adapter" if name is None else f"adapter {name!r}"
         raise UsageError(f"there is no {what} to save; adapters of this model: {known}")
-    config, layout = adapters(model)[name].config, layout_in(model)
+    config = adapters(model)[name].config
     base = base_arrays(model)
     layers = {
         path: factors_of(layer, name, base[f"{path}.weight"])
@@ -93,7 +94,7 @@ def save_adapter(model: Transformer, folder: str | Path, name: str | None = None
         "fan_in_fan_out": family(model.config) != "llama",  # whether W is stored as (d_in, d_out)
     }
     tensors = {_PREFIX + key: array for key, array in tensors.items()}
-    write_folder(Path(folder), ADAPTER_FILES, written, tensors, np.float32)
+    write_folder(folder, ADAPTER_FILES, written, tensors, np.float32)
 
 
 def load_adapter(model: Transformer, folder: str | Path, name: str = DEFAULT) -> None:
@@ -103,7 +104,7 @@ def load_adapter(model: Transformer, folder: str | Path, name: str = DEFAULT) ->
     DoRA's m. All or nothing: raises FileNotFoundError or ValueError, which says what to do, and
     then the model is as it was.
     """
-    folder, layout = Path(folder), layout_in(model)
+    layout, folder = layout_in(model), Path(folder)
     written = read_json(require_files(folder, ADAPTER_FILES))
     try:
         peft = read_options(written)

@@ -265,7 +265,7 @@ def our_config(data: Mapping[str, Any]) -> TransformerConfig:
             raise UsageError(f"{names.get(ours, ours)}={value!r} has the wrong type")
     width, heads = data.get("head_dim"), values["n_head"]
     if width is not None and width * heads != values["n_embd"]:
-        raise UsageError(f"head_dim={width} is not supported, only hidden_size / {heads} heads")
+        raise UsageError(f"head_dim={width!r} is not supported, only hidden_size / {heads} heads")
     return TransformerConfig(**values, **_SWITCHES_OF.get(kind, {}))
 
 

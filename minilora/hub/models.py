@@ -58,16 +58,17 @@ def save_model(model: Transformer, folder: str | Path, *, dtype: Any = np.float3
     dtype: np.float32, or np.float16 for half the size. Raises ValueError, and writes nothing, for
     a model with adapters, for NaN or infinity, and for numbers that float16 cannot hold.
     """
-    layout, dtype = layout_in(model), np.dtype(dtype).newbyteorder("=")
+    layout, folder = layout_in(model), Path(folder)
     if adapters(model):
         raise UsageError(
             f"the model has adapters ({', '.join(adapters(model))}): call merge_and_unload(model) "
             "first, or save_adapter(model, folder) to keep only what was trained"
         )
-    if dtype not in (np.float32, np.float16):
+    kind = np.dtype(dtype).newbyteorder("=").name if dtype is not None else None
+    if kind not in ("float32", "float16"):
         raise UsageError(f"dtype must be np.float32 or np.float16, got {dtype}")
     tensors = to_hf(base_arrays(model), layout)
-    write_folder(Path(folder), MODEL_FILES, hf_config(model.config, dtype.name), tensors, dtype)
+    write_folder(folder, MODEL_FILES, hf_config(model.config, kind), tensors, kind)
 
 
 def load_model(name_or_folder: str | Path) -> Transformer:
@@ -115,6 +116,8 @@ def load_model(name_or_folder: str | Path) -> Transformer:
 
 def layout_in(model: Transformer) -> Layout:
     """The counterpart of every module. Raises ValueError for one that no Transformer has."""
+    if not isinstance(model, Transformer):
+        raise TypeError(f"the model must be a Transformer, got {type(model).__name__}")
     layout = layout_of(model.config)
     strange = []
     for name, _ in model.named_parameters():

@@ -2,7 +2,6 @@
 
 import json
 import math
-import warnings
 
 import numpy as np
 import pytest
@@ -15,9 +14,7 @@ from folders import (
     contents,
     load_any,
     loaded_with,
-    logits,
     make,
-    read,
     rewrite,
     snapshot,
 )
@@ -37,6 +34,14 @@ def add_parameter(model):
     model.prompt = ml.Parameter(np.zeros(3, np.float32))
 
 
+OTHERS = ("adapter", "prefix", "prompt")  # methods that put modules of their own into a model
+
+
+def prepare(method):
+    rng = np.random.default_rng(0)
+    return lambda model: METHODS[method].prepare(model, ml.LoraConfig(r=2), rng)
+
+
 @pytest.mark.parametrize(
     ("spoil", "dtype", "sentence"),
     [
@@ -46,12 +51,10 @@ def add_parameter(model):
         (lambda m: m.to("f8").norm.bias.data.fill(1e99), "f4", "ln_f.bias overflows float32"),
         (adapt, "f4", r"adapters \(default\).*merge_and_unload.*save_adapter"),
         (add_parameter, "f4", "no prompt; remove what added"),
-        *[(make, dtype, "dtype must be np.float32 or") for dtype in ("i1", "f8", None, "f", 3.5)],
-        *[
-            (lambda m, name=name: METHODS[name].prepare(m, ml.LoraConfig(r=2), np.random.default_rng(0)),
-             "f4", r"a plain Transformer has no .*; remove what added them")
-            for name in ("adapter", "prefix", "prompt")
-        ],
+        (id, "i1", "dtype must be np.float32 or np.float16, got i1"),
+        (id, "f8", "dtype must be np.float32 or np.float16, got f8"),
+        (id, None, "dtype must be np.float32 or np.float16, got None"),
+        *[(prepare(name), "f4", "a plain .* has no .*; remove what") for name in OTHERS],
     ],
 )
 def test_model_that_cannot_be_saved_is_refused_and_nothing_is_written(
@@ -82,7 +85,7 @@ def test_model_with_foreign_parameters_takes_and_gives_no_adapter(tmp_path):
         (lambda f: load_model(None), "expected str.*NoneType|argument should be a str"),
         (lambda f: load_model(make()), "expected str.*Transformer|argument should be a str"),
         (lambda f: save_model(make(), None), "expected str.*NoneType|argument should be a str"),
-        (lambda f: save_model(f, make()), "the model must be a Transformer, got .*Path; the folder"),
+        (lambda f: save_model(f, make()), "the model must be a Transformer, got .*Path"),
         (lambda f: save_model({}, f), "the model must be a Transformer, got dict"),
         (lambda f: load_adapter("docs-tiny", f), "the model must be a Transformer, got str"),
         (lambda f: load_adapter(f, make()), "the model must be a Transformer, got .*Path"),
@@ -213,7 +216,7 @@ WTE, LN, C_ATTN = (
         ("gpt2", dict(tensors={LN.partition(".")[2]: zeros(C)}), f"two different {LN}; delete one"),
     ],
 )
-def test_weights_that_do_not_fit_are_explained_in_a_short_sentence(kind, damage, sentence, tmp_path):
+def test_weights_that_do_not_fit_are_explained_briefly(kind, damage, sentence, tmp_path):
     save_model(make(kind), tmp_path)
     rewrite(tmp_path, **damage)
     with pytest.raises(ValueError, match=sentence) as raised:
@@ -310,7 +313,11 @@ UNFIT = [
     ("mixed", dict(tensors={f"{Q}base_layer.weight": zeros(C, C)}), "beside another .*q_proj.wei"),
     ("mixed", dict(tensors={A: zeros(2, 9)}), r"is \(2, 9\) where \(2, 8\)"),
     ("mixed", dict(tensors={A: zeros(2, C) + np.nan}), "lora_A.weight in .* holds NaN or infinity"),
-    ("mixed", dict(config=dict(modules_to_save=["head"])), "trains head, but the head is tied here"),
+    (
+        "mixed",
+        dict(config=dict(modules_to_save=["head"])),
+        "trains head, but the head is tied here",
+    ),
     ("gpt2", dict(config=dict(modules_to_save=["lm_head"])), "lm_head, but the head is tied here"),
     (
         "gpt2",
