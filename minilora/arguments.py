@@ -9,10 +9,12 @@ IndexError for an id outside its table.
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any
 
 import numpy as np
 
+from minilora.system.checks import require_positive, require_rng, require_whole
 from minilora.system.errors import UsageError
 from minilora.tensor import Tensor, needs_grad
 
@@ -23,24 +25,6 @@ def require_tensors(op: str, *values: Any) -> None:
             raise TypeError(
                 f"{op} computes with Tensors, got {type(value).__name__}; write Tensor(x)"
             )
-
-
-def is_number(value: Any) -> bool:
-    """Whether this is a plain finite number: no bool, no array, no NaN."""
-    kinds = (float, int, np.floating, np.integer)
-    return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def require_positive(op: str, name: str, value: Any) -> None:
-    if not is_number(value) or value <= 0:
-        raise UsageError(f"{op}: {name} must be a positive number, got {value!r}")
-
-
-def require_whole(op: str, name: str, value: Any, at_least: int | None = None) -> None:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or (at_least is not None and value < at_least):
-        limit = "" if at_least is None else f" >= {at_least}"
-        raise UsageError(f"{op}: {name} must be a whole number{limit}, got {value!r}")
 
 
 def require_linear(op: str, x: Any, weight: Any, bias: Any) -> None:
@@ -66,7 +50,7 @@ def require_factors(x: Tensor, weight: Tensor, A: Any, B: Any, scale: Any) -> No
             f"lora_linear: A {a} and B {b} do not fit the weight: "
             f"they must be ({d_in}, r) and (r, {d_out})"
         )
-    if not is_number(scale):
+    if not _is_number(scale) or not math.isfinite(scale):
         raise UsageError(f"lora_linear: scale must be a finite number, got {scale!r}")
     if needs_grad(weight):
         raise UsageError(
@@ -77,7 +61,7 @@ def require_factors(x: Tensor, weight: Tensor, A: Any, B: Any, scale: Any) -> No
 
 def require_norm(op: str, x: Any, eps: Any, *vectors: Any) -> None:
     require_tensors(op, x, *vectors)
-    require_positive(op, "eps", eps)
+    require_positive(eps=eps)
     C = x.shape[-1:]
     if C in ((), (0,)) or any(vector.shape != C for vector in vectors):
         names = "weight and bias" if len(vectors) == 2 else "weight"
@@ -86,10 +70,10 @@ def require_norm(op: str, x: Any, eps: Any, *vectors: Any) -> None:
 
 
 def require_dropout(p: Any, rng: Any) -> None:
-    if not is_number(p) or not 0 <= p < 1:
+    if not _is_number(p) or not 0 <= p < 1:
         raise UsageError(f"dropout: p is the share of entries to drop, in [0, 1), got {p!r}")
-    if rng is not None and not isinstance(rng, np.random.Generator):
-        raise TypeError(f"dropout: rng must be np.random.default_rng(seed) or None, got {rng!r}")
+    if rng is not None:
+        require_rng(rng)
 
 
 def require_ids(weight: Any, ids: np.ndarray) -> None:
@@ -109,7 +93,8 @@ def require_ids(weight: Any, ids: np.ndarray) -> None:
 
 def require_targets(logits: Any, targets: np.ndarray, ignore_index: Any) -> None:
     require_tensors("cross_entropy", logits)
-    require_whole("cross_entropy", "ignore_index", ignore_index)
+    if not isinstance(ignore_index, numbers.Integral) or isinstance(ignore_index, bool):
+        raise UsageError(f"ignore_index must be a whole number, got {ignore_index!r}")
     shape = logits.shape
     if not shape:
         raise UsageError("cross_entropy: logits must be (..., V), got a single number")
@@ -127,9 +112,9 @@ def require_targets(logits: Any, targets: np.ndarray, ignore_index: Any) -> None
 
 def require_rope(x: Any, n_head: Any, start: Any, theta: Any) -> None:
     require_tensors("rope", x)
-    require_whole("rope", "n_head", n_head, 1)
-    require_whole("rope", "start", start, 0)
-    require_positive("rope", "theta", theta)
+    require_whole(1, n_head=n_head)
+    require_whole(0, start=start)
+    require_positive(theta=theta)
     if x.ndim != 3 or x.shape[2] % (2 * n_head):
         raise UsageError(
             f"rope turns pairs: x must be (B, T, H*D) with D even, got {x.shape} and {n_head} heads"
@@ -138,8 +123,7 @@ def require_rope(x: Any, n_head: Any, start: Any, theta: Any) -> None:
 
 def require_attention(q: Any, k: Any, v: Any, H: Any, J: Any) -> None:
     require_tensors("attention", q, k, v)
-    require_whole("attention", "n_head", H, 1)
-    require_whole("attention", "n_kv_head", J, 1)
+    require_whole(1, n_head=H, n_kv_head=J)
     if H % J:
         raise UsageError(f"attention: n_kv_head={J} must divide n_head={H}")
     if q.ndim != 3 or k.ndim != 3 or k.shape != v.shape or k.shape[0] != q.shape[0]:
@@ -155,3 +139,7 @@ def require_attention(q: Any, k: Any, v: Any, H: Any, J: Any) -> None:
         )
     if T > S:
         raise UsageError(f"attention: {T} queries stand at the last places of only {S} keys")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)

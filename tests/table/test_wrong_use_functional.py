@@ -5,7 +5,6 @@ import pytest
 from strategies import leaf
 
 from minilora import functional as F
-from minilora.arguments import is_number
 from minilora.system.errors import UsageError
 from minilora.tensor import Tensor, no_grad
 
@@ -94,16 +93,16 @@ def test_eps_and_theta_must_be_positive_numbers(value):
 @pytest.mark.parametrize("value", [*NOT_WHOLE, 0, -2, None])
 def test_numbers_of_heads_must_be_whole_and_at_least_1(value):
     for call in (lambda: F.rope(Q, value), lambda: F.attention(Q, Q, Q, value)):
-        with pytest.raises(UsageError, match="n_head must be a whole number >= 1, got"):
+        with pytest.raises(UsageError, match="n_head must be a whole number of at least 1, got"):
             call()
     if value is not None:  # as many as heads
-        with pytest.raises(UsageError, match="n_kv_head must be a whole number >= 1, got"):
+        with pytest.raises(UsageError, match="n_kv_head must be a whole number of at least 1, got"):
             F.attention(Q, Q, Q, 2, value)
 
 
 @pytest.mark.parametrize("value", [*NOT_WHOLE, None])
 def test_a_position_and_an_index_to_ignore_must_be_whole(value):
-    with pytest.raises(UsageError, match="start must be a whole number >= 0, got"):
+    with pytest.raises(UsageError, match="start must be a whole number of at least 0, got"):
         F.rope(Q, 2, value)
     with pytest.raises(UsageError, match="ignore_index must be a whole number, got"):
         F.cross_entropy(X, [0, 1], value)
@@ -118,7 +117,7 @@ def test_dropout_drops_a_share_between_0_and_1_also_where_it_would_not_happen(p)
 
 @pytest.mark.parametrize("rng", [0, 1.5, True, "seed", np.random, np.random.RandomState(0)])
 def test_dropout_draws_from_a_generator_only(rng):
-    with pytest.raises(TypeError, match=r"rng must be np\.random\.default_rng\(seed\) or None"):
+    with pytest.raises(UsageError, match=r"rng must be np\.random\.default_rng\(seed\), got"):
         F.dropout(X, 0.5, rng)
 
 
@@ -176,8 +175,3 @@ def test_ids_may_be_a_list_a_number_or_none_at_all():
     np.testing.assert_array_equal(F.embedding(TABLE, [3, 0]).data, TABLE.data[[3, 0]])
     np.testing.assert_array_equal(F.embedding(TABLE, 2).data, TABLE.data[2])
     assert F.embedding(TABLE, np.zeros((2, 0), int)).shape == (2, 0, 2)
-
-
-def test_numpy_scalars_are_numbers_and_booleans_are_not():
-    assert all(map(is_number, (1, 0.5, np.float32(1), np.float64(1), np.int64(1))))
-    assert not any(map(is_number, (True, np.bool_(True), NAN, None, 1j, "1", np.ones(1))))
