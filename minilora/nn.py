@@ -1,23 +1,25 @@
 """Modules: objects that own parameters, and the layers a transformer is built from.
 
-A `Module` finds its parameters by looking at its own attributes, so a layer is a plain class: set
-attributes in `__init__`, compute in `__call__`. Names follow PyTorch. There is no train/eval mode:
-dropout happens when a random generator is passed to the call, and only then.
-Imports tensor.py, ops.py, functional.py.
+A `Module` finds its parameters by looking at its own attributes, so a layer is a plain class:
+set attributes in `__init__`, compute in `__call__`. Names follow PyTorch. There is no train/eval
+mode: dropout happens when a random generator is passed to the call, and only then.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from dataclasses import is_dataclass
+from typing import Any, Self
 
 import numpy as np
 
 from minilora import functional as F
+from minilora.arguments import require_whole
 from minilora.ops import as_tensor
 from minilora.system.errors import UsageError
-from minilora.tensor import Tensor
+from minilora.tensor import Tensor, to_array
+from minilora.tree import tree
 
 Rng = np.random.Generator
 
@@ -32,30 +34,37 @@ class Parameter(Tensor):
 
 
 class Module:
-    """Base of every layer. Parameters and sub-modules are its attributes (or dicts of them)."""
+    """Base of every layer. Parameters and sub-modules are its attributes, or stand in lists,
+    tuples and dicts among them: the path of the first in `self.rest = [...]` is "rest.0".
 
-    def _members(self) -> Iterator[tuple[str, Module | Parameter]]:
-        for name, value in vars(self).items():
-            if isinstance(value, Module | Parameter):
-                yield name, value
-            elif isinstance(value, dict):
-                for key, item in value.items():
-                    if isinstance(item, Module | Parameter):
-                        yield f"{name}.{key}", item
+    What stands in several places is one thing: it is listed once, by its first path.
+    """
+
+    one_line = False  # True: print(model) does not list the modules within
+
+    def named_children(self) -> list[tuple[str, Module]]:
+        """(name, module) of the modules directly within this one."""
+        return [(name, m) for name, m in _members(self) if isinstance(m, Module)]
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """(path, module) of this module and all below it, in the order they were made."""
-        yield prefix, self
-        for name, member in self._members():
-            if isinstance(member, Module):
-                yield from member.named_modules(f"{prefix}.{name}" if prefix else name)
+        stack: list[tuple[str, Module]] = [(prefix, self)]
+        seen: set[int] = set()
+        while stack:
+            path, module = stack.pop()
+            if id(module) not in seen:
+                seen.add(id(module))
+                yield path, module
+                stack += [(_join(path, k), m) for k, m in reversed(module.named_children())]
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """(path, parameter), for example ("layers.0.attn.q_proj.weight", ...)."""
+        seen: set[int] = set()
         for path, module in self.named_modules():
-            for name, member in module._members():
-                if isinstance(member, Parameter):
-                    yield f"{path}.{name}" if path else name, member
+            for name, p in _members(module):
+                if isinstance(p, Parameter) and id(p) not in seen:
+                    seen.add(id(p))
+                    yield _join(path, name), p
 
     def parameters(self) -> list[Parameter]:
         return [p for _, p in self.named_parameters()]
@@ -63,51 +72,131 @@ class Module:
     def trainable_parameters(self) -> list[Parameter]:
         return [p for p in self.parameters() if p.requires_grad]
 
-    def requires_grad_(self, flag: bool = True) -> None:
+    def requires_grad_(self, flag: bool = True) -> Self:
         """Let every parameter of this module train, or (False) freeze them all."""
         for p in self.parameters():
             p.requires_grad = flag
-
-    def to(self, dtype: Any) -> Module:
-        """Convert all parameters in place, for example to(np.float64) for gradient checks."""
-        for p in self.parameters():
-            p.data = p.data.astype(dtype)
         return self
 
-    def get_submodule(self, path: str) -> Module:
+    def zero_grad(self) -> None:
+        """Forget the gradients: the next backward pass adds to nothing."""
+        for p in self.parameters():
+            p.grad = None
+
+    def to(self, dtype: Any) -> Self:
+        """Convert all that the module holds in place, for example to(np.float64) for gradient
+        checks: parameters and their gradients, constants, plain arrays. float32 or float64."""
+        if dtype is None or np.dtype(dtype) not in (np.float32, np.float64):
+            raise UsageError(f"a model computes in np.float32 or np.float64, not in {dtype}")
+        _convert(self, np.dtype(dtype), set())
+        return self
+
+    def get_submodule(self, path: str) -> Any:
         """The module at a dotted path. Raises KeyError that names it."""
-        modules = dict(self.named_modules())
-        if path not in modules:
+        found: Any = self
+        for name in path.split(".") if path else []:
+            found = {str(key): value for key, value in _items(found)}.get(name)
+        if not isinstance(found, Module):
             raise KeyError(f"no module named {path!r}; see model.named_modules()")
-        return modules[path]
+        return found
 
     def set_submodule(self, path: str, module: Module) -> None:
-        parent, _, name = path.rpartition(".")
-        self.get_submodule(path)
-        setattr(self.get_submodule(parent), name, module)
+        """Put a module in the place of the one at `path`, in all its places if it has several."""
+        old = self.get_submodule(path)
+        if old is self:
+            raise KeyError("a module cannot replace itself: the path is empty")
+        for _, owner in list(self.named_modules()):
+            _replace(owner, old, module)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """A copy of every parameter's array, by path."""
         return {name: p.data.copy() for name, p in self.named_parameters()}
 
-    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Copy arrays into the parameters; all or nothing.
 
-        Raises ValueError naming every missing and unexpected key and every wrong shape, in which
-        case no parameter was changed.
+        Raises UsageError naming missing and unexpected keys and wrong shapes, in which case no
+        parameter was changed.
         """
+        if not isinstance(state, Mapping):
+            raise UsageError(f"weights come as a dict of arrays by path, not as {type(state)}")
         own = dict(self.named_parameters())
-        wrong = [f"missing {k}" for k in own if k not in state]
-        wrong += [f"unexpected {k}" for k in state if k not in own]
+        arrays = {key: to_array(value) for key, value in state.items()}
+        wrong = [f"missing {key}" for key in own if key not in arrays]
+        wrong += [f"unexpected {key}" for key in arrays if key not in own]
         wrong += [
-            f"{k} is {state[k].shape} where the model has {p.shape}"
-            for k, p in own.items()
-            if k in state and state[k].shape != p.shape
+            f"{key} is {arrays[key].shape} where the model has {p.shape}"
+            for key, p in own.items()
+            if key in arrays and arrays[key].shape != p.shape
         ]
         if wrong:
-            raise UsageError("these weights do not fit the model: " + "; ".join(wrong))
+            more = [f"and {len(wrong) - 8} more"] if len(wrong) > 8 else []
+            listed = "; ".join(wrong[:8] + more)
+            raise UsageError(f"these weights do not fit the model: {listed}")
         for name, p in own.items():
-            p.data[...] = state[name]
+            p.data[...] = arrays[name]
+            p.version += 1
+
+    def describe(self) -> str:
+        """This module's line in `print(model)`."""
+        return type(self).__name__
+
+    def __repr__(self) -> str:
+        return tree(self)
+
+
+def _items(held: Any) -> list[tuple[Any, Any]]:
+    """What a module or a container holds, by name, key or index."""
+    if isinstance(held, Module):
+        return list(vars(held).items())
+    if isinstance(held, dict):
+        return list(held.items())
+    return list(enumerate(held)) if isinstance(held, list | tuple) else []
+
+
+def _members(held: Any) -> Iterator[tuple[str, Module | Parameter]]:
+    """(name, member) of every module and parameter in a module, or in a container there."""
+    for key, value in _items(held):
+        if isinstance(value, Module | Parameter):
+            yield str(key), value
+        elif isinstance(value, set | frozenset) and any(isinstance(v, Module) for v in value):
+            raise UsageError(f"{key} is a set of modules, which has no order: use a list")
+        else:
+            yield from ((f"{key}.{name}", member) for name, member in _members(value))
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _replace(held: Any, old: Module, new: Module) -> None:
+    for name, value in _items(held):
+        if value is old and isinstance(held, tuple):
+            raise UsageError("a module in a tuple cannot be replaced: keep them in a list")
+        if value is old:
+            (vars(held) if isinstance(held, Module) else held)[name] = new
+        elif not isinstance(value, Module):
+            _replace(value, old, new)
+
+
+def _convert(held: Any, dtype: np.dtype[Any], seen: set[int]) -> Any:
+    """held, changed in place where it can be, or else its copy in another dtype."""
+    if isinstance(held, np.ndarray):
+        return held.astype(dtype) if held.dtype in (np.float32, np.float64) else held
+    if id(held) in seen:
+        return held
+    seen.add(id(held))
+    if isinstance(held, Tensor):
+        if held.dtype != dtype:
+            held.data, held.version = held.data.astype(dtype), held.version + 1
+            held.grad = None if held.grad is None else held.grad.astype(dtype)
+    elif type(held) is tuple:
+        return tuple(_convert(value, dtype, seen) for value in held)
+    else:
+        inside = vars(held) if isinstance(held, Module) or is_dataclass(held) else held
+        for name, value in _items(inside):
+            inside[name] = _convert(value, dtype, seen)
+    return held
 
 
 class ModuleList(Module):
@@ -115,6 +204,8 @@ class ModuleList(Module):
 
     def __init__(self, modules: Iterable[Module]) -> None:
         for i, module in enumerate(modules):
+            if not isinstance(module, Module):
+                raise TypeError(f"a ModuleList holds modules, not {module!r}")
             setattr(self, str(i), module)
 
     def __len__(self) -> int:
@@ -127,30 +218,47 @@ class ModuleList(Module):
         return list(self)[i]
 
 
+def _normal(n: int, m: int, std: float | None, rng: Rng | None) -> Parameter:
+    """A matrix (n, m) of normal numbers of deviation std (default: 1 / sqrt(n)), from rng."""
+    require_whole("a layer", "its size", n, 1)
+    require_whole("a layer", "its size", m, 1)
+    if rng is None or not hasattr(rng, "standard_normal"):
+        raise UsageError(f"weights are drawn from rng=np.random.default_rng(0), not from {rng!r}")
+    std = 1 / math.sqrt(n) if std is None else std
+    return Parameter(rng.standard_normal((n, m), dtype=np.float32) * std)
+
+
 class Linear(Module):
     """y = x W + b with W (d_in, d_out), the transpose of PyTorch's layout."""
 
     def __init__(
-        self, d_in: int, d_out: int, bias: bool = True, *, rng: Rng, std: float | None = None
-    ) -> None:
-        std = 1 / math.sqrt(d_in) if std is None else std
-        self.weight = Parameter(rng.standard_normal((d_in, d_out), dtype=np.float32) * std)
+        self, d_in: int, d_out: int, bias: bool = True, *,
+        rng: Rng | None = None, std: float | None = None,
+    ) -> None:  # fmt: skip
+        """Draws W from `rng`, normal with deviation std (default: 1 / sqrt(d_in))."""
+        self.weight = _normal(d_in, d_out, std, rng)
         self.bias = Parameter(np.zeros(d_out, np.float32)) if bias else None
 
     def __call__(self, x: Any, rng: Rng | None = None) -> Tensor:
         """x (..., d_in) -> (..., d_out). rng is for wrappers with dropout: a Linear has none."""
         return F.linear(as_tensor(x, self.weight), self.weight, self.bias)
 
+    def describe(self) -> str:
+        return "Linear({} -> {})".format(*self.weight.shape)
+
 
 class Embedding(Module):
     """A table with one row of C numbers per id."""
 
-    def __init__(self, n: int, C: int, *, rng: Rng, std: float = 0.02) -> None:
-        self.weight = Parameter(rng.standard_normal((n, C), dtype=np.float32) * std)
+    def __init__(self, n: int, C: int, *, rng: Rng | None = None, std: float = 0.02) -> None:
+        self.weight = _normal(n, C, std, rng)
 
     def __call__(self, ids: np.ndarray) -> Tensor:
         """ids int (...) -> (..., C)"""
         return F.embedding(self.weight, ids)
+
+    def describe(self) -> str:
+        return "Embedding({} ids, {})".format(*self.weight.shape)
 
 
 class LayerNorm(Module):

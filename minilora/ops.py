@@ -1,30 +1,31 @@
 """The primitive operations, each beside its derivative.
 
-Every function reads the same way: compute with NumPy, then say for each parent how a gradient g of
-the result becomes a gradient of that parent. Broadcasting needs no thought here: the engine sums
-over repeated axes (`unbroadcast`). Each vjp may capture arrays, never its own output Tensor, so
-that no reference cycle keeps memory alive.
+Every function reads the same way: compute with NumPy, then say for each parent how a gradient g
+of the result becomes a gradient of that parent. Broadcasting needs no thought here: the engine
+sums over repeated axes (`unbroadcast`). Each vjp may capture arrays, never its own output Tensor,
+so that no reference cycle keeps memory alive.
 
-Everything a transformer needs can be composed from this file; functional.py holds the same things
-fused by hand, and the tests check that both agree. Imports tensor.py.
+Everything a transformer needs can be composed from this file; functional.py holds the same
+things fused by hand, and the tests check that both agree.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from minilora.tensor import Tensor, record
+from minilora.system.errors import UsageError
+from minilora.tensor import Tensor, record, to_array
 
 Axis = int | tuple[int, ...] | None
 
 
 def as_tensor(value: Any, like: Tensor) -> Tensor:
     """Numbers and arrays take part as constants, in the dtype of the tensor they meet."""
-    return value if isinstance(value, Tensor) else Tensor(np.asarray(value, dtype=like.dtype))
+    return value if isinstance(value, Tensor) else Tensor(to_array(value, like.dtype))
 
 
 def _pair(a: Any, b: Any) -> tuple[Tensor, Tensor]:
@@ -62,10 +63,15 @@ def neg(a: Tensor) -> Tensor:
 
 
 def power(a: Tensor, exponent: float) -> Tensor:
-    """a ** exponent for a fixed number. Squares are multiplied out: x * x is 2.7 times as fast."""
-    x, exponent = a.data, float(exponent)  # a NumPy float64 would turn float32 arrays into float64
+    """a ** exponent for a fixed number. Squares are multiplied out: `**` is slow on float32."""
+    if not isinstance(exponent, Real):
+        kind = type(exponent).__name__
+        raise TypeError(f"an exponent is a number, not {kind!r}; a ** b is exp(b * log(a))")
+    x, exponent = a.data, float(exponent)  # a NumPy float64 would turn float32 into float64
     if exponent == 2:
         return record(x * x, (a, lambda g: g * (2 * x)))
+    if exponent == 0:  # x ** -1 would be infinite at 0
+        return record(np.ones_like(x), (a, lambda g: np.zeros_like(g)))
     return record(x**exponent, (a, lambda g: g * (exponent * x ** (exponent - 1))))
 
 
@@ -106,11 +112,6 @@ def tanh(a: Tensor) -> Tensor:
     return record(y, (a, lambda g: g * (1 - y * y)))
 
 
-def relu(a: Tensor) -> Tensor:
-    positive = a.data > 0
-    return record(np.maximum(a.data, 0), (a, lambda g: g * positive))
-
-
 def tensor_sum(a: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     shape = a.shape
 
@@ -123,9 +124,22 @@ def tensor_sum(a: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 def mean(a: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    axes = range(a.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
-    count = math.prod(a.shape[i] for i in axes)
-    return tensor_sum(a, axis, keepdims) * (1 / count if count else math.nan)
+    total = tensor_sum(a, axis, keepdims)
+    if total.size and not a.size:
+        raise UsageError(f"the mean over an empty axis of shape {a.shape} is not a number")
+    return total * (total.size / max(a.size, 1))
+
+
+def tensor_max(a: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The largest entries; several that are equal share the gradient equally."""
+    x = a.data
+    y = x.max(axis=axis, keepdims=True)
+
+    def da(g: np.ndarray) -> np.ndarray:
+        largest = (x == y).astype(x.dtype)
+        return largest * (g.reshape(y.shape) / largest.sum(axis=axis, keepdims=True))
+
+    return record(y if keepdims else np.squeeze(y, axis), (a, da))
 
 
 def reshape(a: Tensor, *shape: Any) -> Tensor:
@@ -149,14 +163,20 @@ def getitem(a: Tensor, index: Any) -> Tensor:
     return record(np.asarray(a.data[index]), (a, da))
 
 
-def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
-    ends = np.cumsum([t.shape[axis] for t in tensors])[:-1]
+def concatenate(tensors: Iterable[Any], axis: int = 0) -> Tensor:
+    """Tensors, and arrays as constants, one after the other along an axis that they have."""
+    given = list(tensors)
+    like = next((t for t in given if isinstance(t, Tensor)), None)
+    if like is None:
+        raise TypeError("expected at least one Tensor to concatenate; wrap one: Tensor(x)")
+    parts = [as_tensor(t, like) for t in given]
+    out = np.concatenate([t.data for t in parts], axis=axis)
+    ends = np.cumsum([t.shape[axis] for t in parts])[:-1]
 
     def part(i: int) -> Any:
         return lambda g: np.split(g, ends, axis=axis)[i]
 
-    edges = [(t, part(i)) for i, t in enumerate(tensors)]
-    return record(np.concatenate([t.data for t in tensors], axis=axis), *edges)
+    return record(out, *((t, part(i)) for i, t in enumerate(parts)))
 
 
 def where(condition: np.ndarray, a: Any, b: Any) -> Tensor:
@@ -170,10 +190,12 @@ def where(condition: np.ndarray, a: Any, b: Any) -> Tensor:
     )
 
 
-_BINARY = {"add": add, "sub": sub, "mul": mul, "truediv": div, "matmul": matmul}
-for _name, _op in _BINARY.items():
-    setattr(Tensor, f"__{_name}__", _op)
-    setattr(Tensor, f"__r{_name}__", lambda self, other, op=_op: op(other, self))
+Tensor.__add__, Tensor.__radd__ = add, lambda a, b: add(b, a)
+Tensor.__sub__, Tensor.__rsub__ = sub, lambda a, b: sub(b, a)
+Tensor.__mul__, Tensor.__rmul__ = mul, lambda a, b: mul(b, a)
+Tensor.__truediv__, Tensor.__rtruediv__ = div, lambda a, b: div(b, a)
+Tensor.__matmul__, Tensor.__rmatmul__ = matmul, lambda a, b: matmul(b, a)
 Tensor.__pow__, Tensor.__neg__, Tensor.__getitem__ = power, neg, getitem
-Tensor.sum, Tensor.mean = tensor_sum, mean
+Tensor.sum, Tensor.mean, Tensor.max = tensor_sum, mean, tensor_max
+Tensor.exp, Tensor.log = exp, log
 Tensor.reshape, Tensor.swapaxes = reshape, swapaxes

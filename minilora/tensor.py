@@ -1,26 +1,25 @@
 """The engine: an array that remembers how it was made, and the walk back through that memory.
 
-A `Tensor` holds a NumPy array. An operation computes its result and calls `record`, handing over,
-for each parent, a function that turns "gradient of the result" into "gradient of this parent" (a
-vector-Jacobian product, vjp). `backward` walks the recorded graph from the loss to the leaves and
-calls those functions. Nothing here knows any particular operation: those are in ops.py.
+A `Tensor` holds a NumPy array. An operation computes its result and calls `record`, handing
+over, for each parent, a function that turns "gradient of the result" into "gradient of this
+parent" (a vector-Jacobian product, vjp). `backward` walks the recorded graph from the loss to
+the leaves and calls those functions. Nothing here knows any particular operation: those are in
+ops.py.
 
-One rule carries the whole package: `record` keeps a vjp only if its parent needs a gradient. For a
-frozen weight W the function that would compute dL/dW, and the input x that it alone would keep
-alive, are dropped on the spot. That is where LoRA saves time (a step with LoRA on q and v is 1.3
-times as fast as one that computes these gradients, with LoRA on all layers 1.1 times); its smaller
-optimizer state and gradients come from training fewer numbers.
+One rule carries the whole package: `record` keeps a vjp only if its parent needs a gradient. For
+a frozen weight W the function that would compute dL/dW, and the input x that it alone would keep
+alive, are dropped on the spot. That is where a step of LoRA saves time; its smaller optimizer
+state and gradients come from training fewer numbers.
 
 The idea of a gradient as one function per argument is HIPS autograd's (Maclaurin et al. 2015).
-Imports nothing of the package.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -28,9 +27,27 @@ from minilora.system.errors import StateError, UsageError
 
 Vjp = Callable[[np.ndarray], np.ndarray]
 
-_mode = threading.local()
-# Stands where ops.py puts the operators, so that the engine need not know any of them.
-_set_by_ops: Callable[..., Tensor] = None  # type: ignore[assignment]
+
+class _Mode(threading.local):
+    recording = True
+    observer: Callable[..., Any] | None = None
+
+
+_mode = _Mode()
+
+
+def to_array(value: Any, dtype: Any = None) -> np.ndarray:
+    """Numbers as an array: of `dtype`, or float64 where NumPy made it so, or else float32.
+
+    Raises TypeError for what holds no real numbers: None, text, a Tensor, complex numbers.
+    """
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"a Tensor holds real numbers, not {type(value).__name__}: {value!r:.60}")
+    if dtype is None:
+        from_numpy = isinstance(value, np.ndarray | np.floating)
+        dtype = np.float64 if from_numpy and array.dtype.char == "d" else np.float32
+    return np.asarray(array, dtype)  # also from another byte order
 
 
 class Node:
@@ -39,11 +56,13 @@ class Node:
     Because edges lead to Nodes, an activation lives only as long as some vjp has captured it.
     """
 
-    __slots__ = ("dtype", "edges", "shape")
+    __slots__ = ("dtype", "edges", "shape", "versions")
+    version = 0  # a computed value never changes
 
     def __init__(self, data: np.ndarray, edges: tuple[Edge, ...]) -> None:
         self.shape, self.dtype = data.shape, data.dtype
         self.edges: tuple[Edge, ...] | None = edges  # None once used and freed
+        self.versions = [parent.version for parent, _ in edges]
 
 
 class Tensor:
@@ -53,38 +72,93 @@ class Tensor:
     requires_grad: whether gradients flow to, or through, this tensor.
     grad: ndarray of data's shape after `backward()`; only leaves (inputs, parameters) get one.
     node: None for a leaf.
+    version: how often a leaf's numbers were changed in place. A backward pass through a loss
+        computed before such a change is an error. An optimizer's step, load_state_dict and
+        `p.data -= ...` count; `p.data[...] = ...` cannot be seen. Giving `data` another array
+        does not count: the loss computed before still has its own.
     """
 
-    __slots__ = ("__weakref__", "data", "grad", "node", "requires_grad")
+    __slots__ = ("__weakref__", "_data", "grad", "node", "requires_grad", "version")
     __array_ufunc__ = None  # makes `ndarray + tensor` call Tensor.__radd__ instead of looping
 
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __neg__ = _set_by_ops
-    __truediv__ = __rtruediv__ = __matmul__ = __rmatmul__ = __pow__ = __getitem__ = _set_by_ops
-    sum = mean = reshape = swapaxes = _set_by_ops
+    if TYPE_CHECKING:  # bound at the end of ops.py: the engine need not know any operation
+        _op: Callable[..., Tensor] = abs
+        __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __neg__ = _op
+        __truediv__ = __rtruediv__ = __matmul__ = __rmatmul__ = __pow__ = __getitem__ = _op
+        sum = mean = max = exp = log = reshape = swapaxes = _op
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
-        keep = isinstance(data, (np.ndarray, np.floating)) and data.dtype.char in "fd"
-        self.data: np.ndarray = np.asarray(data, None if keep else np.float32)
+        self._data = to_array(data)
         self.grad: np.ndarray | None = None
         self.requires_grad = requires_grad
         self.node: Node | None = None
+        self.version = 0
 
-    shape = property(lambda self: self.data.shape)
-    ndim = property(lambda self: self.data.ndim)
-    size = property(lambda self: self.data.size)
-    dtype = property(lambda self: self.data.dtype)
+    @property
+    def data(self) -> np.ndarray:
+        return self._data
+
+    @data.setter
+    def data(self, value: np.ndarray) -> None:
+        if self.node is not None:
+            raise StateError("a computed value cannot be changed; take .detach() and go on from it")
+        self.version += value is self._data  # what `p.data -= step` assigns
+        self._data = to_array(value)
+
+    shape = property(lambda self: self._data.shape)
+    ndim = property(lambda self: self._data.ndim)
+    size = property(lambda self: self._data.size)
+    dtype = property(lambda self: self._data.dtype)
+
+    @property
+    def T(self) -> Tensor:
+        """The transpose of a matrix."""
+        if self.ndim != 2:
+            raise UsageError(f".T is for matrices, not for shape {self.shape}: use swapaxes(i, j)")
+        return self.swapaxes(0, 1)
 
     def item(self) -> float:
         """The value of a one-element tensor as a Python float."""
-        return float(self.data.item())
+        return float(self._data.item())
+
+    def detach(self) -> Tensor:
+        """The same array as a constant, through which no gradient flows."""
+        return Tensor(self._data)
 
     def __repr__(self) -> str:
         flag = ", requires_grad=True" if self.requires_grad else ""
-        return f"{type(self).__name__}({self.data!r}{flag})"
+        return f"{type(self).__name__}({self._data!r}{flag})"
 
-    def backward(self, gradient: np.ndarray | None = None) -> None:
-        """Add d(self)/d(leaf) to `.grad` of every trainable leaf. `gradient` (self's shape) seeds
-        the walk; without it self must have one element. Raises RuntimeError on a second call."""
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else repr(self)
+
+    def __float__(self) -> float:
+        return self.item()
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter([self[i] for i in range(len(self))])
+
+    def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError("NumPy was given a Tensor, which has a gradient to keep: use .data")
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError("a Tensor is neither true nor false: use .data, or `is None`")
+
+    def __eq__(self, other: object) -> NoReturn:
+        raise TypeError("== of a Tensor: compare the arrays, .data, or ask `is` for the same one")
+
+    __hash__ = object.__hash__
+
+    def backward(self, gradient: Any = None) -> None:
+        """Add d(self)/d(leaf) to `.grad` of every trainable leaf.
+
+        gradient: numbers of self's shape that seed the walk; without, self must have one element.
+        Raises UsageError for another shape; StateError where nothing trains, on a second call,
+        and when a leaf changed in the meantime.
+        """
         for leaf, g in _walk(self, gradient).values():
             leaf.grad = g if leaf.grad is None else np.asarray(leaf.grad + g)
 
@@ -93,15 +167,23 @@ Edge = tuple[Node | Tensor, Vjp]  # to a computed value's node, or to a trainabl
 
 
 def record(data: np.ndarray, *edges: tuple[Tensor | None, Vjp]) -> Tensor:
-    """The result of an operation, remembering only the parents through which a gradient flows."""
-    out, kept, recording = Tensor(data), [], getattr(_mode, "recording", True)
+    """The result of an operation, remembering only the parents through which a gradient flows.
+
+    data: the result. edges: for each parent, it and its vjp; None for a parent that is missing.
+    Raises TypeError for parents of another dtype.
+    """
+    if _mode.observer is not None and edges:
+        edges = _mode.observer(data, edges)
+    out, kept = Tensor(data), []
     for parent, vjp in edges:
-        if parent is not None and parent.data.dtype != out.data.dtype:  # float64: 2.1 times slower
+        if parent is None:
+            continue
+        if parent.dtype != out.dtype:  # NumPy would go on in float64, and slowly
             raise TypeError(
-                f"{_op_name(vjp)}: operands mix {parent.dtype} and {out.dtype}; "
+                f"{op_name(vjp)}: operands mix {parent.dtype} and {out.dtype}; "
                 "convert one of them, for example with model.to(np.float32)"
             )
-        if recording and parent is not None and parent.requires_grad:
+        if parent.requires_grad and _mode.recording:
             kept.append((parent.node or parent, vjp))
     if kept:
         out.requires_grad, out.node = True, Node(out.data, tuple(kept))
@@ -109,54 +191,87 @@ def record(data: np.ndarray, *edges: tuple[Tensor | None, Vjp]) -> Tensor:
 
 
 def needs_grad(*tensors: Tensor) -> bool:
-    """Whether an operation on these will be recorded: lets an op skip work only backward needs."""
-    return getattr(_mode, "recording", True) and any(t.requires_grad for t in tensors)
+    """Whether an operation on these will be recorded: lets an op skip what backward needs."""
+    return _mode.recording and any(t.requires_grad for t in tensors)
 
 
 @contextmanager
 def no_grad() -> Iterator[None]:
     """Within it nothing is recorded, in this thread only: for evaluation and generation."""
-    before = getattr(_mode, "recording", True)
-    _mode.recording = False
+    before, _mode.recording = _mode.recording, False
     try:
         yield
     finally:
         _mode.recording = before
 
 
-def grad(loss: Tensor, params: Sequence[Tensor]) -> list[np.ndarray]:
+@contextmanager
+def observe(observer: Callable[..., Any]) -> Iterator[None]:
+    """Within it, in this thread, `record` shows every operation to observer(data, edges), which
+    returns the edges to go on with (profiler.py). StateError inside another observe."""
+    if _mode.observer is not None:
+        raise StateError("operations are already being observed; leave that profile first")
+    _mode.observer = observer
+    try:
+        yield
+    finally:
+        _mode.observer = None
+
+
+def grad(loss: Tensor, params: Iterable[Tensor]) -> list[np.ndarray]:
     """d(loss)/d(param) for each of `params`, leaving every `.grad` alone.
 
     Because it writes no shared state, shards of a batch can run in threads over shared weights.
-    A parameter that the loss does not depend on gets zeros (as does a computed value: ask leaves).
+    A parameter on which the loss does not depend gets zeros.
+    Raises UsageError for a computed or frozen tensor, and for anything but a list of tensors.
     """
+    if isinstance(params, Tensor):
+        raise UsageError("grad takes a list of tensors: grad(loss, [x])")
+    params = list(params)
+    for p in params:
+        if not isinstance(p, Tensor):
+            raise UsageError(f"grad takes a list of tensors, but one of them is {p!r:.60}")
+        if p.node is not None or not p.requires_grad:
+            kind = "frozen" if p.node is None else "computed"
+            raise UsageError(
+                f"grad was asked for the gradient of a {kind} value of shape {p.shape}, which is "
+                "not kept: ask for parameters, or tensors made with requires_grad=True"
+            )
     found = _walk(loss, None)
     return [found[id(p)][1] if id(p) in found else np.zeros_like(p.data) for p in params]
 
 
-def _walk(root: Tensor, seed: np.ndarray | None) -> dict[int, tuple[Tensor, np.ndarray]]:
+def _walk(root: Tensor, seed: Any) -> dict[int, tuple[Tensor, np.ndarray]]:
     """Gradients of the leaves under `root`. Frees the graph on the way: memory falls as it goes."""
+    if not isinstance(root, Tensor):
+        raise UsageError(
+            f"only a Tensor can be differentiated, not {type(root).__name__}; gradients are plain "
+            "arrays, so there are no second derivatives"
+        )
     if not root.requires_grad:
         raise StateError(
             "nothing to differentiate: no trainable parameter led to this value. Is everything "
             "frozen, the adapter merged, or was it computed under no_grad() or from .data?"
         )
-    if seed is None:
-        if root.size != 1:
-            raise UsageError(
-                f"backward() starts from a single number, but this tensor has shape {root.shape}; "
-                "reduce it with .sum() or .mean(), or pass gradient="
-            )
-        seed = np.ones_like(root.data)
+    if seed is None and root.size != 1:
+        raise UsageError(
+            f"backward() starts from a single number, but this tensor has shape {root.shape}; "
+            "reduce it with .sum() or .mean(), or pass gradient="
+        )
+    g = np.ones_like(root.data) if seed is None else to_array(seed, root.dtype)
+    if g.shape != root.shape:
+        raise UsageError(
+            f"backward() was given a gradient of shape {g.shape} for a tensor of shape {root.shape}"
+        )
     start = root.node or root
-    grads = {id(start): unbroadcast(seed, start, root.backward)}
-    leaves: dict[int, tuple[Tensor, np.ndarray]] = {}
     order = _topological_order(start)
+    grads, taken = {id(start): g}, {id(g)}
+    leaves: dict[int, tuple[Tensor, np.ndarray]] = {}
     while order:
         node = order.pop()
         g = grads.pop(id(node))
         if isinstance(node, Tensor):
-            leaves[id(node)] = (node, np.asarray(g))  # 0-d sums are NumPy scalars
+            leaves[id(node)] = (node, _own(g, taken))
         else:
             _pass_back(g, node.edges or (), grads)
             node.edges = None
@@ -164,17 +279,26 @@ def _walk(root: Tensor, seed: np.ndarray | None) -> dict[int, tuple[Tensor, np.n
 
 
 def _pass_back(g: np.ndarray, edges: Sequence[Edge], grads: dict[int, np.ndarray]) -> None:
-    """Send g along the edges. Ownership: a vjp never changes the g it is given, and the first
-    gradient to arrive is adopted as it is (others may share it), which makes a step 1.05 times as
-    fast as adding it to zeros; later ones are summed into a new array."""
+    """Send g along the edges. Ownership: a vjp never changes the g it is given. So the first
+    gradient to arrive can be adopted as it is, though others may share it; later ones are summed
+    into a new array."""
     for parent, vjp in edges:
         new, key = unbroadcast(vjp(g), parent, vjp), id(parent)
         grads[key] = grads[key] + new if key in grads else new
 
 
+def _own(g: np.ndarray, taken: set[int]) -> np.ndarray:
+    """g, or a copy where somebody else has it too: what a leaf gets may be changed in place."""
+    g = np.asarray(g)  # 0-d sums are NumPy scalars
+    if g.base is not None or not g.flags.writeable or id(g) in taken:
+        g = g.copy()
+    taken.add(id(g))
+    return g
+
+
 def _topological_order(start: Node | Tensor) -> list[Node | Tensor]:
-    """Every node after all the nodes it was computed from. A stack of our own instead of recursion,
-    so that a graph thousands of operations deep works."""
+    """Every node after all the nodes it was computed from. A stack of our own instead of
+    recursion, so that a graph thousands of operations deep works."""
     order: list[Node | Tensor] = []
     seen: set[int] = set()
     stack: list[tuple[Node | Tensor, bool]] = [(start, False)]
@@ -193,15 +317,22 @@ def _topological_order(start: Node | Tensor) -> list[Node | Tensor]:
                 )
             else:
                 stack.append((node, True))
-                stack += [(parent, False) for parent, _ in node.edges]
+                for (parent, vjp), version in zip(node.edges, node.versions, strict=True):
+                    if parent.version != version:
+                        raise StateError(
+                            f"{op_name(vjp)}: a parameter of shape {parent.shape} was changed "
+                            "between the forward and the backward pass, which makes the gradient "
+                            "wrong; compute the loss again"
+                        )
+                    stack.append((parent, False))
     return order
 
 
 def unbroadcast(g: np.ndarray, parent: Node | Tensor, vjp: Callable[..., Any]) -> np.ndarray:
     """Undo broadcasting: sum g over the axes along which NumPy repeated the parent's values.
 
-    A value used n times collects n gradients. Every gradient passes here, so this is also where a
-    wrong shape or dtype is caught and the operation at fault is named.
+    A value used n times collects n gradients. Every gradient passes here, so this is also where
+    a wrong shape or dtype is caught and the operation at fault is named.
     """
     g, shape = np.asarray(g), parent.shape
     if g.shape != shape:
@@ -209,14 +340,15 @@ def unbroadcast(g: np.ndarray, parent: Node | Tensor, vjp: Callable[..., Any]) -
         sizes = zip(g.shape[max(extra, 0) :], shape, strict=False)
         if extra < 0 or any(n not in (1, size) for size, n in sizes):
             raise AssertionError(
-                f"{_op_name(vjp)}: gradient of shape {g.shape} for a value of {shape}"
+                f"{op_name(vjp)}: gradient of shape {g.shape} for a value of {shape}"
             )
         stretched = [extra + i for i, n in enumerate(shape) if n == 1]
         g = g.sum(axis=(*range(extra), *stretched)).reshape(shape)
     if g.dtype != parent.dtype:
-        raise AssertionError(f"{_op_name(vjp)}: gradient is {g.dtype}, the value is {parent.dtype}")
+        raise AssertionError(f"{op_name(vjp)}: gradient is {g.dtype}, the value is {parent.dtype}")
     return g
 
 
-def _op_name(vjp: Callable[..., Any]) -> str:
-    return vjp.__qualname__.removeprefix("Tensor.").partition(".")[0]
+def op_name(vjp: Callable[..., Any]) -> str:
+    """The operation that defined a vjp: "mul" for the lambdas within `mul`."""
+    return vjp.__qualname__.partition(".")[0]

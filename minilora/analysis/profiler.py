@@ -1,50 +1,45 @@
 """Where the time of a training step goes: seconds, bytes and floating-point operations per op.
 
-`profile()` puts a stopwatch around everything that computes: the functions of ops.py and
-functional.py, the vjps they hand to `record`, gradient clipping and the optimizers' steps. It does
-so from outside, by putting timed stand-ins into every place of the package that holds one of those
-functions, and takes them away again. Nothing else is changed: what the ops compute, and which vjps
-`record` keeps, is the same to the last bit.
+Within `profile()` the engine's `record` shows us every operation as it ends. An op's forward
+seconds are those since the op, or the gradient, before it ended: with the Python code in between,
+which belongs to the way to this op. Its backward seconds are those spent in its vjps, which are
+timed one by one. What is left, the "between ops", is the engine's own walk. Nothing is changed:
+what the ops compute, and which vjps `record` keeps, is the same to the last bit.
 
-`profile_methods` profiles full fine-tuning and LoRA in turn, on the same batches, and returns plain
-numbers, from which report.py makes the table and plots.py the figure.
-Imports the floors below: tensor.py, nn.py, ops.py, functional.py, optim.py, lora.py, train.py.
+`profile_methods` profiles full fine-tuning and LoRA in turn, on the same batches, and returns
+plain numbers, from which cli/tables.py makes the table and plots the figure.
 """
 
 from __future__ import annotations
 
 import copy
-import math
-import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import wraps
-from inspect import isfunction
 from time import perf_counter
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from minilora import functional, ops
+from minilora import functional
 from minilora.lora import add_adapter
 from minilora.lora_config import LoraConfig
-from minilora.nn import Rng
-from minilora.optim import SGD, AdamW, clip_grad_norm
-from minilora.system.errors import StateError
-from minilora.tensor import Tensor, Vjp, _op_name, record
-from minilora.training.loop import TrainConfig, Training
+from minilora.optim import AdamW, clip_grad_norm
+from minilora.tensor import Tensor, Vjp, observe, op_name
+from minilora.training.parallel import loss_and_gradients
 from minilora.transformer import Transformer
+
+Edges = Sequence[tuple[Tensor | None, Vjp]]
 
 
 @dataclass
 class OpCost:
-    """What one kind of operation has cost so far. Seconds are exclusive: an op that calls another
-    is charged without it. An optimizer has no backward; its seconds are under forward."""
+    """What one kind of operation has cost so far. An optimizer has no backward; its seconds are
+    under forward."""
 
     calls: int = 0
     forward_seconds: float = 0.0
@@ -64,33 +59,28 @@ class Work:
     shared: int = 0
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Work:
-    product = 2 * x.size * weight.shape[1]  # 2 N d_in d_out
+def _linear(out: np.ndarray, x: Tensor, *_: Any) -> Work:
+    product = 2 * x.size * out.shape[-1]  # 2 N d_in d_out
     return Work(product, (product, product))  # dx, dW; a sum of rows (db) is no matrix product
 
 
-def _lora_linear(
-    x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, scale: float
-) -> Work:
+def _lora_linear(out: np.ndarray, x: Tensor, A: Tensor, B: Tensor, *_: Any) -> Work:
     (d_in, r), d_out = A.shape, B.shape[1]
     product, thin = 2 * x.size * d_out, 2 * (x.size // d_in) * r * (d_in + d_out)
     return Work(2 * d_in * r * d_out + product, (product, thin, thin))  # A B, x W; dx, dA, dB
 
 
-def _matmul(a: Any, b: Any) -> Work:
-    x, y = np.shape(a), np.shape(b)
-    if len(x) < 2 or len(y) < 2:
-        return Work()  # a vector becomes a matrix, and matmul is called again
-    product = 2 * math.prod(np.broadcast_shapes(x[:-2], y[:-2])) * x[-2] * x[-1] * y[-1]
+def _matmul(out: np.ndarray, a: Tensor, b: Tensor) -> Work:
+    product = 2 * out.size * a.shape[-1]
     return Work(product, (product, product))
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor, n_head: int, n_kv_head: int | None = None) -> Work:
+def _attention(out: np.ndarray, q: Tensor, k: Tensor, v: Tensor) -> Work:
     (B, T, C), S, block = q.shape, k.shape[1], functional.QUERIES
     ends = [(t, min(t + block, T)) for t in range(0, T, block)]
     pairs = sum((end - t) * (S - T + end) for t, end in ends)  # each block sees keys to its end
     product = 2 * B * C * pairs
-    return Work(2 * product, (product, product, product), product)  # Q Kᵀ, E V; dQ, dK, dV; G Vᵀ
+    return Work(2 * product, (product, product, product), product)  # QKᵀ, EV; dQ, dK, dV; GVᵀ
 
 
 _WORK: dict[str, Callable[..., Work]] = {
@@ -102,108 +92,57 @@ _WORK: dict[str, Callable[..., Work]] = {
 
 
 @dataclass
-class _Clock:
-    """A call under way: the seconds of the timed calls within it, then its own; and its work."""
-
-    inner: float = 0.0
-    own: float = 0.0
-    work: Work = field(default_factory=Work)
-
-
-@dataclass
 class Profile:
     """Costs by name of the op, and the seconds spent within profile(), between ops too."""
 
     ops: defaultdict[str, OpCost] = field(default_factory=lambda: defaultdict(OpCost))
     seconds: float = 0.0
-    _open: list[_Clock] = field(default_factory=list, repr=False)
     _running: bool = field(default=False, repr=False)
+    _last: float = field(default=0.0, repr=False)  # when the last thing that was timed ended
 
     @property
     def op_seconds(self) -> float:
         return sum(cost.forward_seconds + cost.backward_seconds for cost in self.ops.values())
 
-    def _run(self, clock: _Clock, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        self._open.append(clock)
-        began = perf_counter()
-        try:
-            return call(*args, **kwargs)
-        finally:
-            took = perf_counter() - began
-            self._open.pop()
-            clock.own = took - clock.inner
-            if self._open:
-                self._open[-1].inner += took
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Count what is done within as one call of an op of this name."""
+        self._last = perf_counter()
+        yield
+        self._end(name)
 
-    def _timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        name = function.__qualname__
-        work_of = _WORK.get(name)
+    def _end(self, name: str) -> OpCost:
+        now, cost = perf_counter(), self.ops[name]
+        cost.calls += 1
+        cost.forward_seconds += now - self._last
+        self._last = now
+        return cost
 
-        @wraps(function)
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            clock = _Clock()
-            out = self._run(clock, function, *args, **kwargs)
-            if any(out is x for x in args):
-                return out  # dropout without a generator: nothing was done
-            clock.work = work_of(*args, **kwargs) if work_of else Work()
-            cost = self.ops[name]
-            cost.calls += 1
-            cost.forward_seconds += clock.own
-            cost.forward_flops += clock.work.forward
-            if isinstance(out, Tensor):
-                cost.bytes += _new_bytes(out.data, *(x.data for x in args if isinstance(x, Tensor)))
-            return out
-
+    def _observe(self, data: np.ndarray, edges: Edges) -> Edges:
+        name, parents = op_name(edges[0][1]), [parent for parent, _ in edges]
+        cost = self._end(name)
+        work = _WORK[name](data, *parents) if name in _WORK else Work()
+        cost.forward_flops += work.forward
+        cost.bytes += _new_bytes(np.asarray(data), *(p.data for p in parents if p is not None))
+        timed = [(p, self._timed_vjp(vjp, cost, work, i)) for i, (p, vjp) in enumerate(edges)]
+        self._last = perf_counter()
         return timed
 
-    def _timed_vjp(self, vjp: Vjp, call: _Clock, parent: int) -> Vjp:
-        name = _op_name(vjp)
-
+    def _timed_vjp(self, vjp: Vjp, cost: OpCost, work: Work, parent: int) -> Vjp:
+        @wraps(vjp)  # its name is by which the engine names an op at fault
         def timed(g: np.ndarray) -> np.ndarray:
             if not self._running:
                 return vjp(g)
-            clock, work = _Clock(), call.work
-            out = self._run(clock, vjp, g)
-            cost = self.ops[name]
-            cost.backward_seconds += clock.own
+            began = perf_counter()
+            out = vjp(g)
+            cost.backward_seconds += perf_counter() - began
             cost.backward_flops += work.shared + sum(work.backward[parent : parent + 1])
-            cost.bytes += _new_bytes(out, g)
+            cost.bytes += _new_bytes(np.asarray(out), g)
             work.shared = 0
+            self._last = perf_counter()
             return out
 
-        timed.__qualname__ = vjp.__qualname__  # by which the engine names an op at fault
         return timed
-
-    def _timed_record(self, *args: Any) -> Tensor:
-        """`record` with timed vjps; which of them are kept, it decides itself."""
-        data, *edges = args
-        call = self._open[-1] if self._open else _Clock()
-        timed = ((p, self._timed_vjp(vjp, call, i)) for i, (p, vjp) in enumerate(edges))
-        return record(data, *timed)
-
-    def _stand_ins(self) -> dict[Any, Callable[..., Any]]:
-        found: dict[Any, Callable[..., Any]] = {record: self._timed_record}
-        for function in [*_functions(ops), *_functions(functional), clip_grad_norm]:
-            found[function] = self._timed(function)
-        for step in (AdamW.step, SGD.step):
-            found[step] = self._timed(step)
-        for value in vars(Tensor).values():
-            if isfunction(value) and value.__name__ == "<lambda>":  # number + tensor: __radd__
-                (op,) = value.__defaults__ or ()
-                found[value] = lambda self, other, op=found[op]: op(other, self)
-        return found
-
-
-def _functions(module: ModuleType) -> list[Callable[..., Any]]:
-    """The ops that a module defines (as_tensor only converts)."""
-    return [
-        value
-        for name, value in vars(module).items()
-        if isfunction(value)
-        and value.__module__ == module.__name__
-        and not name.startswith("_")
-        and value is not ops.as_tensor
-    ]
 
 
 def _new_bytes(made: np.ndarray, *given: np.ndarray) -> int:
@@ -213,32 +152,37 @@ def _new_bytes(made: np.ndarray, *given: np.ndarray) -> int:
 
 @contextmanager
 def profile(into: Profile | None = None) -> Iterator[Profile]:
-    """Within it (`with profile() as p: training.step()`) every op is timed; then see `p.ops`.
+    """Within it (`with profile() as p: loss.backward()`) every op is timed; then see `p.ops`.
 
-    into: a Profile to add to. Results are bit-identical to those without. Not for threads: what is
-    timed is the whole process, so step without a pool. Raises RuntimeError inside another profile.
+    into: a Profile to add to. Only the operations of this thread are seen. Results are
+    bit-identical to those without. Raises StateError inside another profile.
     """
-    if hasattr(functional.linear, "__wrapped__"):
-        raise StateError("a profile is already being taken; leave that one first")
     found = Profile() if into is None else into
-    stand_ins = found._stand_ins()
-    modules = [
-        module
-        for name, module in sys.modules.items()
-        if name.partition(".")[0] == "minilora" and name != __name__  # which needs the originals
-    ]
-    with ExitStack() as restore:
-        for place in (*modules, Tensor, AdamW, SGD):
-            for name, value in list(vars(place).items()):
-                if isfunction(value) and value in stand_ins:
-                    restore.callback(setattr, place, name, value)
-                    setattr(place, name, stand_ins[value])
+    with observe(found._observe):
         found._running, began = True, perf_counter()
+        found._last = began
         try:
             yield found
         finally:
             found.seconds += perf_counter() - began
             found._running = False
+
+
+def profiled_step(
+    model: Transformer, optimizer: AdamW, ids: np.ndarray, targets: np.ndarray, into: Profile
+) -> float:
+    """One training step, as in training/loop.py, added to a profile. ids, targets int (B, T);
+    returns the loss."""
+    with profile(into):
+        loss, gradients = loss_and_gradients(model, optimizer.params, ids, targets)
+        for p, g in zip(optimizer.params, gradients, strict=True):
+            p.grad = g
+        with into.timed("clip_grad_norm"):
+            clip_grad_norm(optimizer.params, 1.0)
+        with into.timed("AdamW.step"):
+            optimizer.step()
+        optimizer.zero_grad()
+    return loss
 
 
 def profile_methods(
@@ -263,15 +207,10 @@ def profile_methods(
     c = model.config
     length = min(64, c.block_size) if length is None else length
 
-    def draw(rng: Rng) -> tuple[np.ndarray, np.ndarray]:
-        ids = rng.integers(0, c.vocab_size, (batch, length + 1))
-        return ids[:, :-1], ids[:, 1:]
-
     models = {"full": copy.deepcopy(model), "lora": copy.deepcopy(model)}
     add_adapter(models["lora"], lora, rng=np.random.default_rng(0))
-    plan = TrainConfig(steps=warmup + steps, lr=1e-4)
-    trainings = {method: Training(m, draw, plan, name=method) for method, m in models.items()}
-    profiles = {method: Profile() for method in trainings}
+    optimizers = {name: AdamW(m.trainable_parameters(), 1e-4) for name, m in models.items()}
+    profiles = {method: Profile() for method in models}
     with (
         threadpool_limits(1),
         tqdm(
@@ -279,13 +218,11 @@ def profile_methods(
             disable=quiet or None,
         ) as bar,
     ):  # fmt: skip
-        for step in range(warmup + steps):
-            for method, training in trainings.items():
-                if step < warmup:
-                    training.step()
-                else:
-                    with profile(profiles[method]):
-                        training.step()
+        for i in range(warmup + steps):
+            ids = np.random.default_rng(i).integers(0, c.vocab_size, (batch, length + 1))
+            for method, found in profiles.items():
+                into = Profile() if i < warmup else found
+                profiled_step(models[method], optimizers[method], ids[:, :-1], ids[:, 1:], into)
             bar.update()
     return {
         "batch": batch,
