@@ -37,6 +37,9 @@ class LowRank(Module):
         x_A = F.dropout(x, self.dropout, rng) @ self.A  # (..., r)
         return F.linear(x, W, b) + self.s * (x_A @ self.B)
 
+    def describe(self) -> str:
+        return f"r={self.B.shape[0]}, s={self.s:g}"
+
     def delta(self, W: np.ndarray) -> np.ndarray:
         """ΔW (d_in, d_out): what W becomes, minus W."""
         return self.A.data @ self.B.data * self.s
@@ -52,6 +55,8 @@ class LowRank(Module):
 class LoraLinear(Module):
     """A frozen Linear with low-rank adapters beside it, of which at most one is active."""
 
+    one_line = True
+
     def __init__(self, base: Linear) -> None:
         self.adapters: dict[str, LowRank] = {}
         self.base = base
@@ -63,6 +68,13 @@ class LoraLinear(Module):
         if self.active is None or self.unmerged_weight is not None:
             return self.base(x, rng)
         return self.adapters[self.active](x, self.base.weight, self.base.bias, rng)
+
+    def describe(self) -> str:
+        about = [
+            f"{name}: {adapter.describe()}" + ", active" * (name == self.active)
+            for name, adapter in self.adapters.items()
+        ]
+        return "LoraLinear({} -> {}, {})".format(*self.base.weight.shape, "; ".join(about))
 
     def delta_weight(self, name: str) -> np.ndarray:
         """ΔW (d_in, d_out) of an adapter, merged or not."""

@@ -122,9 +122,8 @@ def base_modules(model: Module) -> dict[str, Module]:
         while isinstance(base := vars(module).get("base"), Module):
             module = base
         found[path] = module
-        for name, member in module._members():
-            if isinstance(member, Module):
-                visit(f"{path}.{name}" if path else name, member)
+        for name, child in module.named_children():
+            visit(f"{path}.{name}" if path else name, child)
 
     visit("", model)
     return found
