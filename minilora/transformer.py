@@ -142,6 +142,8 @@ class Transformer(Module):
         if ids.ndim != 2 or not ids.size or not np.issubdtype(ids.dtype, np.integer):
             found = f"{ids.dtype} {ids.shape}"
             raise UsageError(f"ids must be integers of shape (B, T), B and T > 0; got {found}")
+        if cache is not None and not self.can_cache:
+            raise UsageError("vectors stand in front of this model's text: it can use no cache")
         if cache is not None and len(set(cache)) != len(self.layers):
             raise UsageError("cache must be a list of one KVCache for each layer")
         start = cache[0].length if cache else 0

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from minilora.system.checks import require_whole
+from minilora.system.checks import is_number, require_positive, require_whole
 from minilora.system.errors import UsageError
 
 _SWITCHES = dict(
@@ -55,11 +54,9 @@ class TransformerConfig:
             raise UsageError(f"n_kv_head={self.kv_heads} must divide n_head={self.n_head}")
         if self.positions == "rope" and self.head_size % 2:
             raise UsageError(f"rope turns pairs: n_embd / n_head = {self.head_size} must be even")
-        if not 0 <= self.dropout < 1:
-            raise UsageError(f"dropout must lie in [0, 1), got {self.dropout}")
-        for name in ("norm_eps", "rope_theta"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UsageError(f"{name} must be a positive number, got {getattr(self, name)}")
+        if not is_number(self.dropout) or not 0 <= self.dropout < 1:
+            raise UsageError(f"dropout must lie in [0, 1), got {self.dropout!r}")
+        require_positive(norm_eps=self.norm_eps, rope_theta=self.rope_theta)
 
     @property
     def head_size(self) -> int:

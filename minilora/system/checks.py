@@ -25,14 +25,14 @@ def require_whole(at_least: int, **values: Any) -> None:
 def require_positive(**values: Any) -> None:
     """Raise ValueError, naming the argument, unless each value is a finite number above 0."""
     for name, value in values.items():
-        if not (_is_number(value) and 0 < value < math.inf):
+        if not (is_number(value) and 0 < value < math.inf):
             raise UsageError(f"{name} must be a positive number, got {value!r}")
 
 
 def require_between(low: float, high: float, **values: Any) -> None:
     """Raise ValueError, naming the argument, unless low <= each value <= high."""
     for name, value in values.items():
-        if not (_is_number(value) and low <= value <= high):
+        if not (is_number(value) and low <= value <= high):
             raise UsageError(f"{name} must be a number from {low:g} to {high:g}, got {value!r}")
 
 
@@ -42,6 +42,6 @@ def require_rng(rng: Any) -> None:
         raise UsageError(f"rng must be np.random.default_rng(seed), got {rng!r}")
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     """A bool is none, though Python counts with it; a NumPy number is one."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minilora.nn import Rng
-from minilora.system.checks import require_whole
+from minilora.system.checks import is_number, require_whole
 from minilora.system.errors import UsageError
 from minilora.tensor import no_grad
 from minilora.text.alphabet import ALPHABET, decode, dropped, encode, to_alphabet
@@ -43,6 +43,8 @@ def write(
     default_rng(seed). Raises ValueError for a prompt with characters that are not in ALPHABET and
     have no look-alike there, or a model with another vocabulary.
     """
+    if isinstance(model, str):
+        raise UsageError(f"write() takes a model: load_model({model!r}), not its name")
     if model.config.vocab_size != len(ALPHABET):
         raise UsageError(
             f"write() knows the {len(ALPHABET)} symbols of ALPHABET, and this model has "
@@ -52,6 +54,7 @@ def write(
         raise UsageError(f"the prompt has {lost!r}, which the model's alphabet lacks; leave it out")
     if stop is not None and stop not in list(ALPHABET):
         raise UsageError(f"stop must be one symbol of ALPHABET, got {stop!r}")
+    require_whole(0, length=length, seed=seed)
     if on_text is not None and not callable(on_text):
         raise UsageError(f"on_text must be a function of the new text, got {on_text!r}")
 
@@ -156,14 +159,15 @@ def _check_options(
 ) -> None:
     require_whole(0, max_new_tokens=max_new_tokens)
     require_whole(1, top_k=1 if top_k is None else top_k)
-    if temperature != 0 and not _LOWEST_TEMPERATURE <= temperature < math.inf:
+    hot = is_number(temperature) and _LOWEST_TEMPERATURE <= temperature < math.inf
+    if not hot and temperature != 0:
         raise UsageError(
             f"temperature must be >= 0: 0 (take the likeliest token) or a number from "
-            f"{_LOWEST_TEMPERATURE:g} on, got {temperature}"
+            f"{_LOWEST_TEMPERATURE:g} on, got {temperature!r}"
         )
-    if top_p is not None and not 0 < top_p <= 1:
-        raise UsageError(f"top_p must lie in (0, 1], got {top_p}")
-    if temperature > 0 and not isinstance(rng, Rng):
+    if top_p is not None and not (is_number(top_p) and 0 < top_p <= 1):
+        raise UsageError(f"top_p must lie in (0, 1], got {top_p!r}")
+    if hot and not isinstance(rng, Rng):
         raise UsageError(
             f"sampling needs rng=np.random.default_rng(seed), or temperature=0; got rng={rng!r}"
         )

@@ -7,6 +7,7 @@ also has grouped key/value heads.
 import dataclasses
 import math
 
+import builders
 import numpy as np
 import pytest
 
@@ -18,16 +19,7 @@ from minilora.transformer import KVCache, Transformer, TransformerConfig, make_n
 
 SIZES = dict(vocab_size=11, block_size=8, n_layer=2, n_head=4, n_embd=16)
 GPT2 = TransformerConfig(**SIZES)
-LLAMA = TransformerConfig(
-    **SIZES,
-    n_kv_head=2,
-    mlp_hidden=24,
-    norm="rmsnorm",
-    activation="swiglu",
-    positions="rope",
-    bias=False,
-    tie_embeddings=False,
-)
+LLAMA = TransformerConfig(**SIZES, **builders.FAMILIES["llama"])
 FAMILIES = pytest.mark.parametrize("config", [GPT2, LLAMA], ids=["gpt2", "llama"])
 
 
@@ -83,6 +75,8 @@ def changed(config: TransformerConfig, **changes) -> TransformerConfig:
         (dict(mlp_hidden=math.nan), "mlp_hidden must be a whole number of at least 1, got nan"),
         (dict(bias="no"), r"bias must be one of \(True, False\), got 'no'"),
         (dict(tie_embeddings=None), r"tie_embeddings must be one of \(True, False\), got None"),
+        (dict(dropout="much"), r"dropout must lie in \[0, 1\), got 'much'"),
+        (dict(norm_eps=None), "norm_eps must be a positive number, got None"),
         (dict(norm_eps=0), "norm_eps must be a positive number, got 0"),
         (dict(norm_eps=math.nan), "norm_eps must be a positive number, got nan"),
         (dict(rope_theta=-1.0), "rope_theta must be a positive number, got -1.0"),
@@ -421,20 +415,10 @@ def test_a_cache_goes_on_with_its_own_batch_and_no_further_than_its_block():
 GRADCHECKS = {
     "gpt2": TransformerConfig(vocab_size=5, block_size=4, n_layer=2, n_head=2, n_embd=4),
     "llama": TransformerConfig(
-        vocab_size=5,
-        block_size=4,
-        n_layer=2,
-        n_head=4,
-        n_embd=8,
-        n_kv_head=2,
-        mlp_hidden=6,
-        norm="rmsnorm",
-        activation="swiglu",
-        positions="rope",
-        bias=False,
-        tie_embeddings=False,
+        vocab_size=5, block_size=4, n_layer=2, n_head=4, n_embd=8,
+        **builders.FAMILIES["llama"] | {"mlp_hidden": 6},
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("family", GRADCHECKS)

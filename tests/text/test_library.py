@@ -202,6 +202,18 @@ def test_code_is_limited_in_each_file_and_in_all(sources, monkeypatch):
         library._build()
 
 
+def test_letters_that_the_shipped_models_never_saw_stay_out_of_the_library(sources):
+    before = parts()
+    for path in sources.glob("*.py"):
+        text = path.read_text().replace("paragraph", "paragßraph")
+        path.write_text(f"# ß\n{text}x = 'łÆı'\n")
+    forget()
+    library._cache_file().unlink()
+    after = parts()
+    assert after["prose_train"] == before["prose_train"]
+    assert alphabet.encode("x = ''").tobytes() in after["code_train"]
+
+
 def test_words_are_disjoint_sorted_and_lower_case(sources):
     words = corpora.load_words()
     together = words["train"] + words["val"] + words["test"]

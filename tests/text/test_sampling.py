@@ -8,6 +8,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
+from builders import FAMILIES
 
 from minilora.lora import add_adapter, disable_adapter, merge_adapter
 from minilora.lora_config import LoraConfig
@@ -20,14 +21,7 @@ from minilora.text.sampling import generate, write
 from minilora.transformer import KVCache, Transformer, TransformerConfig
 
 SIZES = dict(vocab_size=13, block_size=8, n_layer=2, n_head=4, n_embd=16)
-LLAMA = dict(
-    n_kv_head=2,
-    norm="rmsnorm",
-    activation="swiglu",
-    positions="rope",
-    bias=False,
-    tie_embeddings=False,
-)
+LLAMA = FAMILIES["llama"]
 
 
 def make(seed: int = 0, **options) -> Transformer:
@@ -39,7 +33,7 @@ def make(seed: int = 0, **options) -> Transformer:
     return model
 
 
-FAMILIES = pytest.mark.parametrize("options", [{}, LLAMA], ids=["gpt2", "llama"])
+IN_BOTH_FAMILIES = pytest.mark.parametrize("options", [{}, LLAMA], ids=["gpt2", "llama"])
 PROMPT = np.array([[1, 2, 3]])
 
 
@@ -73,7 +67,7 @@ def reference(model: Transformer, ids: np.ndarray, new: int) -> np.ndarray:
     return ids
 
 
-@FAMILIES
+@IN_BOTH_FAMILIES
 @pytest.mark.parametrize("T", [1, 3, 7, 8, 9, 20])
 def test_generation_with_the_cache_equals_computing_everything_again(options, T):
     for seed in range(3):
@@ -133,7 +127,7 @@ def test_the_start_of_a_long_prompt_does_not_matter():
     np.testing.assert_array_equal(generate(model, other, 10, temperature=0)[:, 20:], new)
 
 
-@FAMILIES
+@IN_BOTH_FAMILIES
 def test_the_result_begins_with_the_prompt_and_has_as_many_tokens_as_asked(options):
     model = make(**options)
     for new in (0, 1, 15):
@@ -151,7 +145,7 @@ def test_a_single_sequence_is_a_batch_of_one_and_the_prompt_is_left_alone():
     np.testing.assert_array_equal(prompt, [1, 2, 3])
 
 
-@FAMILIES
+@IN_BOTH_FAMILIES
 def test_every_row_of_a_batch_continues_as_if_alone(options):
     model, prompts = make(**options), np.random.default_rng(3).integers(13, size=(4, 5))
     together = generate(model, prompts, 20, temperature=0)
@@ -175,7 +169,7 @@ def test_the_same_seed_samples_the_same_text_and_another_seed_another():
     assert not np.array_equal(first, other)
 
 
-@FAMILIES
+@IN_BOTH_FAMILIES
 def test_top_k_of_one_and_a_tiny_top_p_are_greedy(options):
     model, rng = make(**options), np.random.default_rng(0)
     greedy = generate(model, PROMPT, 25, temperature=0)
@@ -358,7 +352,7 @@ def newest_in_the_block(model, ids, new):
     return ids
 
 
-@FAMILIES
+@IN_BOTH_FAMILIES
 @pytest.mark.parametrize("method", ["adapter", "prefix"])
 def test_only_new_tokens_go_through_a_model_with_added_parts(method, options):
     model = make(**options)
@@ -415,6 +409,13 @@ def test_write_stops_before_its_stop_and_shows_what_it_returns():
     text = write(model, "ab", 40, temperature=0, stop=stop, on_text=shown.append)
     assert text == "ab" + whole[2:].partition(stop)[0] == "ab" + "".join(shown)
     assert write(model, stop, 5, temperature=0, stop=stop).startswith(stop)
+
+
+def test_a_model_with_a_prompt_in_front_refuses_a_cache():
+    model = make()
+    METHODS["prompt"].prepare(model, LoraConfig(r=2), np.random.default_rng(0))
+    with no_grad(), pytest.raises(ValueError, match="vectors stand in front .* no cache"):
+        model(PROMPT, cache=[KVCache(8), KVCache(8)])
 
 
 def decoded_and_recomputed(model, ids):

@@ -93,6 +93,9 @@ REFUSED = [
     (lambda: drawn(temperature=math.nan), "temperature .* got nan"),
     (lambda: drawn(temperature=math.inf), "temperature .* got inf"),
     (lambda: drawn(temperature=1e-320), "from 1e-06 on, got 1e-320"),
+    (lambda: drawn(temperature=None), "temperature .* got None"),
+    (lambda: drawn(temperature="hot"), "temperature .* got 'hot'"),
+    (lambda: drawn(top_p="all"), "top_p must lie in .* got 'all'"),
     (lambda: drawn(top_k=1.5), "top_k must be a whole .* got 1.5"),
     (lambda: drawn(top_k=True), "top_k must be a whole .* got True"),
     (lambda: drawn(top_p=math.nan), "top_p must lie in"),
@@ -109,7 +112,10 @@ REFUSED = [
     (lambda: written(stop=""), "stop must be one symbol"),
     (lambda: written(stop=0), "stop must be one symbol .* got 0"),
     (lambda: written(on_text="print"), "on_text must be a function"),
-    (lambda: written(length=-1), "got -1"),
+    (lambda: written(length=-1), "length must be a whole number of at least 0, got -1"),
+    (lambda: written(seed=-1), "seed must be a whole number of at least 0, got -1"),
+    (lambda: written(seed=None), "seed must be .* got None"),
+    (lambda: write("docs-tiny", "ab", 3), r"takes a model: load_model\('docs-tiny'\)"),
     (lambda: write(tiny(), "ab", 3), "this model has 11; use generate"),
 ]
 
