@@ -15,8 +15,8 @@ from typing import Any, Self
 import numpy as np
 
 from minilora import functional as F
-from minilora.arguments import require_whole
 from minilora.ops import as_tensor
+from minilora.system.checks import require_whole
 from minilora.system.errors import UsageError
 from minilora.tensor import Tensor, to_array
 from minilora.tree import tree
@@ -220,8 +220,7 @@ class ModuleList(Module):
 
 def _normal(n: int, m: int, std: float | None, rng: Rng | None) -> Parameter:
     """A matrix (n, m) of normal numbers of deviation std (default: 1 / sqrt(n)), from rng."""
-    require_whole("a layer", "its size", n, 1)
-    require_whole("a layer", "its size", m, 1)
+    require_whole(1, rows=n, columns=m)
     if rng is None or not hasattr(rng, "standard_normal"):
         raise UsageError(f"weights are drawn from rng=np.random.default_rng(0), not from {rng!r}")
     std = 1 / math.sqrt(n) if std is None else std
