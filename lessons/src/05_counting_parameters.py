@@ -25,7 +25,7 @@ from safetensors.numpy import load_file
 
 import minilora as ml
 from minilora import plots
-from minilora.analysis import counting
+from minilora.analysis import counting, paper
 from minilora.learn import check
 
 # %% [markdown]
@@ -226,7 +226,7 @@ with plots.style():
 
 # %%
 print(f"{'':<34} {'computed':>11} {'printed':>9}")
-for claim in counting.HU_2021:
+for claim in paper.HU_2021:
     note = f"   {claim.note}" if claim.note else ""
     print(f"{claim.name:<34} {claim.rounded:>11} {claim.printed:>9} {claim.unit}{note}")
 

@@ -24,7 +24,7 @@ import numpy as np
 
 import minilora as ml
 from minilora import plots, studies
-from minilora.analysis import deltas as analysis
+from minilora.analysis import deltas, spectrum
 from minilora.experiments import tasks as recipes
 from minilora.learn import check
 from minilora.plots import rank_color, select
@@ -374,12 +374,12 @@ for r, history in histories.items():
 # squares, and the mean over all matrices is taken.
 
 # %%
-W = analysis.weight_matrices(base)
+W = deltas.weight_matrices(base)
 
 
 def moved(model: ml.Transformer) -> float:
-    delta = analysis.delta_weights(base, model)
-    return mean(analysis.relative_norm(delta[path], W[path]) for path in W)
+    delta = deltas.delta_weights(base, model)
+    return mean(spectrum.relative_norm(delta[path], W[path]) for path in W)
 
 
 adapted["s fixed"] = adapt(64, alpha=2 * 64**0.5)

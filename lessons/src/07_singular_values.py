@@ -24,7 +24,7 @@ import numpy as np
 
 import minilora as ml
 from minilora import plots
-from minilora.analysis import deltas as analysis
+from minilora.analysis import deltas, spectrum, subspaces
 from minilora.learn import check
 from minilora.plots import rank_color
 from minilora.studies import shipped_rows
@@ -127,8 +127,8 @@ print(f"{'singular values':<24} {'rank':>6} {'effective':>10} {'stable':>8} {'k9
 for name, values in spectra.items():
     M = np.diag(values)  # a diagonal matrix has its entries as singular values
     print(
-        f"{name:<24} {np.linalg.matrix_rank(M):>6} {analysis.effective_rank(M):>10.2f} "
-        f"{analysis.stable_rank(M):>8.2f} {analysis.k90(M):>5}"
+        f"{name:<24} {np.linalg.matrix_rank(M):>6} {spectrum.effective_rank(M):>10.2f} "
+        f"{spectrum.stable_rank(M):>8.2f} {spectrum.k90(M):>5}"
     )
 
 # %% [markdown]
@@ -217,13 +217,13 @@ for name, model in named.items():
 # before, whichever way it was trained; for LoRA this is s A B.
 
 # %%
-W = analysis.weight_matrices(base)
+W = deltas.weight_matrices(base)
 delta = {
-    "full": analysis.delta_weights(base, full),
-    "lora": analysis.delta_weights(base, lora),
+    "full": deltas.delta_weights(base, full),
+    "lora": deltas.delta_weights(base, lora),
 }
 sigma = {
-    method: {path: analysis.singular_values(D) for path, D in changes.items()}
+    method: {path: spectrum.singular_values(D) for path, D in changes.items()}
     for method, changes in delta.items()
 }
 
@@ -238,7 +238,7 @@ print(f"\nfull's 64th, 120th and 128th: {late}")
 print(f"LoRA's fourth is larger than full's first in {stronger} of {len(W)} matrices")
 
 # %%
-spectrum = shipped_rows("spectrum")  # three seeds, more ranks; what it is comes below
+shipped = shipped_rows("spectrum")  # three seeds, more ranks; what it is comes below
 powers = [1, 2, 4, 8, 16, 32, 64, 128]
 
 with plots.style():
@@ -254,7 +254,7 @@ with plots.style():
     left.set_xticks([], minor=True)
     left.set_ylim(1e-4, 4)
     left.set_title(f"Here: {path}")
-    shown = [row for row in spectrum if row["task"] == "code" and row["r"] != 1]
+    shown = [row for row in shipped if row["task"] == "code" and row["r"] != 1]
     plot_spectrum(shown, right)
     right.set_title("Mean: all matrices, three seeds")
     lines, labels = right.get_legend_handles_labels()
@@ -282,10 +282,10 @@ print(f" {'full':>9} {'LoRA':>5}")
 for path in W:
     a, b = delta["full"][path], delta["lora"][path]
     print(
-        f"{path:<22} {analysis.effective_rank(a):>9.1f} {analysis.effective_rank(b):>5.1f} "
-        f"{analysis.stable_rank(a):>7.1f} {analysis.stable_rank(b):>5.1f} "
-        f"{analysis.k90(a):>7} {analysis.k90(b):>5} "
-        f"{analysis.relative_norm(a, W[path]):>9.2f} {analysis.relative_norm(b, W[path]):>5.2f}"
+        f"{path:<22} {spectrum.effective_rank(a):>9.1f} {spectrum.effective_rank(b):>5.1f} "
+        f"{spectrum.stable_rank(a):>7.1f} {spectrum.stable_rank(b):>5.1f} "
+        f"{spectrum.k90(a):>7} {spectrum.k90(b):>5} "
+        f"{spectrum.relative_norm(a, W[path]):>9.2f} {spectrum.relative_norm(b, W[path]):>5.2f}"
     )
 
 # %% [markdown]
@@ -307,7 +307,7 @@ for task, width in (("code", 128), ("reverse", 64)):
         f"{task} (of {width})    effective rank  stable rank    k90  relative norm  intruders of 10"
     )
     for method, r in settings:
-        rows = [x for x in spectrum if (x["task"], x["method"], x["r"]) == (task, method, r)]
+        rows = [x for x in shipped if (x["task"], x["method"], x["r"]) == (task, method, r)]
         values = [mean(rows, key) for key in keys]
         name = "full" if r is None else f"LoRA, r = {r}, s = {rows[0]['scale']:g}"
         print(
@@ -343,7 +343,7 @@ def cut(k: int) -> float:
     """Test loss of the fully tuned model, every ΔW cut to rank k."""
     model = copy.deepcopy(full)
     for path, D in delta["full"].items():
-        model.get_submodule(path).weight.data[...] = W[path] + analysis.truncate(D, k)
+        model.get_submodule(path).weight.data[...] = W[path] + spectrum.truncate(D, k)
     return ml.text_loss(model, corpus.test)
 
 
@@ -434,7 +434,7 @@ drawn = {}
 for d in (64, 128):
     one = np.linalg.qr(rng.standard_normal((d, 8)))[0]  # 8 random orthogonal directions
     another = np.linalg.qr(rng.standard_normal((d, 64)))[0]
-    drawn[d] = [analysis.subspace_similarity(one, another[:, :j]) for j in dims]
+    drawn[d] = [subspaces.subspace_similarity(one, another[:, :j]) for j in dims]
 
 with plots.style():
     figure, panels = plt.subplots(
@@ -448,7 +448,8 @@ with plots.style():
         ax.set_title(f"{degrees}°: φ = {np.cos(np.radians(degrees)) ** 2:.2f}")
         ax.axis("off")
     for d, ls in ((64, "-"), (128, "--")):
-        panels[3].plot(dims, np.maximum(8, dims) / d, color="black", ls=ls, lw=1, label=f"d = {d}")
+        chance = [subspaces.chance_similarity(8, j, d) for j in dims]
+        panels[3].plot(dims, chance, color="black", ls=ls, lw=1, label=f"d = {d}")
         panels[3].plot(dims[::4], drawn[d][::4], ".", color="0.5")
     panels[3].set(title="Chance: φ(8, j)", xlabel="j", ylim=(0, 1.05))
     panels[3].legend()
@@ -480,7 +481,7 @@ def what_A_reads(model: ml.Transformer) -> dict[str, np.ndarray]:
 def mean_similarity(one: ml.Transformer, two: ml.Transformer) -> np.ndarray:
     """φ(i, i) for i = 1 ... 4, mean over the matrices."""
     X, Y = what_A_reads(one), what_A_reads(two)
-    return np.mean([np.diag(analysis.subspace_similarities(X[p], Y[p])) for p in X], axis=0)
+    return np.mean([np.diag(subspaces.subspace_similarities(X[p], Y[p])) for p in X], axis=0)
 
 
 both, before = mean_similarity(lora, other), mean_similarity(*starts)
@@ -548,7 +549,7 @@ path = "layers.1.attn.q_proj"
 print(f"{'':<26} {'‖ΔW‖':>6}   ‖UᵀWV‖ with the directions of        factor")
 print(f"{path:<26} {'':>6} {'ΔW':>8} {'W itself':>10} {'chance':>8}")
 for method in ("full", "lora"):
-    a = analysis.amplification(W[path], delta[method][path], 4, rng=np.random.default_rng(0))
+    a = subspaces.amplification(W[path], delta[method][path], 4, rng=np.random.default_rng(0))
     print(
         f"{method:<26} {a.delta_norm:>6.2f} {a.projected:>8.2f} {a.own:>10.2f} {a.random:>8.2f} "
         f"{a.factor:>12.1f}"
@@ -557,7 +558,7 @@ print(f"{'GPT-3, LoRA r = 4 (paper)':<26} {6.91:>6} {0.32:>8} {21.67:>10} {0.02:
 
 print("\nfactor on code, mean over matrices and three seeds:")
 for method, r in (("full", None), ("lora", 4)):
-    rows = [x for x in spectrum if (x["task"], x["method"], x["r"]) == ("code", method, r)]
+    rows = [x for x in shipped if (x["task"], x["method"], x["r"]) == ("code", method, r)]
     print(f"  {method:<5} {mean(rows, 'amplification'):.1f}")
 
 # %% [markdown]
@@ -580,12 +581,12 @@ for method, r in (("full", None), ("lora", 4)):
 
 # %%
 for d in (64, 128, 768, 4096):
-    likely = analysis.chance_best_cosine(d, np.random.default_rng(0), draws=500)
+    likely = spectrum.chance_best_cosine(d, np.random.default_rng(0), draws=500)
     print(f"d = {d:>5}: the best |cosine| of a random direction is {likely:.2f}")
 
 print("\nintruders among the top 10, here, over all twelve matrices:")
 for method, changes in delta.items():
-    found = [analysis.intruder_dimensions(W[p], W[p] + D) for p, D in changes.items()]
+    found = [spectrum.intruder_dimensions(W[p], W[p] + D) for p, D in changes.items()]
     print(f"  {method:<5} {sum(found):>3} of {10 * len(found)}")
 
 for path in ("layers.0.attn.q_proj", "layers.0.mlp.up_proj"):
@@ -599,7 +600,7 @@ for path in ("layers.0.attn.q_proj", "layers.0.mlp.up_proj"):
 
 # %%
 for task in ("code", "reverse"):
-    rows = [x for x in spectrum if x["task"] == task and x["r"] in (4, 16, 64)]
+    rows = [x for x in shipped if x["task"] == task and x["r"] in (4, 16, 64)]
     norms, counts = ([x[key] for x in rows] for key in ("relative_norm", "intruders"))
     correlation = np.corrcoef(norms, counts)[0, 1]
     print(f"{task}: correlation of relative norm and intruders under LoRA: {correlation:.2f}")
@@ -610,7 +611,7 @@ with plots.style():
     )
     for line, (task, width) in zip(panels, (("code", 128), ("reverse", 64)), strict=True):
         for ax, (method, r) in zip(line, settings, strict=True):
-            rows = [x for x in spectrum if (x["task"], x["method"], x["r"]) == (task, method, r)]
+            rows = [x for x in shipped if (x["task"], x["method"], x["r"]) == (task, method, r)]
             color = plots.COLORS["full"] if r is None else rank_color(r)
             marker, name = ("o", "full") if r is None else ("s", f"LoRA, r = {r}")
             for path in {x["path"]: None for x in rows}:
@@ -780,4 +781,4 @@ print("full fine-tuning, your answer:", tuned_how(weights(base), weights(full)))
 # - Shuttleworth et al. 2024, *LoRA vs Full Fine-tuning: An Illusion of Equivalence* (intruder
 #   dimensions).
 # - Roy and Vetterli 2007, *The effective rank: A measure of effective dimensionality*.
-# - In this package: `minilora/analysis.py`, and `minilora study` in a terminal.
+# - In this package: `minilora/analysis/`, and `minilora study` in a terminal.

@@ -3,15 +3,17 @@
 All of it follows from the sizes of the matrices, so GPT-3 can be counted on a laptop: no weight is
 ever made. LoRA trains r (d_in + d_out) numbers where a matrix has d_in · d_out (Hu et al. 2021,
 section 4.1). What that saves is less than it seems: the frozen weights must still be in memory.
-1 GB is 10^9 bytes. Imports transformer.py, recipes.py.
+1 GB is 10^9 bytes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from minilora.system.checks import require_whole
 from minilora.system.errors import UsageError
 from minilora.transformer import TransformerConfig
 
@@ -77,8 +79,7 @@ def lora_parameters(config: TransformerConfig, r: int, targets: str | Sequence[s
     r may be so large that LoRA does not save: see break_even_rank. Raises ValueError for r < 1 and
     for targets that are unknown or named twice.
     """
-    if r < 1:
-        raise UsageError(f"the rank must be at least 1, got {r}: r=0 would train nothing")
+    require_whole(1, r=r)
     shapes = matrix_shapes(config)
     names = [targets] if isinstance(targets, str) else list(targets)
     if names == ["all-linear"]:
@@ -98,14 +99,14 @@ def lora_parameters(config: TransformerConfig, r: int, targets: str | Sequence[s
 def break_even_rank(d_in: int, d_out: int) -> float:
     """The rank d_in d_out / (d_in + d_out) at which A and B have as many numbers as W: LoRA trains
     fewer only below it, which is d / 2 for a square matrix. Raises ValueError for a size < 1."""
-    if min(d_in, d_out) < 1:
-        raise UsageError(f"a matrix has at least one row and column, got ({d_in}, {d_out})")
+    require_whole(1, d_in=d_in, d_out=d_out)
     return d_in * d_out / (d_in + d_out)
 
 
-def checkpoint_bytes(numbers: int, bytes_per_number: int = 2) -> int:
-    """The size of a file of so many numbers: 2 bytes each in float16 and bfloat16, 4 in float32."""
-    return numbers * bytes_per_number
+def checkpoint_bytes(numbers: int) -> int:
+    """The size of a file of so many numbers in float16 or bfloat16: 2 bytes each."""
+    require_whole(0, numbers=numbers)
+    return 2 * numbers
 
 
 # NF4 (Dettmers et al. 2023, QLoRA, section 3): 4 bits a weight, a scale in 8 bits for each block of
@@ -121,8 +122,11 @@ def training_bytes(frozen: int, trained: int, frozen_bits: float = 16) -> dict[s
     optimizer: AdamW's two moments, in float32 because they average over many steps additions too
     small for 16 bits. A frozen one is only stored. So 7e9 trained weights need 14 + 14 + 56 =
     84 GB. A float32 copy of the trained weights, which many recipes keep too, would add 4 bytes
-    each (Rajbhandari et al. 2020, ZeRO, section 3.1).
+    each (Rajbhandari et al. 2020, ZeRO, section 3.1). Raises ValueError for counts below 0.
     """
+    require_whole(0, frozen=frozen, trained=trained)
+    if not 0 < frozen_bits < math.inf:
+        raise UsageError(f"frozen_bits must be a finite number above 0, got {frozen_bits}")
     parts = {
         "weights": frozen * frozen_bits / 8 + 2 * trained,
         "gradients": 2.0 * trained,
@@ -162,66 +166,3 @@ def count_rows(rank: int, targets: str | Sequence[str]) -> list[dict[str, Any]]:
         files = checkpoint_bytes(total), checkpoint_bytes(lora)
         rows.append(dict(zip(keys, (name, total, lora, lora / total, *files), strict=True)))
     return rows
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A number that a paper prints, beside the same number computed here, in the same unit.
-
-    how: the sum in plain numbers. note: why the two differ; empty where they agree.
-    """
-
-    name: str
-    how: str
-    computed: float
-    printed: str
-    unit: str
-    note: str = ""
-
-    @property
-    def rounded(self) -> str:
-        """The computed number with as many decimals as the printed one."""
-        return f"{self.computed:,.{len(self.printed.partition('.')[2])}f}"
-
-
-# Hu et al. 2021, table 4: 651.5 million more than the sizes give. The paper does not say what it
-# counts; a head that is not tied to the embedding would be 617.6 million.
-GPT3_PRINTED = 175_255_800_000
-
-
-def _hu_2021() -> tuple[Claim, ...]:
-    """What Hu et al. 2021 print in the abstract, section 4.2 and the tables, computed."""
-    gpt3, medium, gpt2 = (ARCHITECTURES[name] for name in ("gpt3-175b", "gpt2-medium", "gpt2"))
-    q, qv, qkvo = ("q_proj",), ("q_proj", "v_proj"), ("q_proj", "k_proj", "v_proj", "o_proj")
-
-    def million(config: TransformerConfig, r: int, targets: Sequence[str] = qv) -> float:
-        return lora_parameters(config, r, targets) / 1e6
-
-    model, adapter = checkpoint_bytes(GPT3_PRINTED), checkpoint_bytes(lora_parameters(gpt3, 4, qv))
-    M, cut = "million", "18.9 cut to 18"
-    return (
-        Claim("GPT-3", "(96 * (12*12288**2 + 13*12288) + (50257 + 2048 + 2) * 12288) / 1e6",
-              total_parameters(gpt3) / 1e6, "175,255.8", M, "the paper does not say why"),
-        Claim("GPT-3, q v, r=1", "96*2*1 * (12288+12288) / 1e6", million(gpt3, 1), "4.7", M),
-        Claim("GPT-3, q v, r=4", "96*2*4 * (12288+12288) / 1e6", million(gpt3, 4), "18.9", M),
-        Claim("GPT-3, q v, r=8", "96*2*8 * (12288+12288) / 1e6", million(gpt3, 8), "37.7", M),
-        Claim("GPT-3, fewer with q v, r=4", "175255.8e6 / (96*2*4 * (12288+12288))",
-              GPT3_PRINTED / lora_parameters(gpt3, 4, qv), "10,000", "times", "9,285 rounded up"),
-        Claim("Table 5, q, r=8", "96*1*8 * 2*12288 / 1e6", million(gpt3, 8, q), "18", M, cut),
-        Claim("Table 5, q v, r=4", "96*2*4 * 2*12288 / 1e6", million(gpt3, 4, qv), "18", M, cut),
-        Claim("Table 5, qkvo, r=2", "96*4*2 * 2*12288 / 1e6", million(gpt3, 2, qkvo), "18", M, cut),
-        Claim("GPT-2 medium, q v, r=4", "24*2*4 * (1024+1024) / 1e6",
-              million(medium, 4), "0.35", M, "the paper does not say why"),
-        # an encoder, but the matrices of its 12 blocks are those of gpt2
-        Claim("RoBERTa base, q v, r=8", "12*2*8 * (768+768) / 1e6", million(gpt2, 8), "0.3", M),
-        Claim("GPT-3's file", "2 * 175255.8e6 / 1e9",
-              model / 1e9, "350", "GB", "from 175 billion, 2 bytes each"),
-        Claim("GPT-3's adapter file, q v, r=4", "2 * 96*2*4 * (12288+12288) / 1e6",
-              adapter / 1e6, "35", "MB", "350 GB / 10,000, and 10,000 is 9,285 rounded up"),
-        Claim("100 models", "100 * 2 * 175255.8e6 / 1e12", 100 * model / 1e12, "35", "TB"),
-        Claim("1 model, 100 adapters", "(2 * 175255.8e6 + 100 * 2 * 96*2*4 * (12288+12288)) / 1e9",
-              (model + 100 * adapter) / 1e9, "354", "GB"),
-    )  # fmt: skip
-
-
-HU_2021 = _hu_2021()

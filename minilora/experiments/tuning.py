@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from minilora.analysis import deltas as analysis
+from minilora.analysis import spectrum, subspaces
 from minilora.experiments.sweeps import Rows
 from minilora.experiments.tasks import TASKS, Task, load_task, text_task
 from minilora.hub import load_model
@@ -130,17 +130,17 @@ def quality_run(**settings: Any) -> Rows:
 
 
 def describe_delta(path: str, W: np.ndarray, delta: np.ndarray) -> dict[str, Any]:
-    """The numbers that analysis.py has for one ΔW, in a row."""
-    rng, sigma = np.random.default_rng(0), analysis.singular_values(delta)
+    """The numbers that analysis/ has for one ΔW, in a row."""
+    rng, sigma = np.random.default_rng(0), spectrum.singular_values(delta)
     rank = np.linalg.matrix_rank(delta, rtol=max(delta.shape) * 2.0**-23)  # of float32 factors
-    top = analysis.amplification(W, delta, min(4, int(rank)), rng=rng)
+    top = subspaces.amplification(W, delta, min(4, int(rank)), rng=rng)
     return {
         "path": path,
-        "effective_rank": analysis.effective_rank(delta),
-        "stable_rank": analysis.stable_rank(delta),
-        "k90": analysis.k90(delta),
-        "relative_norm": analysis.relative_norm(delta, W),
-        "intruders": analysis.intruder_dimensions(W, W + delta, k=min(10, *W.shape)),
+        "effective_rank": spectrum.effective_rank(delta),
+        "stable_rank": spectrum.stable_rank(delta),
+        "k90": spectrum.k90(delta),
+        "relative_norm": spectrum.relative_norm(delta, W),
+        "intruders": spectrum.intruder_dimensions(W, W + delta, k=min(10, *W.shape)),
         "amplification": top.factor,
         "singular_values": [float(f"{s:.4g}") for s in sigma if s > 1e-6 * sigma[0]],
     }

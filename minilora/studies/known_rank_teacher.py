@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minilora.analysis.deltas import eckart_young_tail
+from minilora.analysis.spectrum import eckart_young_tail
 from minilora.experiments.sweeps import Rows
 from minilora.lora import LoraLinear, LowRank
 from minilora.lora_init import initial_factors

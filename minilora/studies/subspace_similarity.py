@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minilora.analysis.deltas import subspace_similarities
+from minilora.analysis.subspaces import subspace_similarities
 from minilora.experiments.sweeps import Rows
 from minilora.experiments.tuning import Tuned, _lora_config, tune
 from minilora.lora import lora_layers

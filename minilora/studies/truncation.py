@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from minilora.analysis.deltas import delta_weights, truncate, weight_matrices
+from minilora.analysis.deltas import delta_weights, weight_matrices
+from minilora.analysis.spectrum import truncate
 from minilora.experiments.sweeps import Rows
 from minilora.experiments.tuning import tune
 from minilora.nn import Linear

@@ -14,8 +14,6 @@ from strategies import few, seeds
 
 from minilora.analysis.counting import (
     ARCHITECTURES,
-    GPT3_PRINTED,
-    HU_2021,
     NF4_BITS,
     break_even_rank,
     checkpoint_bytes,
@@ -109,14 +107,6 @@ def test_the_formula_gives_the_published_totals(name, published):
     assert total_parameters(ARCHITECTURES[name]) == published
 
 
-def test_gpt3_by_the_formula_has_651_5_million_fewer_than_the_lora_paper_prints():
-    total = total_parameters(ARCHITECTURES["gpt3-175b"])
-    assert total == 174_604_259_328
-    assert GPT3_PRINTED - total == 651_540_672
-    untied = replace(ARCHITECTURES["gpt3-175b"], tie_embeddings=False)
-    assert total_parameters(untied) - total == 617_558_016
-
-
 def test_the_bundled_models_are_counted_as_they_are():
     assert {name: ARCHITECTURES[name] for name in BASE_MODELS} == {
         name: base.model for name, base in BASE_MODELS.items()
@@ -164,7 +154,7 @@ def test_one_matrix_of_4096_by_4096_at_rank_8_trains_0_39_per_cent():
 @pytest.mark.parametrize(
     ("r", "targets", "sentence"),
     [
-        (0, QV, "the rank must be at least 1, got 0"),
+        (0, QV, "r must be a whole number of at least 1, got 0"),
         (8, ["q_proj", "query"], r"targets \['query'\] are not in a block; it has: q_proj, k_proj"),
         (8, ["gate_proj"], r"targets \['gate_proj'\] are not in a block"),
         (8, ["all-linear", "q_proj"], r"targets \['all-linear'\] are not in a block"),
@@ -192,7 +182,7 @@ def test_lora_saves_exactly_below_the_break_even_rank(d_in, d_out, r):
 
 
 def test_a_matrix_without_rows_has_no_break_even_rank():
-    with pytest.raises(ValueError, match=r"at least one row and column, got \(0, 4\)"):
+    with pytest.raises(ValueError, match="d_in must be a whole number of at least 1, got 0"):
         break_even_rank(0, 4)
 
 
@@ -232,49 +222,8 @@ def test_lora_saves_gradients_and_optimizer_and_qlora_weights_too():
     assert gigabytes == ["80.9", "13.5", "3.9"]
 
 
-def test_a_file_has_2_or_4_bytes_for_each_number():
+def test_a_file_in_float16_has_2_bytes_for_each_number():
     assert checkpoint_bytes(18_432) == 36_864
-    assert checkpoint_bytes(18_432, 4) == 73_728
-
-
-def test_the_paper_is_matched_to_its_printed_digits_or_a_note_says_why_not():
-    for claim in HU_2021:
-        assert (claim.rounded == claim.printed) == (claim.note == ""), claim.name
-    assert [(claim.rounded, claim.printed, claim.unit) for claim in HU_2021] == [
-        ("174,604.3", "175,255.8", "million"),
-        ("4.7", "4.7", "million"),
-        ("18.9", "18.9", "million"),
-        ("37.7", "37.7", "million"),
-        ("9,285", "10,000", "times"),
-        ("19", "18", "million"),
-        ("19", "18", "million"),
-        ("19", "18", "million"),
-        ("0.39", "0.35", "million"),
-        ("0.3", "0.3", "million"),
-        ("351", "350", "GB"),
-        ("38", "35", "MB"),
-        ("35", "35", "TB"),
-        ("354", "354", "GB"),
-    ]
-
-
-@pytest.mark.parametrize("claim", HU_2021, ids=lambda claim: claim.name)
-def test_the_sum_beside_a_claim_gives_its_number(claim):
-    assert eval(claim.how, {"__builtins__": {}}) == claim.computed
-
-
-def test_the_rows_of_table_5_have_the_same_budget():
-    budgets = {claim.computed for claim in HU_2021 if claim.name.startswith("Table 5")}
-    assert budgets == {18.874368}
-
-
-def test_at_rank_1_lora_trains_37_142_times_fewer_numbers_of_gpt3():
-    assert round(GPT3_PRINTED / lora_parameters(ARCHITECTURES["gpt3-175b"], 1, QV)) == 37_142
-
-
-def test_the_two_counts_that_the_paper_rounds():
-    assert lora_parameters(ARCHITECTURES["gpt2-medium"], 4, QV) == 393_216
-    assert lora_parameters(ARCHITECTURES["gpt2"], 8, QV) == 294_912  # RoBERTa base: same matrices
 
 
 def test_there_is_a_row_for_every_architecture_in_plain_json():
