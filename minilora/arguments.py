@@ -52,6 +52,11 @@ def require_factors(x: Tensor, weight: Tensor, A: Any, B: Any, scale: Any) -> No
         )
     if not _is_number(scale) or not math.isfinite(scale):
         raise UsageError(f"lora_linear: scale must be a finite number, got {scale!r}")
+    if weight.dtype != x.dtype:  # record() sees only what gets a gradient
+        raise TypeError(
+            f"lora_linear: operands mix {weight.dtype} and {x.dtype}; "
+            "convert one of them, for example with model.to(np.float32)"
+        )
     if needs_grad(weight):
         raise UsageError(
             "lora_linear gives its weight no gradient: freeze it "

@@ -64,7 +64,6 @@ WRONG_VALUES = [
     (lambda: F.embedding(TABLE, [0.0, 1.0]), r"integers in a table \(V, C\), got float64"),
     (lambda: F.embedding(TABLE, [True, False]), "got bool"),
     (lambda: F.embedding(TABLE, None), "got object"),
-    (lambda: F.embedding(TABLE, Tensor([1])), "use .data"),
 ]  # fmt: skip
 
 
@@ -161,6 +160,18 @@ def test_only_tensors_are_taken_and_what_came_instead_is_named(value):
             TypeError, match=f"^{name} computes with Tensors, got {type(value).__name__}"
         ):
             call()
+
+
+def test_ids_and_targets_are_arrays_and_a_tensor_is_told_so():
+    for call in (lambda: F.embedding(TABLE, Tensor([1])), lambda: F.cross_entropy(X, X)):
+        with pytest.raises(TypeError, match=r"NumPy was given a Tensor.*: use \.data"):
+            call()
+
+
+def test_a_frozen_weight_of_another_dtype_is_named_too():
+    weight = leaf((3, 4), dtype=np.float32, train=False)
+    with pytest.raises(TypeError, match="lora_linear: operands mix float32 and float64"):
+        F.lora_linear(X, weight, None, A, B, 2.0)
 
 
 def test_a_weight_that_could_train_is_fine_where_nothing_is_recorded():
