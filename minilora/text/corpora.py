@@ -46,7 +46,7 @@ class Corpus:
 def load_corpus(name: str) -> Corpus:
     """Return "prose" or "code" of the running interpreter's standard library.
 
-    The first call takes a second or two, later ones read the cache. Raises ValueError for another
+    The first call builds it from the sources, later ones read a cache. Raises ValueError for another
     name, TextError if the standard library comes without sources.
     """
     if name not in ("prose", "code"):

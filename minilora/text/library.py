@@ -56,7 +56,7 @@ def _write_cache(found: dict[str, np.ndarray]) -> None:
         cache, seal = _cache_file(), np.array(_seal(found))
         cache.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(cache, lambda path: np.savez(path, allow_pickle=False, seal=seal, **found))
-    except OSError:  # a read-only or full disk costs a second at the next start, nothing else
+    except OSError:  # on a read-only or full disk the text is built again at the next start
         pass
 
 
