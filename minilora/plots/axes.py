@@ -11,6 +11,7 @@ from minilora.experiments.sweeps import Rows
 from minilora.experiments.tasks import NATS
 from minilora.methods.registry import LABELS
 from minilora.plots.house_style import COLORS, DASHES, MARKERS, NOTE_SIZE, rank_color
+from minilora.system.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,13 +56,16 @@ def figure_with_panels(
     title: str, rows: Rows, lines: int, columns: int, shown: str = "band: their range", **axes: Any
 ) -> tuple[Figure, list[Axes]]:
     """A figure with so many lines and columns of panels. Beside its title stands of how many seeds
-    of the rows the mean is drawn, and what is `shown` beside it. axes: of Figure.subplots."""
+    of the rows the mean is drawn, and what is `shown` beside it. axes: of Figure.subplots. Raises
+    UsageError without rows."""
     from matplotlib.figure import Figure
 
+    if not rows:
+        raise UsageError("there are no rows to draw")
     size = (8.5 if columns == 1 else 10, 4.4 if lines == 1 else 0.4 + 3.7 * lines)
     figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", weight="bold")
-    seeds = len({row["seed"] for row in rows})
+    seeds = len({row.get("seed") for row in rows})
     if seeds > 1:
         note = f"mean of {seeds} seeds, {shown}"
         figure.text(0.99, 1 - 0.09 / size[1], note, ha="right", va="top", fontsize=NOTE_SIZE)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from minilora.methods.registry import LABELS, METHODS
 from minilora.plots.axes import per_cent
 from minilora.plots.house_style import COLORS, FAMILY_COLORS, FAMILY_MARKERS, NOTE_SIZE, style
+from minilora.system.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,6 +34,8 @@ def compare_figure(entry: dict[str, Any]) -> Figure:
     """Two panels for one entry of results.json: what was learned, and what it cost. With other
     methods than full fine-tuning and LoRA: how much each trained for what it learned and lost."""
     methods = {run["method"] for run in entry["runs"]}
+    if not methods:
+        raise UsageError("there are no runs to draw")
     from matplotlib.figure import Figure
 
     with style():

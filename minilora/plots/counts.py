@@ -8,6 +8,7 @@ from minilora.experiments.sweeps import Rows
 from minilora.methods.registry import LABELS
 from minilora.plots.axes import legend_below
 from minilora.plots.house_style import COLORS, NOTE_SIZE, style
+from minilora.system.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +21,8 @@ def counts_figure(rows: Rows, label: str) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.5, 2.1 + 0.32 * len(rows)), layout="constrained")
+    if not rows:
+        raise UsageError("there are no matrices to draw")
     title = "Trainable parameters, matrix by matrix"
     figure.suptitle(title, x=0.01, ha="left", weight="bold")
     ax = plot_counts(rows, figure.subplots(), label)

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minilora.system.checks import require_between, require_whole
+from minilora.system.errors import UsageError
 from minilora.system.files import write_atomically
 
 if TYPE_CHECKING:
@@ -61,19 +63,25 @@ def shade(color: str, tone: float) -> str:
     """The colour mixed with white (tone from -1 to 0) or with black (from 0 to 1)."""
     from matplotlib.colors import to_hex, to_rgb
 
+    require_between(-1, 1, tone=tone)
     end = 1.0 if tone < 0 else 0.0
     red, green, blue = (c + abs(tone) * (end - c) for c in to_rgb(color))
     return to_hex((red, green, blue))
 
 
 def rank_color(r: int) -> str:
-    """LoRA's orange at r = 4, paler below and darker above."""
+    """LoRA's orange at r = 4, paler below and darker above. Raises UsageError unless r >= 1."""
+    require_whole(1, r=r)
     steps = math.log2(r / 4) / 2
     return shade(COLORS["lora"], max(0.45 * steps, -0.6) if steps < 0 else min(0.35 * steps, 0.8))
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a PNG, whole or not at all, with nothing in it that changes from run to run."""
+    """Write a PNG, whole or not at all, with nothing in it that changes from run to run.
+    Raises UsageError if the name says another format."""
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"figures are written as PNG; name it {path.with_suffix('.png').name}")
     options: Any = {"dpi": 150, "metadata": {"Software": None}, "format": "png"}
     with style():  # some ticks are made only now
         write_atomically(path, lambda file: figure.savefig(file, **options))

@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 from minilora.plots.house_style import COLORS, NOTE_SIZE, style
-from minilora.system.errors import UsageError
+from minilora.system.checks import require_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,11 +85,7 @@ def _matrix(
 
 def _sizes(d_in: int, d_out: int, r: int) -> tuple[float, float, float]:
     """Height and width of W and thickness of A and B. Thinner than 0.06 cannot be seen."""
-    for name, size in (("d_in", d_in), ("d_out", d_out), ("r", r)):
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise UsageError(
-                f"{name}={size!r} is no size of a matrix: give a whole number from 1 on"
-            )
+    require_whole(1, d_in=d_in, d_out=d_out, r=r)
     unit = _SIDE / max(d_in, d_out)
     return d_in * unit, d_out * unit, max(r * unit, 0.06)
 

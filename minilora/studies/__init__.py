@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from minilora.experiments.sweeps import Rows
 from minilora.hub.models import ASSETS
 from minilora.studies.study import Study
+from minilora.system.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,8 +39,18 @@ STUDIES: dict[str, Study] = {
 SHIPPED = ASSETS / "results"
 
 
+def _require_studies(*names: str) -> None:
+    for name in names:
+        if name not in STUDIES:
+            raise UsageError(f"there is no study {name!r}; the studies are {', '.join(STUDIES)}")
+
+
 def shipped_rows(name: str) -> Rows:
-    """The rows of a study as they come with the package, three seeds each."""
+    """The rows of a study as they come with the package, three seeds each.
+
+    Raises UsageError for a name that is not in STUDIES.
+    """
+    _require_studies(name)
     return json.loads((SHIPPED / f"{name}.json").read_text("utf-8"))["rows"]
 
 
@@ -47,8 +58,10 @@ def study_figures(
     results: dict[str, Rows], only: Iterable[str] | None = None
 ) -> Iterator[tuple[str, Figure]]:
     """(name, figure) of each study whose rows, and those it is drawn beside, are in `results`.
-    only: leave out figures that use none of these studies."""
+    only: leave out figures that use none of these studies. Raises UsageError for a name that is
+    not in STUDIES."""
     wanted = set(results if only is None else only)
+    _require_studies(*results, *wanted)
     for name, study in STUDIES.items():
         used = (name, *study.beside)
         if results.keys() >= set(used) and wanted & set(used):

@@ -27,7 +27,9 @@ from minilora.plots.axes import (
 )
 from minilora.plots.house_style import COLORS, DASHES, MARKERS, NOTE_SIZE, shade, style
 from minilora.studies.study import Settings, Study
+from minilora.system.checks import require_between, require_whole
 from minilora.system.cores import one_blas_thread
+from minilora.system.errors import UsageError
 from minilora.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -49,6 +51,10 @@ def teacher_run(k: int, spectrum: str, r: int, seed: int) -> Rows:
     learns it from 1,024 samples; its loss on new ones beside the least that rank r allows: Σ σ_i²/d
     over Δ's singular values beyond the r largest (Eckart & Young 1936)."""
     d, samples, steps = 64, 1024, 400
+    require_whole(1, k=k, r=r)
+    require_between(1, d, k=k, r=r)
+    if spectrum not in ("flat", "geometric"):
+        raise UsageError(f'spectrum must be "flat" or "geometric", got {spectrum!r}')
     rng = np.random.default_rng(seed)
     base = Linear(d, d, bias=False, rng=rng).to(np.float64)
     assert isinstance(base, Linear)

@@ -30,7 +30,7 @@ def counts_run(rank: int) -> Rows:
 @style()
 def parameter_counts_figure(rows: Rows) -> Figure:
     title = "Trainable parameters of models known by name"
-    figure, panels = figure_with_panels(title, [], 1, 1)
+    figure, panels = figure_with_panels(title, rows, 1, 1)
     plot_parameter_counts(rows, panels[0])
     legend_below(figure, panels[0])
     return figure

@@ -23,6 +23,7 @@ from minilora.plots.axes import (
 )
 from minilora.plots.house_style import COLORS, style
 from minilora.studies.study import Settings, Study, each
+from minilora.system.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,6 +37,8 @@ def settings(seeds: range) -> list[Settings]:
 def truncation_run(**settings: Any) -> Rows:
     """Full fine-tuning, of whose every ΔW only the k strongest directions are kept. What else it
     has changed (embeddings, biases, norms) stays changed."""
+    if settings.get("method") != "full":
+        raise UsageError('only full fine-tuning is cut: give method="full"')
     t = tune(**settings)
     W = weight_matrices(t.base)
     delta = delta_weights(t.base, t.model)
