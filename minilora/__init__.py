@@ -60,16 +60,14 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *_ROOMS, *_ON_FIRST_USE])
 
 
-keep_freed_memory()
-
 __all__ = [
     "SGD", "AdamW", "Embedding", "LayerNorm", "Linear", "LoraConfig", "LoraLinear", "Module",
     "ModuleList", "Parameter", "RMSNorm", "Tensor", "TrainConfig", "Training", "Transformer",
     "TransformerConfig", "__version__", "active_adapter", "add_adapter", "clip_grad_norm",
     "count_parameters", "cross_entropy", "decode", "delete_adapter", "disable_adapter", "encode",
-    "exact_match",
-    "generate", "get_delta_weight", "grad", "gradcheck", "load_adapter", "load_corpus",
-    "load_model", "load_text", "load_words", "merge_adapter", "merge_and_unload", "no_grad",
-    "print_trainable_parameters", "random_windows", "save_adapter", "save_model", "set_adapter",
-    "text_loss", "to_alphabet", "train", "unmerge_adapter", "warmup_cosine", "write",
+    "exact_match", "generate", "get_delta_weight", "grad", "gradcheck", "keep_freed_memory",
+    "load_adapter", "load_corpus", "load_model", "load_text", "load_words", "merge_adapter",
+    "merge_and_unload", "no_grad", "print_trainable_parameters", "random_windows", "save_adapter",
+    "save_model", "set_adapter", "text_loss", "to_alphabet", "train", "unmerge_adapter",
+    "warmup_cosine", "write",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ change the last bits of a result.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,10 @@ from threadpoolctl import threadpool_limits
 
 
 def usable_cores() -> int:
-    """Cores this process may use, which in a container can be fewer than the machine has."""
+    """Cores this process may use, which in a container can be fewer than the machine has. In a
+    browser it is one, as Python has no threads there."""
+    if sys.platform == "emscripten":
+        return 1
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 

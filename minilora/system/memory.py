@@ -2,10 +2,10 @@
 
 A training step makes and frees the same arrays again and again. By default glibc gives much of a
 large array's memory back to the system when it is freed and asks for it anew, and each new page
-costs a page fault: 3,800 in a full step of two layers with C = 64, T = 64, and 11,900 of four with
-C = 128, T = 128 (24,700 with LoRA on q and v). Four settings of malloc bring that to 0: the steps
-are then 1.7, 1.15 and 1.5 times as fast. Elsewhere (macOS, Windows, musl) nothing is done.
-Source: mallopt(3). Imports nothing of the package.
+costs a page fault, thousands in a step. Four settings of malloc bring that to none. They hold for
+the whole process, other libraries included, and so they are not set by an import: Training and the
+command line set them, or whoever calls ml.keep_freed_memory(). Elsewhere (macOS, Windows, musl)
+nothing is done. Source: mallopt(3).
 """
 
 from __future__ import annotations
@@ -27,6 +27,6 @@ def keep_freed_memory() -> bool:
     settings = {
         _M_TRIM_THRESHOLD: (1 << 31) - 1,  # never shrink the heap
         _M_TOP_PAD: 16 << 20,  # grow it by 16 MiB at a time
-        _M_ARENA_MAX: 1,  # one heap for all threads: with two, 818 MiB instead of 481 for C = 256
+        _M_ARENA_MAX: 1,  # one heap for all threads, where each would keep what it freed for itself
     }
     return all(mallopt(key, value) == 1 for key, value in settings.items())

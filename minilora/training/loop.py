@@ -1,45 +1,60 @@
-"""The training loop: batch, loss, gradients, clip, AdamW, again.
+"""The training loop. For every method it is these eight lines, which may be written by hand:
 
-One loop serves pretraining, full fine-tuning, LoRA and every other method; they differ only in
-which parameters are trainable. A `Training` can be stepped by hand; `run` steps several in turn, so
-that two methods are timed under the same conditions and seen to learn side by side.
+    for i in range(steps):
+        ids, targets = batch(np.random.default_rng((seed, i)))
+        loss = ml.cross_entropy(model(ids), targets)
+        loss.backward()
+        ml.clip_grad_norm(params, 1.0)
+        optimizer.lr = lr * ml.warmup_cosine(i, steps)
+        optimizer.step()
+        optimizer.zero_grad()
+
+Pretraining, full fine-tuning, LoRA and all others differ only in which parameters are trainable.
+A `Training` is this loop, to be stepped by hand; `run` steps several in turn, so that two methods
+are timed under the same conditions and seen to learn side by side; `train` is for one. They add
+what is no idea of training's: checkpoints, evaluations, a progress bar, Ctrl-C, two cores
+(parallel.py), one thread for BLAS, and memory that is not given back between two steps, without
+which every new array costs page faults (in a loop of one's own: ml.keep_freed_memory()).
 
 Everything random in step i comes from a generator seeded with (seed, i). So both methods see the
 same batches, and a run that was killed goes on from its checkpoint exactly as if it had not been.
-Imports nn.py, optim.py, parallel.py, transformer.py, lora.py, files.py.
 """
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import signal
+import sys
 import threading
 import time
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from statistics import median
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
-from tqdm import tqdm
 
-from minilora.lora import adapters
-from minilora.nn import Rng
-from minilora.optim import AdamW, clip_grad_norm, warmup_cosine
+from minilora.nn import Module
+from minilora.optim import AdamW, check_adam, clip_grad_norm, warmup_cosine
+from minilora.system.checks import require_positive, require_whole
 from minilora.system.cores import one_blas_thread, usable_cores
-from minilora.system.errors import MiniloraError, UsageError
-from minilora.system.files import write_atomically
+from minilora.system.errors import MiniloraError, StateError, UsageError
+from minilora.system.memory import keep_freed_memory
+from minilora.text.windows import Batch
+from minilora.training.checkpoint import (
+    History,
+    damaged,
+    file_to_write,
+    fingerprint,
+    read_checkpoint,
+    write_checkpoint,
+)
 from minilora.training.parallel import SHARDS, loss_and_gradients
 from minilora.transformer import Transformer
 
-Batch = Callable[[Rng], tuple[np.ndarray, np.ndarray]]
 Evaluate = Callable[[Transformer], float]
 
 
@@ -54,8 +69,9 @@ class TrainingInterrupted(KeyboardInterrupt):
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train. Each step's rate is lr times warmup_cosine's factor, which rises for `warmup`
-    steps and falls to a tenth; clip is the highest joint length of the gradient. LoRA+ (Hayou et
-    al. 2024) trains every B at loraplus_lr_ratio times the rate."""
+    steps and falls to a tenth; clip is the highest joint length of the gradient (math.inf: none);
+    betas and weight_decay are AdamW's. LoRA+ (Hayou et al. 2024) trains every B at
+    loraplus_lr_ratio times the rate. Raises ValueError for numbers that make no sense."""
 
     steps: int
     lr: float
@@ -67,33 +83,32 @@ class TrainConfig:
     loraplus_lr_ratio: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise UsageError(f"steps must be at least 1, got {self.steps}")
-        if not (self.lr > 0 and math.isfinite(self.lr)):
-            raise UsageError(f"lr must be a positive number, got {self.lr}")
-
-
-@dataclass
-class History:
-    """What happened: every step's loss and seconds, and the evaluations as (step, value)."""
-
-    losses: list[float] = field(default_factory=list)
-    evaluations: list[tuple[int, float]] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-
-    @property
-    def seconds_per_step(self) -> float:
-        """The median, which a busy moment of the machine does not move."""
-        return median(self.seconds) if self.seconds else math.nan
+        require_whole(1, steps=self.steps)
+        require_whole(0, warmup=self.warmup, seed=self.seed)
+        require_positive(lr=self.lr, loraplus_lr_ratio=self.loraplus_lr_ratio)
+        if self.clip != math.inf:
+            require_positive(clip=self.clip)
+        check_adam(self.betas, self.weight_decay)
+        plain: dict[str, Any] = {
+            name: int(vars(self)[name]) for name in ("steps", "warmup", "seed")
+        }
+        for name in ("lr", "weight_decay", "clip", "loraplus_lr_ratio"):
+            plain[name] = float(vars(self)[name])
+        plain["betas"] = tuple(float(beta) for beta in self.betas)
+        for name, value in plain.items():  # NumPy's numbers become Python's, which JSON can write
+            object.__setattr__(self, name, value)
 
 
 class Training:
     """A model on its way: `step()` until `done`, `save()` whenever.
 
-    batch: draws (ids, targets), int (B, T) each, with the generator it is given.
+    batch: draws (ids, targets), int (B, T) each, with the generator it is given, as what
+    corpus.batches(B, T) returns.
     evaluate: measured every `evaluate_every` steps and at both ends, into history.evaluations.
     checkpoint: a file to save to every `save_every` steps; if it is there already, and of this very
-    run, training goes on from it. Raises ValueError if it is of another run, or damaged.
+    run, training goes on from it.
+    Raises ValueError if an argument cannot be meant, if nothing in the model is trainable, and for
+    a checkpoint that is of another run, or damaged; the model is then as it was.
     """
 
     def __init__(
@@ -105,14 +120,20 @@ class Training:
         name: str = "training",
         evaluate: Evaluate | None = None,
         evaluate_every: int = 0,
-        checkpoint: Path | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
         save_every: int = 100,
     ) -> None:
+        _check_training(model, batch, config, evaluate, evaluate_every, save_every)
+        keep_freed_memory()
         self.model, self.batch, self.config, self.name = model, batch, config, name
         self.evaluate, self.evaluate_every = evaluate, evaluate_every
-        self.checkpoint, self.save_every = checkpoint, save_every
+        self.checkpoint = None if checkpoint is None else file_to_write(checkpoint)
+        self.save_every = save_every
         self.history = History()
-        self._fingerprint = self._identify() if checkpoint else {}
+        self._saved_step: int | None = None
+        self._identity: dict[str, Any] = {}
+        if self.checkpoint:
+            self._identity = fingerprint(model, asdict(config), *self._draw(0))
         self.params = model.trainable_parameters()
         self.optimizer = AdamW(
             self.params,
@@ -121,8 +142,8 @@ class Training:
             weight_decay=config.weight_decay,
             lr_factors=_lr_factors(model, config.loraplus_lr_ratio),
         )
-        if checkpoint and checkpoint.exists():
-            self._resume(checkpoint)
+        if self.checkpoint and self.checkpoint.exists():
+            self._resume()
 
     @property
     def steps_done(self) -> int:
@@ -130,18 +151,20 @@ class Training:
 
     @property
     def done(self) -> bool:
-        return self.steps_done == self.config.steps
+        return self.steps_done >= self.config.steps
 
     @np.errstate(over="ignore", invalid="ignore")  # it ends in DivergedError
     def step(self, pool: Executor | None = None) -> float:
         """One step, its shards in the threads of `pool` if there is one; returns the loss before
         it. Raises DivergedError instead of making an update that is not finite, so the parameters
-        stay as they were."""
+        stay as they were; ValueError if the model came with weights that are not finite."""
         c, i = self.config, self.steps_done
+        if self.done:
+            raise StateError(f"{self.name} is at its end: all {c.steps} steps are done")
         if i == 0 and not self.history.evaluations:
             self._evaluate()
         began = time.perf_counter()
-        ids, targets = self.batch(np.random.default_rng((c.seed, i)))
+        ids, targets = self._draw(i)
         loss, gradients = loss_and_gradients(
             self.model,
             self.params,
@@ -154,7 +177,7 @@ class Training:
             p.grad = g
         norm = clip_grad_norm(self.params, c.clip)
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise DivergedError(self._describe_divergence(loss))
+            raise self._divergence(loss)
         self.optimizer.lr = c.lr * warmup_cosine(i, c.steps, c.warmup)
         self.optimizer.step()
         self.optimizer.zero_grad()  # not kept alive through the next forward pass
@@ -166,83 +189,68 @@ class Training:
             self.save()
         return loss
 
-    def _evaluate(self) -> None:
-        if self.evaluate:
-            self.history.evaluations.append((self.steps_done, self.evaluate(self.model)))
-
-    def _describe_divergence(self, loss: float) -> str:
-        kept = "no checkpoint was kept"
-        if self.checkpoint and self.checkpoint.exists():
-            kept = f"the last good checkpoint, {self.checkpoint}, is of step {_saved_step(self)}"
-        return (
-            f"{self.name}: the loss is {loss} at step {self.steps_done} and its gradient is not "
-            f"finite; {kept}. Use a learning rate below {self.config.lr:g}"
-        )
-
     def save(self) -> None:
-        """Write parameters, moments and history to the checkpoint file, if there is one."""
+        """Write parameters, moments and history to the checkpoint file, if there is one. Weights
+        that are not finite do not replace it."""
         if self.checkpoint is None or not np.isfinite(self.optimizer.flat).all():
             return
-        about = {
-            "run": json.dumps(self._fingerprint),
-            "history": json.dumps(asdict(self.history)),
-        }
-        state = self.optimizer.state()
-        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.checkpoint, lambda path: path.write_bytes(save(state, about)))
+        write_checkpoint(self.checkpoint, self._identity, self.history, self.optimizer.state())
+        self._saved_step = self.steps_done
 
-    def _identify(self) -> dict[str, Any]:
-        """What makes this run this run: a checkpoint is used only where all of it agrees."""
-        parameters = dict(self.model.named_parameters())
-        weights = 0
-        for p in parameters.values():
-            weights = zlib.crc32(p.data.tobytes(), weights)
-        ids, targets = self.batch(np.random.default_rng((self.config.seed, 0)))
-        return {
-            **json.loads(json.dumps(asdict(self.config))),
-            "model": repr(self.model.config),
-            "adapters": {name: repr(a.config) for name, a in adapters(self.model).items()},
-            "trained parameters": [k for k, p in parameters.items() if p.requires_grad],
-            "first weights": weights,
-            "first batch": zlib.crc32(ids.tobytes() + targets.tobytes()),
-        }
-
-    def _resume(self, path: Path) -> None:
-        state, run, history = _read_checkpoint(path)
-        other = [key for key, value in self._fingerprint.items() if run.get(key) != value]
-        if other:
+    def _draw(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        drawn = self.batch(np.random.default_rng((self.config.seed, step)))
+        if not isinstance(drawn, tuple | list) or len(drawn) != 2:
+            raise UsageError(f"batch must return (ids, targets), got a {type(drawn).__name__}")
+        ids, targets = np.asarray(drawn[0]), np.asarray(drawn[1])
+        whole = ids.dtype.kind in "iu" and targets.dtype.kind in "iu"
+        if not whole or ids.ndim != 2 or ids.shape != targets.shape or not ids.size:
             raise UsageError(
-                f"{path} is the checkpoint of another run (it differs in: {', '.join(other)}); "
-                "delete it, or choose another folder"
+                "batch must return ids and targets, whole numbers of one shape (B, T), B and T at "
+                f"least 1; got {ids.dtype} {ids.shape} and {targets.dtype} {targets.shape}"
             )
-        self.optimizer.load_state(state)
-        self.history = history
+        return ids, targets
 
+    def _evaluate(self) -> None:
+        if not self.evaluate:
+            return
+        value = self.evaluate(self.model)
+        try:
+            self.history.evaluations.append((self.steps_done, float(value)))
+        except (TypeError, ValueError):
+            raise UsageError(f"evaluate must return a number, got {value!r}") from None
 
-def _lr_factors(model: Transformer, ratio: float) -> list[float] | None:
-    if ratio == 1:
-        return None
-    trained = [name for name, p in model.named_parameters() if p.requires_grad]
-    return [ratio if ".adapters." in name and name.endswith(".B") else 1.0 for name in trained]
+    def _divergence(self, loss: float) -> Exception:
+        """The error to raise: before the first update, the learning rate is not to blame."""
+        bad = [k for k, p in self.model.named_parameters() if not np.isfinite(p.data).all()]
+        if self.steps_done == 0 and bad:
+            return UsageError(
+                f"{self.name}: the model came with weights that are not finite numbers, in "
+                f"{bad[0]}{f' and {len(bad) - 1} others' if bad[1:] else ''}; load it anew"
+            )
+        what = f"{self.name}: the loss is {loss} at step {self.steps_done}"
+        if self.steps_done == 0:
+            return DivergedError(
+                f"{what} and its gradient is not finite, before any update: the model's weights "
+                "are finite, but too large to compute with"
+            )
+        kept = "no checkpoint was kept"
+        if self._saved_step is not None:
+            kept = f"the last good checkpoint, {self.checkpoint}, is of step {self._saved_step}"
+        return DivergedError(
+            f"{what} and its gradient is not finite; {kept}. "
+            f"Use a learning rate below {self.config.lr:g}"
+        )
 
-
-def _read_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], History]:
-    try:
-        with safe_open(path, framework="np") as file:
-            about = file.metadata()
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        history = json.loads(about["history"])
-        history["evaluations"] = [tuple(pair) for pair in history["evaluations"]]
-        return state, json.loads(about["run"]), History(**history)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(
-            f"{path} is incomplete or damaged ({error}); delete it to start again"
-        ) from None
-
-
-def _saved_step(training: Training) -> int:
-    assert training.checkpoint is not None
-    return len(_read_checkpoint(training.checkpoint)[2].losses)
+    def _resume(self) -> None:
+        assert self.checkpoint is not None
+        history, state = read_checkpoint(self.checkpoint, self._identity)
+        if not len(history.losses) == len(history.seconds) <= self.config.steps:
+            raise damaged(self.checkpoint, f"it has {len(history.losses)} losses")
+        try:
+            self.optimizer.load_state(state)
+        except UsageError as error:
+            raise damaged(self.checkpoint, error) from None
+        self.history, self._saved_step = history, len(history.losses)
 
 
 def train(
@@ -250,34 +258,47 @@ def train(
     batch: Batch,
     config: TrainConfig,
     threads: int | None = None,
-    **options: Any,
+    *,
+    name: str = "training",
+    evaluate: Evaluate | None = None,
+    evaluate_every: int = 0,
+    checkpoint: str | os.PathLike[str] | None = None,
+    save_every: int = 100,
+    quiet: bool = False,
 ) -> History:
-    """Train the trainable parameters of `model`, with a progress bar; `options` are Training's.
+    """Train the trainable parameters of `model`, with a progress bar that bears `name`.
 
+    batch, evaluate, evaluate_every, checkpoint, save_every: see Training.
     threads: how many compute a batch together (default: two, where there are two cores).
+    quiet: no progress bar; there is none either where output is not shown to a person.
     Raises DivergedError if the loss stops being finite, TrainingInterrupted on Ctrl-C.
     """
-    training = Training(model, batch, config, **options)
-    run([training], threads)
+    training = Training(
+        model,
+        batch,
+        config,
+        name=name,
+        evaluate=evaluate,
+        evaluate_every=evaluate_every,
+        checkpoint=checkpoint,
+        save_every=save_every,
+    )
+    run([training], threads, quiet)
     return training.history
 
 
-def run(trainings: Sequence[Training], threads: int | None = None, quiet: bool = False) -> None:
+def run(trainings: Iterable[Training], threads: int | None = None, quiet: bool = False) -> None:
     """Step all trainings in turn to their end, a progress bar for each.
 
     threads: see parallel.py; the results do not depend on it. On Ctrl-C the step under way is
-    finished, everything is saved, and TrainingInterrupted says how to go on.
+    finished, everything is saved, and TrainingInterrupted says how to go on. Raises ValueError for
+    trainings that would undo each other: of one model, or with one checkpoint.
     """
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads must be at least 1, got {threads}")
+    if threads is not None:
+        require_whole(1, threads=threads)
+    trainings = _check_together(trainings)
     workers = min(usable_cores() if threads is None else threads, SHARDS)
-    bars = [
-        tqdm(
-            total=t.config.steps, initial=t.steps_done, desc=f"{t.name:<16}", position=i,
-            disable=quiet or None, unit="step", dynamic_ncols=True,
-        )
-        for i, t in enumerate(trainings)
-    ]  # fmt: skip
+    bars = [_bar(training, i, quiet) for i, training in enumerate(trainings)]
     try:
         with (
             one_blas_thread(),
@@ -294,6 +315,69 @@ def run(trainings: Sequence[Training], threads: int | None = None, quiet: bool =
     finally:
         for bar in bars:
             bar.close()
+
+
+def _check_training(
+    model: Any, batch: Any, config: Any, evaluate: Any, evaluate_every: Any, save_every: Any
+) -> None:
+    if not isinstance(model, Module):
+        raise UsageError(f"model must be a model, such as load_model() returns, got {model!r}")
+    if not callable(batch):
+        raise UsageError(
+            "batch must be a function that draws with a generator, such as "
+            f"corpus.batches(12, 64), got a {type(batch).__name__}"
+        )
+    if not isinstance(config, TrainConfig):
+        raise UsageError(f"config must be a TrainConfig(steps=..., lr=...), got {config!r}")
+    if evaluate is not None and not callable(evaluate):
+        raise UsageError(f"evaluate must be a function of the model, got {evaluate!r}")
+    require_whole(0, evaluate_every=evaluate_every)
+    require_whole(1, save_every=save_every)
+    if evaluate_every and evaluate is None:
+        raise UsageError(f"evaluate_every={evaluate_every} needs evaluate, a function of the model")
+
+
+def _check_together(trainings: Any) -> Sequence[Training]:
+    if isinstance(trainings, Training) or not isinstance(trainings, Iterable):
+        raise UsageError(f"run takes a list of Trainings, got one {type(trainings).__name__}")
+    found = list(trainings)
+    if not found or not all(isinstance(t, Training) for t in found):
+        raise UsageError("run takes a list of Trainings, one at least")
+    files = [t.checkpoint for t in found if t.checkpoint]
+    for what, ids in (("model", [id(t.model) for t in found]), ("checkpoint", files)):
+        if len(set(ids)) < len(ids):
+            raise UsageError(
+                f"two of these trainings have the same {what}, which only one can have"
+            )
+    return found
+
+
+def _lr_factors(model: Transformer, ratio: float) -> list[float] | None:
+    if ratio == 1:
+        return None
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    return [ratio if ".adapters." in name and name.endswith(".B") else 1.0 for name in trained]
+
+
+def _bar(training: Training, position: int, quiet: bool) -> Any:
+    """A progress bar: in a notebook, and on a terminal, but not in a pipe or a file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # without ipywidgets a notebook gets the bar made of text
+        from tqdm.auto import tqdm
+
+    class Bar(tqdm):
+        monitor_interval = 0  # no watching thread: in a browser there are none
+
+    options: dict[str, Any] = dict(position=position, unit="step", dynamic_ncols=True)
+    if quiet or not _in_notebook():
+        options["disable"] = quiet or None  # None: unless this is a terminal
+    done, steps = training.steps_done, training.config.steps
+    return Bar(initial=done, total=steps, desc=f"{training.name:<16}", **options)
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    return hasattr(ipython.get_ipython(), "kernel") if ipython else False
 
 
 def _stop(trainings: Sequence[Training]) -> str:

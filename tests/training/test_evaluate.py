@@ -136,8 +136,8 @@ def test_exact_match_is_the_share_of_words_that_greedy_generation_gets_right():
     model.tok_embed.weight.data /= 20
     train(
         model,
-        lambda rng: string_batch(tasks, words, 16, 20, rng, random_share=0.0),
-        TrainConfig(steps=40, lr=1e-2, seed=1),
+        lambda rng: string_batch(tasks, words, 16, 20, rng),
+        TrainConfig(steps=60, lr=1e-2, seed=1),
     )
     ids, targets = string_examples(tasks, words * 6, 20, np.random.default_rng(0))
     right = 0
