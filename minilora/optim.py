@@ -143,6 +143,7 @@ class AdamW:
         if self.weight_decay:
             self.flat[: self._decaying] *= 1 - self.lr * self.weight_decay
         self.flat -= scratch
+        self._note_change()
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -176,6 +177,12 @@ class AdamW:
                 raise UsageError(f"{key} has numbers that no step leaves behind")
         self.flat[:], self.m[:], self.v[:] = state["flat"], state["m"], state["v"]
         self.t = int(state["t"])
+        self._note_change()
+
+    def _note_change(self) -> None:
+        """Tell the engine, which does not see `flat`, that losses computed before are outdated."""
+        for p in self.params:
+            p.version += 1
 
 
 def warmup_cosine(step: int, steps: int, warmup: int = 20, final: float = 0.1) -> float:
