@@ -11,7 +11,8 @@ import pytest
 
 import minilora as ml
 from minilora.cli import main
-from minilora.cli.tables import human_bytes, improvement
+from minilora.cli.tables import human_bytes
+from minilora.experiments.comparison import improvement
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -32,23 +33,23 @@ def cell(entry, method, key, form):
 def readme_rows():
     """The rows of README's first table, from results/compare.json."""
     entry = ENTRIES["code"]
-    size = runs(entry, "full")[0]["total_params"]
+    size = runs(entry, "full")[0]["total"]
 
     def row(label, key, form, methods=("full", "lora", "scratch")):
         return f"| {label} | " + " | ".join(cell(entry, m, key, form) for m in methods) + " |"
 
-    new, old = (f"{entry['base'][key]:.3f}" for key in ("new", "old"))
+    new, old = (f"{entry['base'][key]:.3f}" for key in ("test", "old"))
     assert all(run["old_detached"] == entry["base"]["old"] for run in runs(entry, "lora"))
     return [
         row("learning rate", "lr", "{:g}".format),
-        row("trainable parameters", "trainable_params", "{:,.0f}".format),
-        row("… of the base model's", "trainable_params", lambda v: f"{100 * v / size:.1f} %"),
+        row("trainable parameters", "trainable", "{:,.0f}".format),
+        row("… of the base model's", "trainable", lambda v: f"{100 * v / size:.1f} %"),
         row("optimizer state", "optimizer_bytes", human_bytes),
         row("on disk", "disk_bytes", human_bytes),
         row("peak memory of a step", "peak_memory_bytes", human_bytes),
         row("time per step", "seconds_per_step", lambda v: f"{1000 * v:.1f} ms"),
-        row(f"new task: Python code (base {new})", "new_after", "{:.3f}".format),
-        row(f"old task: English documentation (base {old})", "old_after", "{:.3f}".format),
+        row(f"new task: Python code (base {new})", "test", "{:.3f}".format),
+        row(f"old task: English documentation (base {old})", "old", "{:.3f}".format),
         f"| … adapter detached | – | {old}, exactly the base | – |",
     ]
 
@@ -62,7 +63,7 @@ def test_the_sentence_below_the_table_is_what_was_measured():
     entry = ENTRIES["code"]
     share, short = improvement(entry)
     lora, full = runs(entry, "lora")[0], runs(entry, "full")[0]
-    part = lora["trainable_params"] / full["total_params"]
+    part = lora["trainable"] / full["total"]
     seconds = [mean(run["seconds_per_step"] for run in runs(entry, m)) for m in ("lora", "full")]
     sentence = (
         f"{100 * part:.1f} % of the parameters, {100 * share:.0f} % of the improvement, "
@@ -82,10 +83,10 @@ def test_headline_lies_in_the_expected_ranges():
     code = ENTRIES["code"]
     assert abs(code["base"]["old"] - 1.343) < 0.04
     for run in runs(code, "full"):
-        assert abs(run["new_after"] - 1.63) < 0.04
+        assert abs(run["test"] - 1.63) < 0.04
     for run in runs(code, "lora"):
-        assert abs(run["new_after"] - 1.714) < 0.04
-        assert run["trainable_params"] == 18_432
+        assert abs(run["test"] - 1.714) < 0.04
+        assert run["trainable"] == 18_432
     share, _ = improvement(code)
     assert share == pytest.approx(0.94, abs=0.015)
 

@@ -26,7 +26,7 @@ from IPython.display import display
 
 import minilora as ml
 from minilora import plots, studies
-from minilora.experiments.comparison import step_memory
+from minilora.experiments.costs import step_memory
 from minilora.learn import check
 
 # %% [markdown]
@@ -217,15 +217,16 @@ def of_three(method, key):
 
 live = {"full": losses(full_model), "lora": losses(lora_model)}
 print(f"{'loss on Python code':<20} {'this run':>9}   three seeds: mean (lowest to highest)")
-print(f"{'base model':<20} {base_code:>9.3f}   {shipped['base']['new']:.3f}")
+print(f"{'base model':<20} {base_code:>9.3f}   {shipped['base']['test']:.3f}")
 for method, name in (("full", "full fine-tuning"), ("lora", "LoRA, r = 4")):
-    seeds = of_three(method, "new_after")
+    seeds = of_three(method, "test")
     spread = f"{mean(seeds):.3f} ({min(seeds):.3f} to {max(seeds):.3f})"
     print(f"{name:<20} {live[method][0]:>9.3f}   {spread}")
 
-means = {method: mean(of_three(method, "new_after")) for method in live}
+means = {method: mean(of_three(method, "test")) for method in live}
 share = (base_code - live["lora"][0]) / (base_code - live["full"][0])
-share_of_three = (shipped["base"]["new"] - means["lora"]) / (shipped["base"]["new"] - means["full"])
+start = shipped["base"]["test"]
+share_of_three = (start - means["lora"]) / (start - means["full"])
 print(f"\nLoRA's part of full's improvement: {share:.0%}; of three seeds: {share_of_three:.0%}")
 
 # %% [markdown]
@@ -239,7 +240,7 @@ with plots.style():
     for method, name, end in (
         ("full", "full fine-tuning", -9), ("lora", "LoRA, r = 4", 9), ("scratch", "", 0),
     ):  # fmt: skip
-        runs = of_three(method, "evaluations")
+        runs = of_three(method, "curve")
         steps = [step for step, _ in runs[0]]
         band = [[loss for _, loss in at_step] for at_step in zip(*runs, strict=True)]
         color = plots.COLORS[method]
@@ -463,7 +464,7 @@ for name, prompt in (("code", "def "), ("capitals", "THE ")):
 print(f"{'loss on English':<24} {'this run':>9} {'three seeds, mean':>18}")
 print(f"{'base model':<24} {base_english:>9.3f} {shipped['base']['old']:>18.3f}")
 for method, name in (("full", "full fine-tuning"), ("lora", "LoRA, attached")):
-    print(f"{name:<24} {live[method][1]:>9.3f} {mean(of_three(method, 'old_after')):>18.3f}")
+    print(f"{name:<24} {live[method][1]:>9.3f} {mean(of_three(method, 'old')):>18.3f}")
 with ml.disable_adapter(lora_model):
     detached = losses(lora_model)[1]
 print(f"{'LoRA, detached':<24} {detached:>9.3f} {mean(of_three('lora', 'old_detached')):>18.3f}")

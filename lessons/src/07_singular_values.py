@@ -309,7 +309,7 @@ for task, width in (("code", 128), ("reverse", 64)):
     for method, r in settings:
         rows = [x for x in shipped if (x["task"], x["method"], x["r"]) == (task, method, r)]
         values = [mean(rows, key) for key in keys]
-        name = "full" if r is None else f"LoRA, r = {r}, s = {rows[0]['scale']:g}"
+        name = "full" if r is None else f"LoRA, r = {r}, s = {rows[0]['s']:g}"
         print(
             f"{name:<21} {values[0]:>10.1f} {values[1]:>12.1f} {values[2]:>6.1f} "
             f"{values[3]:>14.2f} {values[4]:>16.1f}"

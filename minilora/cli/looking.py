@@ -11,12 +11,13 @@ from rich.table import Table
 
 from minilora.analysis.profiler import profile_methods
 from minilora.cli import doctor
+from minilora.cli.options import lora_options
 from minilora.cli.output import machine, make_folder
 from minilora.cli.tables import print_profile, print_table
-from minilora.cli.training import _lora_config
+from minilora.experiments.tasks import TEXT_LORA
+from minilora.experiments.tuning import adjust
 from minilora.hub import load_model
 from minilora.lora import add_adapter, lora_layers
-from minilora.lora_config import LoraConfig
 from minilora.methods.registry import count_parameters
 from minilora.plots import counts_figure, profile_figure, save_figure
 
@@ -24,7 +25,7 @@ from minilora.plots import counts_figure, profile_figure, save_figure
 def run_profile(args: argparse.Namespace) -> None:
     if args.out:
         make_folder(args.out)
-    config = _lora_config(args, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
+    config = adjust(TEXT_LORA, **lora_options(args))
     sizes = (args.batch, args.length, args.steps)
     result = profile_methods(load_model(args.model), config, *sizes, quiet=args.json)
     about = {"model": args.model, "command": args.command_line, "machine": machine()}
@@ -38,7 +39,7 @@ def run_profile(args: argparse.Namespace) -> None:
 
 
 def run_params(args: argparse.Namespace) -> None:
-    config = _lora_config(args, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
+    config = adjust(TEXT_LORA, **lora_options(args))
     if args.out:
         make_folder(args.out)
     if args.shapes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from minilora.experiments.comparison import DEFAULT_METHODS
 from minilora.experiments.tasks import BASE_MODELS, TASKS
@@ -181,3 +182,12 @@ def _shape(text: str) -> tuple[int, int]:
     if len(sides) != 2 or not all(side.isdigit() and int(side) for side in sides):
         raise argparse.ArgumentTypeError(f"{text!r} is not a shape such as 4096x4096")
     return int(sides[0]), int(sides[1])
+
+
+def lora_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What the user asked of LoRA, under the names that LoraConfig has for it."""
+    targets = args.targets
+    if targets not in (None, "all-linear"):
+        targets = [name.strip() for name in targets.split(",")]
+    given = {"r": args.rank, "lora_alpha": args.alpha, "target_modules": targets}
+    return {name: value for name, value in given.items() if value is not None}

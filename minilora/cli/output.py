@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
@@ -13,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from minilora.system.errors import UsageError
-from minilora.system.files import write_atomically
 
 
 def say(text: str) -> None:
@@ -39,8 +37,3 @@ def make_folder(folder: Path, option: str = "--out") -> None:
         raise UsageError(
             f"cannot write to {folder} ({error.strerror}); choose another folder with {option}"
         ) from None
-
-
-def write_json(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: file.write_text(json.dumps(value), "utf-8"))

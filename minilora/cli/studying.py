@@ -24,15 +24,17 @@ import minilora
 from minilora.analysis.deltas import delta_weights, weight_matrices
 from minilora.cli.output import machine, make_folder, say
 from minilora.cli.tables import print_table
-from minilora.experiments.sweeps import Rows, Run, forget_runs, run_files, save_rows, sweep
-from minilora.experiments.tuning import describe_delta, find_task, quality_run
+from minilora.experiments.rows import Rows, save_json
+from minilora.experiments.sweeps import Run, forget_runs, run_files, sweep
+from minilora.experiments.tasks import load_task
+from minilora.experiments.tuning import quality_run
 from minilora.hub import load_adapter, load_model
 from minilora.lora import lora_layers
 from minilora.lora_config import find_targets
 from minilora.plots import compare_figure, lora_picture, save_figure
 from minilora.studies import SHIPPED, STUDIES, shipped_rows, study_figures
 from minilora.studies.rank_sweep import rank_sweep_figure
-from minilora.studies.spectrum import spectrum_figure, spectrum_run
+from minilora.studies.spectrum import describe_delta, spectrum_figure, spectrum_run
 from minilora.system.errors import UsageError
 
 
@@ -53,7 +55,7 @@ def run_study(args: argparse.Namespace) -> None:
             "machine": machine(),
             "seeds": args.seeds,
         }
-        save_rows(about | {"rows": rows}, args.out / f"{name}.json")
+        save_json(about | {"rows": rows}, args.out / f"{name}.json")
         files.append(run_files(study.run, settings, runs))
         results[name] = _without_diverged(rows)
         _print_rows(f"{name}: {study.question}", results[name], study.by, study.shows)
@@ -82,7 +84,7 @@ def run_sweep(args: argparse.Namespace) -> None:
     ]
     study = STUDIES["rank_sweep"]
     with _swept(quality_run, settings, args, "sweep") as rows:
-        _print_rows(study.question, rows, ("task", "method", "r", "scale"), study.shows)
+        _print_rows(study.question, rows, ("task", "method", "r", "s"), study.shows)
         save_figure(rank_sweep_figure(rows), args.out / "rank-sweep.png")
     print(f"Written to {args.out}: sweep.json, rank-sweep.png.")
 
@@ -91,7 +93,7 @@ def run_spectrum(args: argparse.Namespace) -> None:
     make_folder(args.out)
     if args.adapter or args.tuned:
         rows = _given_spectrum(args)
-        save_rows(rows, args.out / "spectrum.json")
+        save_json(rows, args.out / "spectrum.json")
         _show_spectrum(rows, ("path",), args.out)
         return
     fixed = _own_task(args)
@@ -134,8 +136,8 @@ def _own_task(args: argparse.Namespace) -> dict[str, Any]:
     fixed: dict[str, Any] = {"task": args.task if args.text is None else str(args.text.resolve())}
     options = {"steps": args.steps, "model": args.model}
     fixed |= {key: value for key, value in options.items() if value is not None}
-    task = find_task(fixed["task"], args.model)
-    base = load_model(task.base)
+    task = load_task(fixed["task"])
+    base = load_model(args.model or task.base)
     for r in args.ranks:
         find_targets(base, replace(task.lora, r=r))
     return fixed
@@ -153,7 +155,7 @@ def _swept(
     on is removed at the end of the `with` block."""
     runs, identity = args.out / f"{name}-runs", _identity(args)
     rows = sweep(run, settings, runs, name=name, identity=identity, **_workers(args))
-    save_rows(rows, args.out / f"{name}.json")
+    save_json(rows, args.out / f"{name}.json")
     yield _without_diverged(rows)
     forget_runs(run_files(run, settings, runs, identity))
 

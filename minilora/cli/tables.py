@@ -18,7 +18,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from minilora.experiments.comparison import improvement
 from minilora.methods.registry import LABELS
+from minilora.training.quality import EXACT, METRICS
 
 _NAMES = {"base": "base model"} | LABELS
 _STYLES = dict.fromkeys(_NAMES, "") | {"full": "blue", "lora": "yellow", "scratch": "dim"}
@@ -71,10 +73,9 @@ def compare_table(entry: dict[str, Any]) -> Table:
     runs = {m: [run for run in entry["runs"] if run["method"] == m] for m in methods}
     first, seeds = entry["runs"][0], len(runs[methods[0]])
     note = "1 seed" if seeds == 1 else f"mean of {seeds} seeds, lowest to highest"
-    better = "higher" if entry["higher_is_better"] else "lower"
     table = Table(
         title=escape(f"{entry['about']}: {first['steps']} steps, {note}"),
-        caption=f"Quality on the test split: {entry['metric']}, {better} is better.",
+        caption=f"Quality on the test split: {_what_is_better(entry)}.",
         title_justify="left",
         caption_justify="left",
     )
@@ -86,17 +87,17 @@ def compare_table(entry: dict[str, Any]) -> Table:
         table.add_row(label, *(_spread(runs[m], key, form) for m in methods))
 
     row("learning rate", "lr", lambda v: f"{v:g}")
-    row("trainable parameters", "trainable_params", lambda v: f"{v:,.0f}")
-    row("  of the base's", "trainable_params", lambda v: f"{v / entry['base']['params']:.1%}")
+    row("trainable parameters", "trainable", lambda v: f"{v:,.0f}")
+    row("  of the base's", "trainable", lambda v: f"{v / entry['base']['total']:.1%}")
     row("optimizer state", "optimizer_bytes", human_bytes)
     row("on disk", "disk_bytes", human_bytes)
     row("peak memory of a step", "peak_memory_bytes", human_bytes)
     row("time per step", "seconds_per_step", lambda v: f"{1000 * v:.1f} ms")
     table.add_section()
-    for label, key in (("new task", "new"), ("old task", "old")):
+    for label, key in (("new task", "test"), ("old task", "old")):
         before = quality(entry["base"][key])
         table.add_row(label, *(
-            ("" if m == "scratch" else f"{before} → ") + _spread(runs[m], f"{key}_after", quality)
+            ("" if m == "scratch" else f"{before} → ") + _spread(runs[m], key, quality)
             for m in methods
         ))  # fmt: skip
     detached = (_detached(runs[m], entry["base"]["old"], quality) for m in methods)
@@ -107,11 +108,10 @@ def compare_table(entry: dict[str, Any]) -> Table:
 def methods_table(entry: dict[str, Any]) -> Table:
     """A row for each method: where there are too many for columns."""
     quality = _quality(entry)
-    new, old = (quality(entry["base"][key]) for key in ("new", "old"))
+    new, old = (quality(entry["base"][key]) for key in ("test", "old"))
     table = Table(
         title=escape(f"{entry['about']}: {entry['runs'][0]['steps']} steps"),
-        caption=f"Quality on the test split: {entry['metric']}, "
-        f"{'higher' if entry['higher_is_better'] else 'lower'} is better; mean over the seeds "
+        caption=f"Quality on the test split: {_what_is_better(entry)}; mean over the seeds "
         f"(lowest to highest). The base model: new task {new}, old task {old}.",
         title_justify="left",
         caption_justify="left",
@@ -121,23 +121,28 @@ def methods_table(entry: dict[str, Any]) -> Table:
         table.add_column(name, justify="right")
     for method in dict.fromkeys(run["method"] for run in entry["runs"]):
         runs = [run for run in entry["runs"] if run["method"] == method]
-        trained = runs[0]["trainable_params"]
+        trained = runs[0]["trainable"]
         table.add_row(
             _NAMES[method],
             f"{runs[0]['lr']:g}",
             f"{trained:,}",
-            f"{trained / entry['base']['params']:.1%}",
+            f"{trained / entry['base']['total']:.1%}",
             human_bytes(runs[0]["disk_bytes"]),
             f"{1000 * mean(run['seconds_per_step'] for run in runs):.1f}",
-            _spread(runs, "new_after", quality),
-            _spread(runs, "old_after", quality),
+            _spread(runs, "test", quality),
+            _spread(runs, "old", quality),
             style=_STYLES[method],
         )
     return table
 
 
 def _quality(entry: dict[str, Any]) -> Callable[[float], str]:
-    return (lambda v: f"{v:.1%}") if entry["higher_is_better"] else (lambda v: f"{v:.3f}")
+    return METRICS[entry["metric"]].format.format
+
+
+def _what_is_better(entry: dict[str, Any]) -> str:
+    metric = METRICS[entry["metric"]]
+    return f"{metric.unit}, {'higher' if metric.higher_is_better else 'lower'} is better"
 
 
 def _detached(runs: list[dict[str, Any]], base: float, quality: Callable[[float], str]) -> str:
@@ -148,27 +153,14 @@ def _detached(runs: list[dict[str, Any]], base: float, quality: Callable[[float]
     return f"{quality(base)} = the base" if same else _spread(runs, "old_detached", quality)
 
 
-def improvement(entry: dict[str, Any]) -> tuple[float, float]:
-    """LoRA's share of full fine-tuning's improvement on the new task (NaN if it has not improved),
-    and how far it is short of it, in the task's unit; means over seeds."""
-    after = {
-        method: mean(run["new_after"] for run in entry["runs"] if run["method"] == method)
-        for method in ("full", "lora")
-    }
-    start = entry["base"]["new"]
-    gained = after["full"] - start
-    improved = gained > 0 if entry["higher_is_better"] else gained < 0
-    share = (after["lora"] - start) / gained if improved else math.nan
-    return share, abs(after["full"] - after["lora"])
-
-
 def summary(entry: dict[str, Any]) -> str:
     """One sentence with what was measured."""
     lora = next(run for run in entry["runs"] if run["method"] == "lora")
     share, short = improvement(entry)
-    unit = f"{100 * short:.1f} points" if entry["higher_is_better"] else f"{short:.2f} nats"
+    exact = METRICS[entry["metric"]] is EXACT
+    unit = f"{100 * short:.1f} points" if exact else f"{short:.2f} nats"
     side = "ahead of it" if share > 1 else "short of it"
-    part = lora["trainable_params"] / entry["base"]["params"]
+    part = lora["trainable"] / entry["base"]["total"]
     trained = f"LoRA trained {part:.1%} of the parameters"
     if math.isnan(share):
         return f"{trained}; so far full fine-tuning has not improved on the base model."
@@ -180,7 +172,7 @@ def summary(entry: dict[str, Any]) -> str:
 
 def sample_panels(entry: dict[str, Any]) -> Group:
     """What each model writes after the same prompt, one below the other."""
-    if entry["higher_is_better"]:
+    if METRICS[entry["metric"]] is EXACT:
         table = Table(title="The likeliest answer", title_justify="left")
         table.add_column("prompt")
         methods = list(next(iter(entry["samples"].values())))

@@ -8,70 +8,59 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
 import minilora
-from minilora.cli.options import QUICK_STEPS, RESULTS
-from minilora.cli.output import machine, make_folder, say, write_json
+from minilora.cli.options import QUICK_STEPS, RESULTS, lora_options
+from minilora.cli.output import machine, make_folder, say
 from minilora.cli.tables import human_bytes, print_comparison
-from minilora.experiments.comparison import Settings, compare, disk_bytes, forget
-from minilora.experiments.tasks import BASE_MODELS, TASKS, Task, load_task, new_model, text_task
+from minilora.experiments.comparison import compare, folder_name, forget
+from minilora.experiments.costs import disk_bytes
+from minilora.experiments.rows import save_json
+from minilora.experiments.tasks import BASE_MODELS, TASKS, load_task, new_model
+from minilora.experiments.tuning import set_up
 from minilora.hub import load_adapter, load_model, save_adapter, save_model
-from minilora.lora import add_adapter
-from minilora.lora_config import LoraConfig
 from minilora.methods.registry import print_trainable_parameters
 from minilora.plots import compare_figure, save_figure
 from minilora.system.errors import UsageError
 from minilora.text.alphabet import decode, encode, to_alphabet
-from minilora.text.corpora import load_text
 from minilora.text.sampling import generate
-from minilora.training.loop import TrainConfig, train
-
-
-def _lora_config(args: argparse.Namespace, start: LoraConfig) -> LoraConfig:
-    """`start` with what the user asked for. Changing only the rank keeps alpha / r, or with rsLoRA
-    (the string tasks) alpha."""
-    changed: dict[str, Any] = {}
-    if args.rank is not None:
-        changed["r"] = args.rank
-        if not start.use_rslora:
-            changed["lora_alpha"] = start.lora_alpha * args.rank / start.r
-    if args.alpha is not None:
-        changed["lora_alpha"] = args.alpha
-    if args.targets is not None:
-        all_linear = args.targets == "all-linear"
-        changed["target_modules"] = (
-            args.targets if all_linear else [name.strip() for name in args.targets.split(",")]
-        )
-    return replace(start, **changed)
+from minilora.training.loop import run, train
 
 
 def run_compare(args: argparse.Namespace) -> None:
-    tasks = _tasks(args)
+    names = TASKS if args.task == "all" else [args.task]
+    tasks = [load_task(args.text)] if args.text else [load_task(name) for name in names]
     make_folder(args.out)
-    entries = []
-    for task in tasks:
-        settings = Settings(
-            _lora_config(args, task.lora),
-            args.full_lr,
-            args.lr,
-            QUICK_STEPS if args.quick and args.steps is None else args.steps,
+    _say_what_is_replaced(args.out / "results.json")
+    rates = {"full": args.full_lr, "lora": args.lr}
+    entries = [
+        compare(
+            task,
+            args.out,
+            methods=args.methods,
+            seeds=range(args.seed, args.seed + args.seeds),
+            rates={method: rate for method, rate in rates.items() if rate is not None},
+            steps=QUICK_STEPS if args.quick and args.steps is None else args.steps,
+            threads=args.threads,
+            quiet=args.json,
+            say=say,
+            **lora_options(args),
         )
-        seeds = list(range(args.seed, args.seed + args.seeds))
-        options = {"threads": args.threads, "quiet": args.json, "say": say}
-        entry = compare(task, seeds, args.out, settings, methods=args.methods, **options)
-        entries.append(entry)
+        for task in tasks
+    ]
     results = {
         "version": minilora.__version__,
         "command": args.command_line,
         "machine": machine(),
         "tasks": entries,
     }
-    write_json(args.out / "results.json", results)
+    save_json(results, args.out / "results.json")
     for task, entry in zip(tasks, entries, strict=True):
         save_figure(compare_figure(entry), args.out / f"{entry['task']}.png")
         forget(task, args.out)
@@ -84,36 +73,40 @@ def run_compare(args: argparse.Namespace) -> None:
     if args.quick:
         steps = entries[0]["runs"][0]["steps"]
         print(f"These were {steps} steps, to see it work; leave out --quick for the real ones.")
-    saved = [f"{task.name}-{m}" for task in tasks for m in args.methods]
+    saved = [folder_name(task, method) for task in tasks for method in args.methods]
     saved = [name for name in saved if (args.out / name).is_dir()]
     print(f"Written to {args.out}: {', '.join(['results.json', 'the figures (.png)', *saved])}")
 
 
-def _tasks(args: argparse.Namespace) -> list[Task]:
-    if args.text:
-        return [text_task(load_text(args.text))]
-    return [load_task(name) for name in (TASKS if args.task == "all" else [args.task])]
+def _say_what_is_replaced(results: Path) -> None:
+    """An earlier comparison in this folder goes; its adapters too, where the names are the same."""
+    with suppress(OSError, ValueError, KeyError, TypeError):  # then it is no comparison
+        before = json.loads(results.read_text("utf-8"))["command"]
+        say(f"{results} of an earlier `{before}` will be replaced; --out keeps both")
 
 
 def run_finetune(args: argparse.Namespace) -> None:
-    task = text_task(load_text(args.text))
-    out = args.out or RESULTS / f"{args.text.stem}-{args.method}"
+    task = load_task(args.text)
+    out = args.out or RESULTS / folder_name(task, args.method)
     make_folder(out)
-    model = load_model(task.base)
-    before = task.test(model)
-    if args.method == "lora":
-        rng = np.random.default_rng((args.seed, 0))
-        add_adapter(model, _lora_config(args, task.lora), rng=rng)
-    print_trainable_parameters(model)
-    lr = task.lr[args.method] if args.lr is None else args.lr
-    config = TrainConfig(args.steps or task.steps, lr, seed=args.seed)
     checkpoint = out / "checkpoint.safetensors"
-    train(model, task.batch, config, args.threads, name=args.method, checkpoint=checkpoint)
-    (save_adapter if args.method == "lora" else save_model)(model, out)
+    tuned = set_up(
+        task,
+        args.method,
+        args.seed,
+        lr=args.lr,
+        steps=args.steps,
+        checkpoint=checkpoint,
+        **lora_options(args),
+    )
+    print_trainable_parameters(tuned.model)
+    run([tuned.training], args.threads)
+    (save_adapter if args.method == "lora" else save_model)(tuned.model, out)
     checkpoint.unlink()
-    print(f"{task.metric} on the text's last twentieth: {before:.3f} → {task.test(model):.3f}")
+    before, after = (task.metric.format.format(task.test(m)) for m in (tuned.base, tuned.model))
+    print(f"{task.metric.unit} on the text's last twentieth: {before} → {after}")
     option = "--adapter" if args.method == "lora" else "--model"
-    print(f"Saved {human_bytes(disk_bytes(model))}. Try: minilora generate {option} {out}")
+    print(f"Saved {human_bytes(disk_bytes(tuned.model))}. Try: minilora generate {option} {out}")
 
 
 def run_generate(args: argparse.Namespace) -> None:
@@ -146,15 +139,15 @@ def run_pretrain(args: argparse.Namespace) -> None:
         config = replace(base.training, steps=args.steps or base.training.steps)
         config = config if args.seed is None else replace(config, seed=args.seed)
         make_folder(folder)
-        batch, val, test = base.data()
+        data = base.data()
         model, checkpoint = new_model(base, config.seed), folder / "checkpoint.safetensors"
         history = train(
             model,
-            batch,
+            data.batch,
             config,
             args.threads,
             name=name,
-            evaluate=val,
+            evaluate=lambda model, data=data: data.quality(model, "val"),
             evaluate_every=250,
             checkpoint=checkpoint,
         )
@@ -165,15 +158,16 @@ def run_pretrain(args: argparse.Namespace) -> None:
             "command": args.command_line,
             "version": minilora.__version__,
             "machine": machine(),
-            "metric": base.metric,
-            "val": val(stored),
-            "test": test(stored),
+            "metric": data.metric.name,
+            "val": data.quality(stored, "val"),
+            "test": data.quality(stored, "test"),
             "val_by_step": history.evaluations,
             "mean_loss_of_10_steps": [
                 round(float(part.mean()), 4)
                 for part in np.split(losses, range(10, len(losses), 10))
             ],
         }
-        write_json(folder / "training.json", log)
+        save_json(log, folder / "training.json")
         checkpoint.unlink()
-        print(f"{name}: {base.metric} {log['val']:.3f} (val), {log['test']:.3f} (test) → {folder}")
+        val, test = (data.metric.format.format(log[split]) for split in ("val", "test"))
+        print(f"{name}: {data.metric.unit} {val} (val), {test} (test) → {folder}")

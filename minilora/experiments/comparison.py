@@ -1,105 +1,103 @@
 """Full fine-tuning beside LoRA: same base model, same batches, same seed, then every cost measured.
 
 A third run trains the same architecture from random weights, to show what the base is worth; any
-other method of methods.py can be added. `compare` returns one entry of results.json: plain numbers,
-from which the table and the figure are made elsewhere. Imports floors 0 to 4.
+other method of methods/ can be added. `compare` returns one entry of results.json: plain numbers,
+from which the table and the figure are made elsewhere.
 """
 
 from __future__ import annotations
 
-import copy
-import tempfile
-import tracemalloc
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
-import numpy as np
-from safetensors.numpy import save
-
-from minilora.experiments.tasks import BASE_MODELS, EXACT, Task, new_model
-from minilora.functional import cross_entropy
+from minilora.experiments.costs import disk_bytes, step_memory
+from minilora.experiments.rows import Row, select
+from minilora.experiments.tasks import Task, load_task
+from minilora.experiments.tuning import Tuned, measure, set_up, uses_lora
 from minilora.hub import load_model, save_adapter, save_model
 from minilora.lora import active_adapter, disable_adapter
-from minilora.lora_config import LoraConfig
-from minilora.methods.registry import LABELS, METHODS, count_parameters
-from minilora.optim import AdamW
-from minilora.text.alphabet import decode, encode
-from minilora.text.sampling import generate
-from minilora.training.loop import TrainConfig, Training, run
+from minilora.methods.registry import LABELS, count_parameters
+from minilora.system.errors import UsageError
+from minilora.text.sampling import write
+from minilora.training.loop import run
+from minilora.training.quality import EXACT, METRICS
 from minilora.transformer import Transformer
 
 DEFAULT_METHODS = ("full", "lora", "scratch")
 EVALUATIONS = 12  # points of a learning curve
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What a user may change of a task's recipe; None leaves it as it is."""
-
-    lora: LoraConfig | None = None
-    lr_full: float | None = None
-    lr_lora: float | None = None
-    steps: int | None = None
-
-
 def compare(
-    task: Task,
-    seeds: list[int],
+    task: Task | Path | str,
     out: Path,
-    settings: Settings | None = None,
+    *,
+    methods: Sequence[str] = DEFAULT_METHODS,
+    seeds: Sequence[int] = (0,),
+    rates: dict[str, float] | None = None,
+    steps: int | None = None,
+    r: int | None = None,
+    lora_alpha: float | None = None,
+    target_modules: str | Sequence[str] | None = None,
     threads: int | None = None,
     quiet: bool = False,
     say: Callable[[str], None] = lambda text: None,
-    methods: Sequence[str] = DEFAULT_METHODS,
 ) -> dict[str, Any]:
     """Train the base model of `task` with each method (of LABELS) and each seed, and measure.
 
-    Returns {"task", "about", "metric", "higher_is_better", "base", "runs", "samples"}. Checkpoints
-    are kept in `out` until `forget`, so that the same call goes on where it was interrupted and
-    repeats no finished run. Of the first seed the fully tuned model is saved in `out`, and every
-    adapter (LoRA's and its kin's).
+    rates: other learning rates than the task's, by method. r, lora_alpha, target_modules: for the
+    methods that have them, as in set_up. threads, quiet: see run. say: told what is going on.
+
+    Returns {"task", "about", "metric", "base": {"test", "old", "total"}, "runs": rows, "samples"}.
+    Checkpoints are kept in `out` until `forget`, so that the same call goes on where it was
+    interrupted and repeats no finished run. Of the first seed the fully tuned model is saved in
+    `out`, and every adapter (LoRA's and its kin's), as `folder_name` says.
     """
-    settings = settings or Settings()
+    task, rates = load_task(task), rates or {}
+    given = {"r": r, "lora_alpha": lora_alpha, "target_modules": target_modules}
+    lora = {key: value for key, value in given.items() if value is not None}
+    _check(methods, seeds, rates, lora)
     base = load_model(task.base)
     entry: dict[str, Any] = {
         "task": task.name,
         "about": task.about,
-        "metric": task.metric,
-        "higher_is_better": task.higher_is_better,
+        "metric": task.metric.name,
         "base": {
-            "new": task.test(base),
+            "test": task.test(base),
             "old": task.old(base),
-            "params": count_parameters(base)[1],
+            "total": count_parameters(base)[1],
         },
         "runs": [],
     }
     for seed in seeds:
         say(f"{task.name}, seed {seed}: {', '.join(LABELS[method] for method in methods)}")
-        models = {method: _prepare(task, base, method, seed, settings) for method in methods}
-        trainings = {
-            method: _training(task, model, method, seed, settings, out)
-            for method, model in models.items()
-        }
-        peaks = {method: step_memory(t) for method, t in trainings.items()}
-        run(list(trainings.values()), threads, quiet)
+        tuned = [
+            _set_up(task, method, seed, out, rates.get(method), steps, lora) for method in methods
+        ]
+        peaks = [step_memory(t.training) for t in tuned]
+        run([t.training for t in tuned], threads, quiet)
         say("measuring on the test split, and saving")
         entry["runs"] += [
-            _measure(task, t, method, seed) | {"peak_memory_bytes": peaks[method]}
-            for method, t in trainings.items()
+            measure(t) | _costs(t) | {"peak_memory_bytes": peak}
+            for t, peak in zip(tuned, peaks, strict=True)
         ]
         if seed == seeds[0]:
-            entry["samples"] = samples(task, {"base": base, **models}, seed)
-            for method, model in models.items():
-                if active_adapter(model):
-                    save_adapter(model, out / f"{task.name}-{method}")
-                elif method == "full":
-                    save_model(model, out / f"{task.name}-full")
+            models = {"base": base} | {t.method: t.model for t in tuned}
+            entry["samples"] = samples(task, models, seed)
+            for t in tuned:
+                _save(t, out / folder_name(task, t.method))
     return entry
+
+
+def folder_name(task: Task, method: str) -> str:
+    """What a tuned model or its adapter is called on disk: "code-lora", of my/notes.txt
+    "notes-lora"."""
+    return f"{Path(task.name).stem}-{method}"
 
 
 def forget(task: Task, out: Path) -> None:
@@ -110,96 +108,6 @@ def forget(task: Task, out: Path) -> None:
         _checkpoints(out).rmdir()
 
 
-def _prepare(
-    task: Task, base: Transformer, method: str, seed: int, settings: Settings
-) -> Transformer:
-    if method == "scratch":
-        return new_model(BASE_MODELS[task.base], seed)
-    model = copy.deepcopy(base)
-    METHODS[method].prepare(model, settings.lora or task.lora, np.random.default_rng((seed, 0)))
-    return model
-
-
-def _training(
-    task: Task, model: Transformer, method: str, seed: int, settings: Settings, out: Path
-) -> Training:
-    # From scratch: the rate at which the base model itself was trained.
-    lr = BASE_MODELS[task.base].training.lr if method == "scratch" else task.lr[method]
-    chosen = {"lora": settings.lr_lora, "full": settings.lr_full}.get(method)
-    lr = lr if chosen is None else chosen
-    ratio = METHODS[method].loraplus_lr_ratio if method in METHODS else 1
-    steps = settings.steps or task.steps
-    config = TrainConfig(steps=steps, lr=lr, seed=seed, loraplus_lr_ratio=ratio)
-    identity = zlib.crc32(repr((config, settings.lora or task.lora)).encode())
-    return Training(
-        model,
-        task.batch,
-        config,
-        name=LABELS[method],
-        evaluate=task.val,
-        evaluate_every=max(1, config.steps // EVALUATIONS),
-        checkpoint=_checkpoints(out) / f"{task.name}-{method}-{seed}-{identity:08x}.safetensors",
-    )
-
-
-def _checkpoints(out: Path) -> Path:
-    return out / "checkpoints"
-
-
-def step_memory(training: Training) -> int:
-    """Bytes at the highest point of a training step, beyond the model's own weights: activations,
-    gradients, and AdamW's moments and working arrays. Taken on a copy, with tracemalloc, for the
-    whole batch at once, which is also what two threads with half of it each come to."""
-    ids, targets = training.batch(np.random.default_rng(training.config.seed))
-    tracemalloc.start()
-    try:
-        twin = copy.deepcopy(training.model)
-        weights = tracemalloc.get_traced_memory()[0]
-        optimizer = AdamW(twin.trainable_parameters())
-        cross_entropy(twin(ids), targets).backward()
-        optimizer.step()
-        return tracemalloc.get_traced_memory()[1] - weights
-    finally:
-        tracemalloc.stop()
-
-
-def _measure(task: Task, training: Training, method: str, seed: int) -> dict[str, Any]:
-    model, history = training.model, training.history
-    trainable, total = count_parameters(model)
-    detached = None
-    if active_adapter(model):
-        with disable_adapter(model):
-            detached = task.old(model)
-    return {
-        "method": method,
-        "seed": seed,
-        "lr": training.config.lr,
-        "steps": training.config.steps,
-        "trainable_params": trainable,
-        "total_params": total,
-        "optimizer_bytes": training.optimizer.state_bytes,
-        "disk_bytes": disk_bytes(model),
-        "seconds_per_step": history.seconds_per_step,
-        "new_after": task.test(model),
-        "old_after": task.old(model),
-        "old_detached": detached,
-        "losses": [round(loss, 4) for loss in history.losses],
-        "evaluations": history.evaluations,
-    }
-
-
-def disk_bytes(model: Transformer) -> int:
-    """Size of what has to be kept of a tuned model: its adapter as PEFT's files, a model all of
-    which was trained as Transformers' files, and of other methods the trained numbers alone."""
-    trained = {name: p.data for name, p in model.named_parameters() if p.requires_grad}
-    if not active_adapter(model) and len(trained) < len(model.parameters()):
-        return len(save(trained))
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch, "saved")
-        (save_adapter if active_adapter(model) else save_model)(model, folder)
-        return sum(file.stat().st_size for file in folder.iterdir())
-
-
 def samples(task: Task, models: dict[str, Transformer], seed: int) -> dict[str, dict[str, str]]:
     """What each model writes after the same prompts: {prompt: {method: text}}."""
     return {
@@ -208,10 +116,89 @@ def samples(task: Task, models: dict[str, Transformer], seed: int) -> dict[str, 
     }
 
 
+def improvement(entry: dict[str, Any]) -> tuple[float, float]:
+    """LoRA's share of full fine-tuning's improvement on the new task (NaN if it has not improved),
+    and how far it is short of it, in the task's unit; means over seeds."""
+    full, lora = (
+        mean(run["test"] for run in select(entry["runs"], method=method))
+        for method in ("full", "lora")
+    )
+    gained = full - entry["base"]["test"]
+    improved = gained > 0 if METRICS[entry["metric"]].higher_is_better else gained < 0
+    share = (lora - entry["base"]["test"]) / gained if improved else math.nan
+    return share, abs(full - lora)
+
+
+def _check(
+    methods: Sequence[str], seeds: Sequence[int], rates: dict[str, float], lora: dict[str, Any]
+) -> None:
+    """Refuse what would have no effect."""
+    for name, values in (("methods", methods), ("seeds", seeds)):
+        if isinstance(values, str) or not values or len(set(values)) < len(values):
+            raise UsageError(f"{name} must be a list of different ones, got {values!r}")
+    unused = [method for method in rates if method not in methods]
+    if unused:
+        raise UsageError(f"there is a rate for {unused[0]}, which is not among the methods")
+    if lora and not any(uses_lora(method) for method in methods):
+        raise UsageError(
+            f"none of these methods has a rank, alpha or targets: {', '.join(methods)}"
+        )
+
+
+def _set_up(
+    task: Task,
+    method: str,
+    seed: int,
+    out: Path,
+    lr: float | None,
+    steps: int | None,
+    lora: dict[str, Any],
+) -> Tuned:
+    lora = lora if uses_lora(method) else {}
+    steps = task.steps if steps is None else steps
+    identity = zlib.crc32(repr((task.lora, task.lr.get(method), lr, steps, lora)).encode())
+    return set_up(
+        task,
+        method,
+        seed=seed,
+        lr=lr,
+        steps=steps,
+        evaluate_every=max(1, steps // EVALUATIONS),
+        checkpoint=_checkpoints(out) / f"{task.name}-{method}-{seed}-{identity:08x}.safetensors",
+        **lora,
+    )
+
+
+def _checkpoints(out: Path) -> Path:
+    return out / "checkpoints"
+
+
+def _costs(tuned: Tuned) -> Row:
+    model, history = tuned.model, tuned.training.history
+    old_detached = None
+    if active_adapter(model):
+        with disable_adapter(model):
+            old_detached = tuned.task.old(model)
+    return {
+        "old_detached": old_detached,
+        "optimizer_bytes": tuned.training.optimizer.state_bytes,
+        "disk_bytes": disk_bytes(model),
+        "seconds_per_step": history.seconds_per_step,
+        "losses": [round(loss, 4) for loss in history.losses],
+        "curve": [list(point) for point in history.evaluations],
+    }
+
+
+def _save(tuned: Tuned, folder: Path) -> None:
+    if active_adapter(tuned.model):
+        save_adapter(tuned.model, folder)
+    elif tuned.method == "full":
+        save_model(tuned.model, folder)
+
+
 def _continue(task: Task, model: Transformer, prompt: str, seed: int) -> str:
-    rng = np.random.default_rng(seed)
     if task.metric == EXACT:  # the likeliest answer, up to its newline
-        answer = generate(model, encode(prompt)[None], 20, temperature=0)
-        return decode(answer[0, len(prompt) :]).partition("\n")[0]
-    text = generate(model, encode(prompt)[None], 160, temperature=0.7, rng=rng)
-    return decode(text[0, len(prompt) :])
+        text = write(model, prompt, 20, temperature=0, stop="\n")
+    else:
+        text = write(model, prompt, 160, temperature=0.7, seed=seed)
+    return text.removeprefix(prompt)

@@ -5,30 +5,36 @@ to a file of their own, so that a sweep that was stopped, by Ctrl-C or by a powe
 the runs that are missing. Runs share nothing and each computes with one thread, so the results do
 not depend on how many run at a time, nor where: in processes of this machine (joblib's loky) or on
 the workers of a Dask cluster, which gives the runs of a lost worker to another.
-Imports files.py, parallel.py.
 """
 
 from __future__ import annotations
 
 import gc
+import inspect
 import json
+import os
+import pickle
 import signal
 import threading
+import time
+import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from minilora.experiments.rows import Rows, save_json
+from minilora.system.checks import require_whole
 from minilora.system.cores import one_blas_thread, usable_cores
-from minilora.system.errors import MissingExtraError, StateError
-from minilora.system.files import write_atomically
+from minilora.system.errors import MissingExtraError, StateError, UsageError
 from minilora.system.version import __version__
 
-Rows = list[dict[str, Any]]
 Run = Callable[..., Rows]
+Settings = dict[str, Any]
 
 
 class SweepInterrupted(KeyboardInterrupt):
@@ -37,8 +43,8 @@ class SweepInterrupted(KeyboardInterrupt):
 
 def sweep(
     run: Run,
-    settings: Iterable[dict[str, Any]],
-    folder: Path,
+    settings: Iterable[Settings],
+    folder: str | Path,
     *,
     jobs: int | None = None,
     scheduler: str | None = None,
@@ -46,31 +52,41 @@ def sweep(
     name: str = "runs",
     quiet: bool = False,
 ) -> Rows:
-    """The rows of run(**s) for every s of `settings`, in their order.
+    """The rows of run(**s) for every s of `settings`, in their order; of equal ones it is run once.
 
-    folder: where the rows of finished runs are kept; those found there are not run again. identity:
-    of what the settings only name, such as the content of a file: another one's runs do not count.
-    jobs: processes at a time (default: one for each core). scheduler: the address of a Dask
-    scheduler, whose workers run them instead; minilora must be installed there.
-    Raises ModuleNotFoundError, which says what to install, without joblib (or distributed);
-    ConnectionError if the scheduler does not answer; RuntimeError if a process was killed.
+    folder: where the rows of finished runs are kept; those found there are not run again, if they
+        are of this very run: the same text of the function, the same settings, version of minilora
+        and `identity`. What the function calls is not looked at: after a change there, remove the
+        folder.
+    identity: stands for what the settings only name, such as the content of a file.
+    jobs: processes at a time (default: one for each core).
+    scheduler: the address of a Dask scheduler, whose workers run them instead; minilora must be
+        installed there.
+    Raises ValueError for arguments that cannot be meant; ModuleNotFoundError, which says what to
+    install, without joblib (or distributed); ConnectionError if the scheduler does not answer;
+    RuntimeError if a process was killed. What a run raises is passed on; the others stay saved.
     """
-    settings = list(settings)
+    settings, folder = list(settings), Path(folder)
+    if jobs is not None:
+        require_whole(1, jobs=jobs)
+    if not settings:
+        return []
     ordered = run_files(run, settings, folder, identity)
     files = dict(zip(ordered, settings, strict=True))
-    missing = {file: s for file, s in files.items() if not file.exists()}
-    jobs = min(usable_cores() if jobs is None else jobs, max(len(missing), 1))
-    calls = [(run, file.name, s) for file, s in missing.items()]
+    found = {file: _read_rows(file) for file in files}
+    calls = [(run, file.name, s) for file, s in files.items() if found[file] is None]
+    finished = len(files) - len(calls)
     folder.mkdir(parents=True, exist_ok=True)
     bar = tqdm(
-        total=len(files), initial=len(files) - len(missing), desc=name, unit="run",
+        total=len(files), initial=finished, desc=name, unit="run",
         disable=quiet or None, dynamic_ncols=True, smoothing=0,
     )  # fmt: skip
-    finished = len(files) - len(missing)
+    jobs = min(usable_cores() if jobs is None else jobs, max(len(calls), 1))
     try:
         with bar:
             for file_name, rows in _results(calls, jobs, scheduler):
-                save_rows(rows, folder / file_name)
+                save_json(_checked(rows, run), folder / file_name)
+                found[folder / file_name] = json.loads(json.dumps(rows))
                 finished += 1
                 bar.update()
     except KeyboardInterrupt:
@@ -78,21 +94,29 @@ def sweep(
             f"stopped: {finished} of {len(files)} runs are finished and saved in {folder}; "
             "the same command goes on from here"
         ) from None
-    return [row for file in ordered for row in json.loads(file.read_text("utf-8"))]
-
-
-def save_rows(rows: Any, file: Path) -> None:
-    """Write JSON, whole or not at all."""
-    write_atomically(file, lambda path: path.write_text(json.dumps(rows), "utf-8"))
+    return [row for file in ordered for row in found[file] or []]
 
 
 def run_files(
-    run: Run, settings: Iterable[dict[str, Any]], folder: Path, identity: str = ""
+    run: Run, settings: Iterable[Settings], folder: str | Path, identity: str = ""
 ) -> list[Path]:
     """The file for the rows of each of these runs."""
-    known = [__version__, *([identity] if identity else [])]
-    what = (json.dumps([*known, s], sort_keys=True).encode() for s in settings)
-    return [folder / f"{run.__name__}-{zlib.crc32(text):08x}.json" for text in what]
+    try:
+        source = inspect.getsource(run)
+        title = run.__name__.strip("<>")  # of a lambda
+    except (OSError, TypeError, AttributeError):
+        raise UsageError(
+            f"the source of {run!r} cannot be read, so that its rows could not be told from those "
+            "of another function of this name; define it with def, in a file or a notebook"
+        ) from None
+    files = []
+    for s in settings:
+        try:
+            text = json.dumps([source, __version__, identity, s], sort_keys=True)
+        except TypeError as error:
+            raise UsageError(f"the settings {s!r} are not plain JSON ({error})") from None
+        files.append(Path(folder, f"{title}-{zlib.crc32(text.encode()):08x}.json"))
+    return files
 
 
 def forget_runs(files: Iterable[Path]) -> None:
@@ -101,12 +125,40 @@ def forget_runs(files: Iterable[Path]) -> None:
     files = list(files)
     for file in files:
         file.unlink(missing_ok=True)
-    with suppress(OSError):  # another sweep's may be there
-        files[0].parent.rmdir()
+    for folder in {file.parent for file in files}:
+        with suppress(OSError):  # another sweep's may be there
+            folder.rmdir()
+
+
+def _read_rows(file: Path) -> Rows | None:
+    """The rows of a finished run; None if it is missing, or cannot be its rows."""
+    if not file.exists():
+        return None
+    try:
+        rows = json.loads(file.read_text("utf-8"))
+    except ValueError:
+        rows = None
+    if not _are_rows(rows):
+        warnings.warn(f"{file} is damaged; its run is repeated", stacklevel=3)
+        return None
+    return rows
+
+
+def _are_rows(rows: Any) -> bool:
+    return isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
+
+
+def _checked(rows: Any, run: Run) -> Rows:
+    if not _are_rows(rows):
+        raise UsageError(
+            f"{run.__name__} must return rows, a list of dictionaries, and returned "
+            f"{type(rows).__name__}"
+        )
+    return rows
 
 
 def _results(
-    calls: list[tuple[Run, str, dict[str, Any]]], jobs: int, scheduler: str | None
+    calls: list[tuple[Run, str, Settings]], jobs: int, scheduler: str | None
 ) -> Iterator[tuple[str, Rows]]:
     """(file name, rows) of each call, as they come."""
     if not calls:
@@ -124,19 +176,26 @@ def _results(
     with ExitStack() as stack:
         if scheduler is None:
             config = joblib.parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1)
+            parent = os.getpid()
         else:
             stack.enter_context(_client(scheduler))
             config = joblib.parallel_config("dask")
+            parent = None
         stack.enter_context(config)
         pool = joblib.Parallel(return_as="generator_unordered", batch_size=1)
         try:
             with _children_ignore_ctrl_c():
-                results = pool(joblib.delayed(_call)(*call) for call in calls)
+                results = pool(joblib.delayed(_call)(*call, parent) for call in calls)
             yield from results
         except TerminatedWorkerError:
             raise StateError(
                 "a process was killed, perhaps for want of memory; finished runs are saved and the "
                 "same command goes on with the others: use fewer --jobs"
+            ) from None
+        except pickle.PicklingError as error:
+            raise UsageError(
+                f"{calls[0][0].__name__} cannot be sent to another process ({error}); it must not "
+                "hold on to open files, locks or the like, or run with jobs=1"
             ) from None
 
 
@@ -155,10 +214,28 @@ def _children_ignore_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _call(run: Run, file_name: str, settings: dict[str, Any]) -> tuple[str, Rows]:
+def _call(
+    run: Run, file_name: str, settings: Settings, parent: int | None = None
+) -> tuple[str, Rows]:
+    if parent is not None:
+        _end_with(parent)
     tqdm.set_lock(threading.RLock())  # its own, between processes, is left behind by killed ones
     with one_blas_thread():
         return file_name, run(**settings)
+
+
+@cache
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent, which cannot see to it when it is killed (not on
+    Windows, where a process keeps the number of a parent that is no more)."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    if os.getppid() == parent:
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def _client(scheduler: str) -> Any:

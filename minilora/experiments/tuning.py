@@ -1,146 +1,228 @@
-"""The experiments: functions that fine-tune a model as their arguments say, and what they measure.
+"""The one place where a fine-tuning is set up: a task, a method, and what differs from the recipe.
 
-An experiment, `..._run`, takes JSON-able settings and returns rows, flat dictionaries of numbers;
-a study (study.py) is a list of its settings. All start from the bundled models and train as in
-recipes.py. "val" and "test" are qualities on these splits of the new task, "old" on the old one.
-Sources: Hu et al. 2021, section 7; Biderman et al. 2024; Shuttleworth et al. 2024.
-Imports the floors below and sweep.py.
+`compare` runs several of them side by side, `finetune` one with a checkpoint, every study many.
+Whoever sets up a run here has the recipe's rate, batches and adapter, and its row in the words of
+rows.py, without having to know them.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minilora.analysis import spectrum, subspaces
-from minilora.experiments.sweeps import Rows
-from minilora.experiments.tasks import TASKS, Task, load_task, text_task
+from minilora.experiments.rows import Row, Rows
+from minilora.experiments.tasks import Task, TextData, load_task
 from minilora.hub import load_model
 from minilora.lora import lora_layers
 from minilora.lora_config import LoraConfig
-from minilora.methods.registry import METHODS, count_parameters
+from minilora.methods.registry import LABELS, METHODS, count_parameters
 from minilora.system.errors import UsageError
 from minilora.text.alphabet import ALPHABET
-from minilora.text.corpora import load_corpus, load_text
-from minilora.training.loop import DivergedError, TrainConfig, Training, run
+from minilora.text.windows import WINDOW
+from minilora.training.loop import DivergedError, Evaluate, TrainConfig, Training, run
 from minilora.transformer import Transformer
 
 
-@dataclass(frozen=True)
+@dataclass
 class Tuned:
-    """A model before and after fine-tuning."""
+    """A fine-tuning: the model it starts from, the model it changes, and the training that does."""
 
     task: Task
+    method: str
     base: Transformer
     model: Transformer
     training: Training
-    row: dict[str, Any]  # what was asked for and what it cost
+    diverged: bool = False
+
+    @property
+    def row(self) -> Row:
+        """What was asked for, and how many numbers train."""
+        adapter = next((m.adapters["default"] for m in lora_layers(self.model).values()), None)
+        return {
+            "task": self.task.name,
+            "metric": self.task.metric.name,
+            "method": self.method,
+            "seed": self.training.config.seed,
+            "lr": self.training.config.lr,
+            "steps": self.training.config.steps,
+            "r": None if adapter is None else adapter.A.shape[1],
+            "s": None if adapter is None else adapter.s,
+            "trainable": count_parameters(self.model)[0],
+            "total": count_parameters(self.base)[1],
+            "diverged": self.diverged,
+        }
 
 
-@cache
-def find_task(name: str, model: str | None = None, characters: int | None = None) -> Task:
-    """A task of recipes.py, or a text file of the user's. model: another base than the task's own.
-    characters: train on so many of the corpus only."""
-    if characters is not None:
-        corpus = load_corpus(name)
-        task = text_task(replace(corpus, train=corpus.train[:characters]))
-    else:
-        task = load_task(name) if name in TASKS else text_task(load_text(Path(name)))
-    return task if model is None else replace(task, base=model)
-
-
-def tune(
-    task: str,
+def set_up(
+    task: Task | Path | str,
     method: str,
-    seed: int,
+    seed: int = 0,
     *,
     lr: float | None = None,
     steps: int | None = None,
-    model: str | None = None,
+    r: int | None = None,
+    lora_alpha: float | None = None,
+    target_modules: str | Sequence[str] | None = None,
+    use_rslora: bool | None = None,
+    model: str | Path | None = None,
     characters: int | None = None,
+    evaluate: Evaluate | None = None,
     evaluate_every: int = 0,
-    evaluate: Callable[[Task, Transformer], float] | None = None,
-    **lora: Any,
+    checkpoint: str | Path | None = None,
 ) -> Tuned:
-    """Fine-tune a task's base model. `lora` are changes of the task's LoraConfig; where only the
-    rank is changed, s goes with 1/√r. A training that diverges ends there, and its row says so.
-    Raises ValueError for a base of another alphabet."""
-    found = find_task(task, model, characters)
-    base = load_model(found.base)
-    if base.config.vocab_size != len(ALPHABET):
+    """Prepare a copy of the task's base model for a method, and its training; nothing is run yet.
+
+    What is None is as in the task's recipe. seed draws the batches, and what the method adds.
+
+    task: a Task, the name of one, or a text file. method: one of METHODS, or "scratch", which
+        trains the base model's architecture from random weights, to show what the base is worth.
+    r, lora_alpha, target_modules, use_rslora: of LoRA, its kin and the additive methods, which take
+        their size from it: see `adjust`.
+    model: another base than the task's, by name or folder. characters: learn from so many of the
+        text only. evaluate(model): measured every `evaluate_every` steps and at both ends (default:
+        the quality on the validation split). checkpoint: the file to save to and to go on from.
+    Raises ValueError for values that have no meaning or would have no effect.
+    """
+    task = load_task(task)
+    if method not in LABELS:
+        raise UsageError(f"there is no method {method!r}; use one of: {', '.join(LABELS)}")
+    if model is not None:
+        task = replace(task, base=str(model))
+    if characters is not None:
+        task = _shortened(task, characters)
+    if lr is None and method not in task.lr:
+        raise UsageError(f"{task.name} has no learning rate for {method}; choose one with lr")
+    config = TrainConfig(
+        steps=task.steps if steps is None else steps,
+        lr=task.lr[method] if lr is None else lr,
+        seed=seed,
+        loraplus_lr_ratio=METHODS[method].loraplus_lr_ratio if method in METHODS else 1,
+    )
+    changes = (r, lora_alpha, target_modules, use_rslora)
+    if not uses_lora(method) and any(change is not None for change in changes):
         raise UsageError(
-            f"the tasks are of {len(ALPHABET)} symbols and {found.base} has "
-            f"{base.config.vocab_size}; use a model of this alphabet, such as docs-tiny tuned"
+            f"{LABELS[method]} has no rank, alpha or targets; leave them out, or choose a method "
+            f"that has: {', '.join(filter(uses_lora, LABELS))}"
         )
-    config = _lora_config(found.lora, **lora)
-    tuned = copy.deepcopy(base)
-    METHODS[method].prepare(tuned, config, np.random.default_rng((seed, 0)))
+    base = _load_base(task)
+    tuned = _prepared(base, method, adjust(_own_lora(task, method), *changes), seed)
+    if evaluate is None and evaluate_every:
+        evaluate = task.val
     training = Training(
         tuned,
-        found.batch,
-        TrainConfig(
-            steps=steps or found.steps,
-            lr=lr or found.lr[method],
-            seed=seed,
-            loraplus_lr_ratio=METHODS[method].loraplus_lr_ratio,
-        ),
-        evaluate=partial(evaluate, found) if evaluate else found.val if evaluate_every else None,
+        task.batch,
+        config,
+        name=LABELS[method],
+        evaluate=evaluate,
         evaluate_every=evaluate_every,
+        checkpoint=None if checkpoint is None else Path(checkpoint),
     )
-    with suppress(DivergedError):
-        run([training], threads=1, quiet=True)
-    layers = list(lora_layers(tuned).values())
-    row = {
-        "task": Path(task).name,
-        "method": method,
-        "seed": seed,
-        "lr": training.config.lr,
-        "steps": training.config.steps,
-        "r": config.r if layers else None,
-        "scale": layers[0].adapters["default"].s if layers else None,
-        "trainable": count_parameters(tuned)[0],
-        "total": count_parameters(base)[0],
-        "diverged": not training.done,
-    }
-    return Tuned(found, base, tuned, training, row)
+    return Tuned(task, method, base, tuned, training)
 
 
-def _lora_config(config: LoraConfig, **changes: Any) -> LoraConfig:
-    """Where only the rank changes, s goes with 1/√r, as for rsLoRA: with s fixed, ΔW grows with r
-    until the learning rate is too high for it."""
-    if "r" in changes and "lora_alpha" not in changes and not config.use_rslora:
-        changes["lora_alpha"] = config.lora_alpha * math.sqrt(changes["r"] / config.r)
-    return replace(config, **changes)
+def tune(task: Task | Path | str, method: str, seed: int = 0, **options: Any) -> Tuned:
+    """`set_up` with its options, and run to the end, quietly and in one thread.
+
+    A training that diverges ends there, and its row says so.
+    """
+    tuned = set_up(task, method, seed, **options)
+    try:
+        run([tuned.training], threads=1, quiet=True)
+    except DivergedError:
+        tuned.diverged = True
+    return tuned
+
+
+def measure(tuned: Tuned) -> Row:
+    """The row of a training that is done: also its quality, None if it diverged."""
+    splits = {"val": tuned.task.val, "test": tuned.task.test, "old": tuned.task.old}
+    if tuned.diverged:
+        return tuned.row | dict.fromkeys(splits)
+    return tuned.row | {name: quality(tuned.model) for name, quality in splits.items()}
+
+
+def uses_lora(method: str) -> bool:
+    """Do a rank, an alpha and targets mean something to it? Additive methods take their size from
+    what LoRA would train."""
+    return method in METHODS and METHODS[method].family in ("reparameterized", "additive")
+
+
+def adjust(
+    config: LoraConfig,
+    r: int | None = None,
+    lora_alpha: float | None = None,
+    target_modules: str | Sequence[str] | None = None,
+    use_rslora: bool | None = None,
+) -> LoraConfig:
+    """`config` with another rank, alpha or targets; None leaves a thing as it is.
+
+    Where lora_alpha is given, s is lora_alpha / r as always, or lora_alpha / √r with use_rslora.
+    Where only r is, s follows it as in `with_rank`.
+    """
+    if use_rslora is not None and lora_alpha is None:
+        raise UsageError("use_rslora says how s follows from lora_alpha; give lora_alpha too")
+    if r is not None:
+        config = with_rank(config, r) if lora_alpha is None else replace(config, r=r)
+    if lora_alpha is not None:
+        config = replace(config, lora_alpha=lora_alpha)
+    if use_rslora is not None:
+        config = replace(config, use_rslora=use_rslora)
+    return config if target_modules is None else replace(config, target_modules=target_modules)
+
+
+def with_rank(config: LoraConfig, r: int) -> LoraConfig:
+    """`config` with another rank, and s in proportion to 1/√r, as rsLoRA has it (Kalajdzievski
+    2023): with s fixed, ΔW grows with r until the learning rate is too high for it.
+
+    In s = alpha / r that is alpha in proportion to √r; with use_rslora, alpha as it is.
+    """
+    resized = replace(config, r=r)
+    if config.use_rslora:
+        return resized
+    return replace(resized, lora_alpha=config.lora_alpha * math.sqrt(r / config.r))
+
+
+def _own_lora(task: Task, method: str) -> LoraConfig:
+    """rsLoRA has its own rule for s, which `with_rank` has to know."""
+    return replace(task.lora, use_rslora=True) if method == "rslora" else task.lora
+
+
+def _shortened(task: Task, characters: int) -> Task:
+    if not isinstance(task.data, TextData):
+        raise UsageError(f"{task.name} is not learned from a text; leave characters out")
+    corpus, text = task.data.corpus, task.data.corpus.train
+    if not isinstance(characters, int) or not WINDOW <= characters <= len(text):
+        raise UsageError(
+            f"characters must be a whole number from {WINDOW} to {len(text)}, all there are of "
+            f"{task.name}; got {characters!r}"
+        )
+    return replace(task, data=replace(task.data, corpus=replace(corpus, train=text[:characters])))
+
+
+def _load_base(task: Task) -> Transformer:
+    base = load_model(task.base)
+    if base.config.vocab_size != len(ALPHABET):
+        raise UsageError(
+            f"the tasks are of {len(ALPHABET)} symbols and {task.base} has "
+            f"{base.config.vocab_size}; use a model of this alphabet, such as docs-tiny tuned"
+        )
+    return base
+
+
+def _prepared(base: Transformer, method: str, lora: LoraConfig, seed: int) -> Transformer:
+    if method == "scratch":
+        return Transformer(base.config, rng=np.random.default_rng(seed))
+    model = copy.deepcopy(base)
+    METHODS[method].prepare(model, lora, np.random.default_rng((seed, 0)))
+    return model
 
 
 def quality_run(**settings: Any) -> Rows:
-    """How well a method does, on the new task and on the old one; None if it diverged."""
-    t = tune(**settings)
-    measures = {"val": t.task.val, "test": t.task.test, "old": t.task.old}
-    diverged = t.row["diverged"]
-    return [t.row | {name: None if diverged else f(t.model) for name, f in measures.items()}]
-
-
-def describe_delta(path: str, W: np.ndarray, delta: np.ndarray) -> dict[str, Any]:
-    """The numbers that analysis/ has for one ΔW, in a row."""
-    rng, sigma = np.random.default_rng(0), spectrum.singular_values(delta)
-    rank = np.linalg.matrix_rank(delta, rtol=max(delta.shape) * 2.0**-23)  # of float32 factors
-    top = subspaces.amplification(W, delta, min(4, int(rank)), rng=rng)
-    return {
-        "path": path,
-        "effective_rank": spectrum.effective_rank(delta),
-        "stable_rank": spectrum.stable_rank(delta),
-        "k90": spectrum.k90(delta),
-        "relative_norm": spectrum.relative_norm(delta, W),
-        "intruders": spectrum.intruder_dimensions(W, W + delta, k=min(10, *W.shape)),
-        "amplification": top.factor,
-        "singular_values": [float(f"{s:.4g}") for s in sigma if s > 1e-6 * sigma[0]],
-    }
+    """The run of a sweep in which quality is asked for: the row of tune(**settings)."""
+    return [measure(tune(**settings))]

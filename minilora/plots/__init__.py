@@ -1,6 +1,6 @@
 """How a figure of ours looks; what a notebook reaches for is `plots.NAME`."""
 
-from minilora.plots.axes import distinct, select
+from minilora.experiments.rows import distinct, select
 from minilora.plots.comparisons import compare_figure, plot_costs, plot_learning_curves
 from minilora.plots.counts import counts_figure, plot_counts
 from minilora.plots.house_style import COLORS, rank_color, save_figure, shade, style

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
-from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from minilora.experiments.sweeps import Rows
-from minilora.experiments.tasks import NATS
+from minilora.experiments.rows import Row, Rows, distinct, select, spread
 from minilora.methods.registry import LABELS
 from minilora.plots.house_style import COLORS, DASHES, MARKERS, NOTE_SIZE, rank_color
 from minilora.system.errors import UsageError
+from minilora.training.quality import EXACT, METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,30 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TASK_TITLES = {"code": "Python code", "reverse": "Reverse a word", "sort": "Sort a word"}
-EXACT_TASKS = ("reverse", "sort")  # every other task is a text, measured in nats
-
-
-def select(rows: Rows, **same: Any) -> Rows:
-    """The rows that have these values."""
-    return [row for row in rows if all(row[key] == value for key, value in same.items())]
-
-
-def distinct(rows: Rows, key: str) -> list[Any]:
-    return sorted({row[key] for row in rows} - {None})
-
-
-def spread(rows: Rows, x: str, y: str) -> tuple[list[Any], list[float], list[float], list[float]]:
-    """For each value of x, ascending: the mean, the lowest and the highest y of the rows there."""
-    values: dict[Any, list[float]] = {}
-    for row in rows:
-        values.setdefault(row[x], []).append(row[y])
-    xs = sorted(values)
-    return (
-        xs,
-        [mean(values[key]) for key in xs],
-        [min(values[key]) for key in xs],
-        [max(values[key]) for key in xs],
-    )
 
 
 def plot_spread(rows: Rows, ax: Axes, x: str, y: str, *, color: str, **look: Any) -> None:
@@ -131,14 +106,14 @@ def per_cent(axis: Axis) -> None:
     axis.set_major_formatter(PercentFormatter(1))
 
 
-def quality_axis(ax: Axes, task: str, split: str, about: str = "", axis: str = "y") -> None:
-    """Names what is measured on a split of the task, with its unit, and the panel."""
-    name = {"val": "validation", "test": "test"}[split]
-    if task in EXACT_TASKS:
+def quality_axis(ax: Axes, row: Row, split: str, about: str = "", axis: str = "y") -> None:
+    """Names what is measured on a split of the row's task, with its unit, and the panel."""
+    name, metric = {"val": "validation", "test": "test"}[split], METRICS[row["metric"]]
+    if metric is EXACT:
         label = f"{name}: answers exactly right"
         per_cent(ax.yaxis if axis == "y" else ax.xaxis)
         ax.set(**{f"{axis}lim": (-0.05, 1.05)})
     else:
-        label = f"{name} loss ({NATS})"
+        label = f"{name} loss ({metric.unit})"
     ax.set(**{f"{axis}label": label})
-    ax.set_title(task_title(task) + (about and f": {about}"), parse_math=False)
+    ax.set_title(task_title(row["task"]) + (about and f": {about}"), parse_math=False)

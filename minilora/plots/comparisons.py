@@ -14,6 +14,7 @@ from minilora.methods.registry import LABELS, METHODS
 from minilora.plots.axes import per_cent
 from minilora.plots.house_style import COLORS, FAMILY_COLORS, FAMILY_MARKERS, NOTE_SIZE, style
 from minilora.system.errors import UsageError
+from minilora.training.quality import EXACT, METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _LINES = {"full": "-", "lora": "-", "scratch": ":"}
 _MARKERS = {"full": "o", "lora": "s", "scratch": ""}
 _COSTS = {
-    "trainable_params": "trainable parameters",
+    "trainable": "trainable parameters",
     "optimizer_bytes": "optimizer state",
     "disk_bytes": "file to keep",
     "peak_memory_bytes": "peak memory of a step",
@@ -45,19 +46,20 @@ def compare_figure(entry: dict[str, Any]) -> Figure:
             plot_learning_curves(entry, left)
             plot_costs(entry, right)
         else:
-            plot_methods(entry, left, "new")
+            plot_methods(entry, left, "test")
             plot_methods(entry, right, "old")
     return figure
 
 
 def plot_methods(entry: dict[str, Any], ax: Axes, which: str) -> Axes:
     """A line for each method, with how many numbers it trained, the most first: its quality on the
-    "new" or "old" task, mean and range of the seeds. Names are beside the new task, left."""
-    base, higher = entry.get("base"), entry["higher_is_better"]
-    trained = {run["method"]: run["trainable_params"] for run in entry["runs"]}
+    new task's "test" split or on the "old" task, mean and range of the seeds. Names are beside the
+    new task, left."""
+    base, metric = entry.get("base"), METRICS[entry["metric"]]
+    trained = {run["method"]: run["trainable"] for run in entry["runs"]}
     methods = sorted(trained, key=lambda name: -trained[name])
     for row, name in enumerate(methods):
-        values = [run[f"{which}_after"] for run in entry["runs"] if run["method"] == name]
+        values = [run[which] for run in entry["runs"] if run["method"] == name]
         family = METHODS[name].family if name in METHODS else "scratch"
         color, marker = FAMILY_COLORS[family], FAMILY_MARKERS.get(family, "x")
         ax.plot([min(values), max(values)], [row, row], color=color, lw=1.5)
@@ -67,19 +69,19 @@ def plot_methods(entry: dict[str, Any], ax: Axes, which: str) -> Axes:
         ax.annotate("base model", (base[which], 0.5), xycoords=("data", "axes fraction"),
                     xytext=(3, 0), textcoords="offset points", fontsize=NOTE_SIZE, rotation=90,
                     va="center")  # fmt: skip
-    names = [f"{LABELS[name]}: {trained[name]:,}" if which == "new" else "" for name in methods]
+    names = [f"{LABELS[name]}: {trained[name]:,}" if which == "test" else "" for name in methods]
     ax.set_yticks(range(len(methods)), names)
     ax.set_ylim(len(methods) - 0.5, -0.5)
     ax.xaxis.grid(True)
-    ax.set_ylabel("method: trainable parameters" if which == "new" else "")
-    better = "higher" if higher else "lower"
-    ax.set_xlabel(f"test: {entry['metric']}\n({better} is better)")
-    if higher:
+    ax.set_ylabel("method: trainable parameters" if which == "test" else "")
+    better = "higher" if metric.higher_is_better else "lower"
+    ax.set_xlabel(f"test: {metric.unit}\n({better} is better)")
+    if metric is EXACT:
         per_cent(ax.xaxis)
         ax.set_xlim(-0.03, 1.03)
     else:
         ax.locator_params(axis="x", nbins=6)
-    about = {"new": f"New task: {entry['about']}", "old": "Old task, what the base could do"}
+    about = {"test": f"New task: {entry['about']}", "old": "Old task, what the base could do"}
     ax.set_title(textwrap.fill(about[which], 40), parse_math=False)
     return ax
 
@@ -87,7 +89,7 @@ def plot_methods(entry: dict[str, Any], ax: Axes, which: str) -> Axes:
 def plot_learning_curves(entry: dict[str, Any], ax: Axes) -> Axes:
     """Quality on the new task's validation split by step: mean of the seeds, and their range."""
     for method, label in LABELS.items():
-        runs = [run["evaluations"] for run in entry["runs"] if run["method"] == method]
+        runs = [run["curve"] for run in entry["runs"] if run["method"] == method]
         if not runs:
             continue
         steps = [step for step, _ in runs[0]]
@@ -103,7 +105,7 @@ def plot_learning_curves(entry: dict[str, Any], ax: Axes) -> Axes:
     ax.set_title(textwrap.fill(f"What is learned: {entry['about']}", 52), parse_math=False)
     note = f" (mean of {seeds} seeds, band: their range)" if seeds > 1 else ""
     ax.set_xlabel(f"training step{note}\non the validation split; tables are of the test split")
-    if entry["higher_is_better"]:
+    if METRICS[entry["metric"]] is EXACT:
         per_cent(ax.yaxis)
         ax.set_ylabel("validation: answers exactly right")
         ax.set_ylim(-0.03, 1.03)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from minilora.experiments.sweeps import Rows
+from minilora.experiments.rows import Rows
 from minilora.methods.registry import LABELS
 from minilora.plots.axes import legend_below
 from minilora.plots.house_style import COLORS, NOTE_SIZE, style

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from minilora.experiments.sweeps import Rows
+from minilora.experiments.rows import Rows
 from minilora.hub.models import ASSETS
 from minilora.studies.study import Study
 from minilora.system.errors import UsageError

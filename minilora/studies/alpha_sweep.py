@@ -9,17 +9,15 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from minilora.experiments.sweeps import Rows
+from minilora.experiments.rows import Rows, distinct, select
 from minilora.experiments.tuning import quality_run
 from minilora.plots.axes import (
-    distinct,
     figure_with_panels,
     legend_below,
     log2_axis,
     plot_spread,
     quality_axis,
     rank_axis,
-    select,
 )
 from minilora.plots.house_style import COLORS, DASHES, shade, style
 from minilora.studies.study import QUALITY, Settings, Study, each
@@ -59,23 +57,23 @@ def plot_alpha_rules(rows: Rows, ax: Axes) -> Axes:
         ("s = alpha/√r, alpha = 4", lambda r: 4 / math.sqrt(r), 0.5, "D"),
     ]
     for i, (label, scale, tone, marker) in enumerate(rules):
-        same = [row for row in rows if math.isclose(row["scale"], scale(row["r"]))]
+        same = [row for row in rows if math.isclose(row["s"], scale(row["r"]))]
         color = shade(COLORS["lora"], tone)
         plot_spread(
             same, ax, "r", "test", color=color, ls=DASHES[i], marker=marker, label=f"LoRA, {label}"
         )
     rank_axis(ax, distinct(rows, "r"))
-    quality_axis(ax, rows[0]["task"], "test", "by rank")
+    quality_axis(ax, rows[0], "test", "by rank")
     return ax
 
 
 def plot_alphas(rows: Rows, ax: Axes) -> Axes:
     """Quality of one task by alpha, with s = alpha/r and r = 4."""
-    same = [row | {"alpha": row["scale"] * 4} for row in select(rows, r=4)]
+    same = [row | {"alpha": row["s"] * 4} for row in select(rows, r=4)]
     plot_spread(same, ax, "alpha", "test", color=COLORS["lora"], marker="s")
     log2_axis(ax, distinct(same, "alpha"))
     ax.set_xlabel("alpha, with s = alpha/r and r = 4")
-    quality_axis(ax, rows[0]["task"], "test", "by alpha")
+    quality_axis(ax, rows[0], "test", "by alpha")
     return ax
 
 
@@ -83,7 +81,7 @@ STUDY = Study(
     "What does alpha do, divided by r or by √r?",
     settings,
     quality_run,
-    by=("task", "r", "scale"),
+    by=("task", "r", "s"),
     shows=QUALITY,
     figure=alpha_sweep_figure,
 )

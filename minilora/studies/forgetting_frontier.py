@@ -8,13 +8,14 @@ from __future__ import annotations
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from minilora.experiments.sweeps import Rows
-from minilora.experiments.tasks import NATS, Task
+from minilora.experiments.rows import Rows, distinct, select
+from minilora.experiments.tasks import load_task
 from minilora.experiments.tuning import tune
 from minilora.methods.registry import LABELS
-from minilora.plots.axes import distinct, figure_with_panels, legend_below, select
+from minilora.plots.axes import figure_with_panels, legend_below
 from minilora.plots.house_style import COLORS, DASHES, NOTE_SIZE, shade, style
 from minilora.studies.study import Settings, Study, each
+from minilora.training.quality import NATS
 from minilora.transformer import Transformer
 
 if TYPE_CHECKING:
@@ -30,17 +31,17 @@ def settings(seeds: range) -> list[Settings]:
     return each(runs, ("code",), seeds)
 
 
-def frontier_run(**settings: Any) -> Rows:
+def frontier_run(task: str, **settings: Any) -> Rows:
     """New and old quality (on val and on test) together, along the way."""
-    olds = []
+    olds, measured = [], load_task(task)
 
-    def both(task: Task, model: Transformer) -> float:
-        olds.append(task.old(model))
-        return task.val(model)
+    def both(model: Transformer) -> float:
+        olds.append(measured.old(model))
+        return measured.val(model)
 
-    t = tune(**settings, evaluate_every=50, evaluate=both)
+    t = tune(measured, **settings, evaluate_every=50, evaluate=both)
     evaluations = zip(t.training.history.evaluations, olds, strict=True)
-    curve = [(step, new, old) for (step, new), old in evaluations]
+    curve = [[step, new, old] for (step, new), old in evaluations]
     return [t.row | {"val": curve[-1][1], "old": curve[-1][2], "curve": curve}]
 
 
@@ -73,8 +74,8 @@ def plot_forgetting_frontier(rows: Rows, ax: Axes) -> Axes:
                 textcoords="offset points", ha="right", fontsize=NOTE_SIZE)  # fmt: skip
     ax.annotate("better", (0.02, 0.2), xytext=(0.1, 0.32), xycoords="axes fraction", ha="center",
                 va="center", arrowprops={"arrowstyle": "-|>", "color": "black"})  # fmt: skip
-    ax.set_xlabel(f"new task, validation loss ({NATS}), from step {rows[0]['curve'][1][0]} on")
-    ax.set_ylabel(f"old task, test loss ({NATS})")
+    ax.set_xlabel(f"new task, validation loss ({NATS.unit}), from step {rows[0]['curve'][1][0]} on")
+    ax.set_ylabel(f"old task, test loss ({NATS.unit})")
     return ax
 
 

@@ -11,19 +11,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minilora.analysis.spectrum import eckart_young_tail
-from minilora.experiments.sweeps import Rows
+from minilora.experiments.rows import Rows, distinct, select, spread
 from minilora.lora import LoraLinear, LowRank
 from minilora.lora_init import initial_factors
 from minilora.nn import Linear
 from minilora.optim import AdamW, warmup_cosine
 from minilora.plots.axes import (
-    distinct,
     legend_below,
     panel_for_each,
     plot_spread,
     rank_axis,
-    select,
-    spread,
 )
 from minilora.plots.house_style import COLORS, DASHES, MARKERS, NOTE_SIZE, shade, style
 from minilora.studies.study import Settings, Study

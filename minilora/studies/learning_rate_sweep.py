@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from minilora.experiments.sweeps import Rows
+from minilora.experiments.rows import Rows, select, spread
 from minilora.experiments.tuning import quality_run
 from minilora.methods.registry import LABELS
 from minilora.plots.axes import (
-    EXACT_TASKS,
     legend_below,
     panel_for_each,
     plot_spread,
     quality_axis,
-    select,
-    spread,
 )
 from minilora.plots.house_style import COLORS, style
 from minilora.studies.study import QUALITY, Settings, Study, each
+from minilora.training.quality import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,8 +67,7 @@ def learning_rate_sweep_figure(rows: Rows) -> Figure:
 def plot_learning_rate_sweep(rows: Rows, ax: Axes) -> Axes:
     """Quality of one task on the validation split by rate, full and LoRA. A ring marks the best
     rate, or several that are equally good."""
-    task = rows[0]["task"]
-    best = max if task in EXACT_TASKS else min
+    best = max if METRICS[rows[0]["metric"]].higher_is_better else min
     for method, marker in (("full", "o"), ("lora", "s")):
         same = select(rows, method=method)
         look = {"color": COLORS[method], "marker": marker, "label": LABELS[method]}
@@ -83,7 +80,7 @@ def plot_learning_rate_sweep(rows: Rows, ax: Axes) -> Axes:
     ax.plot([], [], color="black", **_RING, label="best of each")
     ax.set_xscale("log")
     ax.set_xlabel("learning rate")
-    quality_axis(ax, task, "val")
+    quality_axis(ax, rows[0], "val")
     return ax
 
 

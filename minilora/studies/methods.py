@@ -7,16 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from minilora.experiments.sweeps import Rows
-from minilora.experiments.tasks import EXACT, NATS
+from minilora.experiments.rows import Rows, distinct, select
 from minilora.experiments.tuning import quality_run
 from minilora.methods.registry import METHODS
 from minilora.plots.axes import (
-    EXACT_TASKS,
-    distinct,
     figure_with_panels,
     legend_below,
-    select,
     task_title,
 )
 from minilora.plots.comparisons import plot_methods
@@ -38,7 +34,7 @@ def methods_figure(rows: Rows) -> Figure:
     figure, panels = figure_with_panels(title, rows, len(tasks), 2, "line: their range")
     for i, task in enumerate(tasks):
         entry = methods_entry(select(rows, task=task))
-        plot_methods(entry, panels[2 * i], "new")
+        plot_methods(entry, panels[2 * i], "test")
         plot_methods(entry, panels[2 * i + 1], "old")
     families = {METHODS[name].family for name in distinct(rows, "method")}
     for family in sorted(families, key=list(FAMILY_COLORS).index):
@@ -50,14 +46,7 @@ def methods_figure(rows: Rows) -> Figure:
 
 def methods_entry(rows: Rows) -> dict[str, Any]:
     """The rows of one task as plot_methods takes them."""
-    runs = [
-        {"method": row["method"], "seed": row["seed"], "trainable_params": row["trainable"]}
-        | {"new_after": row["test"], "old_after": row["old"]}
-        for row in rows
-    ]
-    exact = rows[0]["task"] in EXACT_TASKS
-    about = {"about": task_title(rows[0]["task"]), "metric": EXACT if exact else NATS}
-    return about | {"higher_is_better": exact, "runs": runs}
+    return {"about": task_title(rows[0]["task"]), "metric": rows[0]["metric"], "runs": rows}
 
 
 STUDY = Study(

@@ -8,8 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from minilora.analysis.counting import count_rows
-from minilora.experiments.sweeps import Rows
-from minilora.plots.axes import figure_with_panels, legend_below, select
+from minilora.experiments.rows import Rows, select
+from minilora.plots.axes import (
+    figure_with_panels,
+    legend_below,
+)
 from minilora.plots.counts import plot_counts
 from minilora.plots.house_style import style
 from minilora.studies.study import Settings, Study

@@ -8,17 +8,15 @@ from __future__ import annotations
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from minilora.experiments.sweeps import Rows
+from minilora.experiments.rows import Rows, distinct, select
 from minilora.experiments.tuning import quality_run
 from minilora.methods.registry import LABELS
 from minilora.plots.axes import (
-    distinct,
     legend_below,
     panel_for_each,
     plot_spread,
     quality_axis,
     rank_axis,
-    select,
 )
 from minilora.plots.house_style import COLORS, style
 from minilora.studies.study import QUALITY, Settings, Study, each
@@ -52,7 +50,7 @@ def plot_rank_sweep(rows: Rows, ax: Axes) -> Axes:
     lora = select(rows, method="lora")
     plot_spread(lora, ax, "r", "test", color=COLORS["lora"], marker="s", label=LABELS["lora"])
     rank_axis(ax, distinct(lora, "r"))
-    quality_axis(ax, rows[0]["task"], "test")
+    quality_axis(ax, rows[0], "test")
     return ax
 
 

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from minilora.experiments.sweeps import Rows
-from minilora.experiments.tasks import NATS
+from minilora.experiments.rows import Rows
 from minilora.experiments.tuning import tune
-from minilora.plots.axes import by_method, figure_with_panels, legend_below, plot_spread
+from minilora.plots.axes import (
+    by_method,
+    figure_with_panels,
+    legend_below,
+    plot_spread,
+)
 from minilora.plots.house_style import style
 from minilora.studies.study import Settings, Study, each
+from minilora.training.quality import NATS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +54,7 @@ def plot_small_data(rows: Rows, ax: Axes) -> Axes:
     for same, look in by_method(rows):
         plot_spread(same, ax, "characters", "test", **look)
     _characters_axis(ax)
-    ax.set_ylabel(f"test loss ({NATS})")
+    ax.set_ylabel(f"test loss ({NATS.unit})")
     ax.set_title("Test loss at the end of training")
     return ax
 
@@ -63,7 +68,7 @@ def plot_overfitting(rows: Rows, ax: Axes) -> Axes:
         ]
         plot_spread(risen, ax, "characters", "risen", **look)
     _characters_axis(ax)
-    ax.set_ylabel(f"rise ({NATS})")
+    ax.set_ylabel(f"rise ({NATS.unit})")
     ax.set_title("Validation loss: rise above its lowest")
     return ax
 

@@ -10,15 +10,16 @@ from itertools import zip_longest
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from minilora.analysis import spectrum, subspaces
 from minilora.analysis.deltas import delta_weights, weight_matrices
-from minilora.experiments.sweeps import Rows
-from minilora.experiments.tuning import describe_delta, tune
+from minilora.experiments.rows import Rows, distinct, select
+from minilora.experiments.tuning import tune
 from minilora.plots.axes import (
     by_method,
-    distinct,
     figure_with_panels,
     log2_axis,
-    select,
     task_title,
 )
 from minilora.plots.house_style import NOTE_SIZE, style
@@ -51,6 +52,23 @@ def spectrum_run(**settings: Any) -> Rows:
         return [t.row]
     W, delta = weight_matrices(t.base), delta_weights(t.base, t.model)
     return [t.row | describe_delta(path, W[path], D) for path, D in delta.items()]
+
+
+def describe_delta(path: str, W: np.ndarray, delta: np.ndarray) -> dict[str, Any]:
+    """The numbers that analysis/ has for one ΔW, in a row."""
+    rng, sigma = np.random.default_rng(0), spectrum.singular_values(delta)
+    rank = np.linalg.matrix_rank(delta, rtol=max(delta.shape) * 2.0**-23)  # of float32 factors
+    top = subspaces.amplification(W, delta, min(4, int(rank)), rng=rng)
+    return {
+        "path": path,
+        "effective_rank": spectrum.effective_rank(delta),
+        "stable_rank": spectrum.stable_rank(delta),
+        "k90": spectrum.k90(delta),
+        "relative_norm": spectrum.relative_norm(delta, W),
+        "intruders": spectrum.intruder_dimensions(W, W + delta, k=min(10, *W.shape)),
+        "amplification": top.factor,
+        "singular_values": [float(f"{s:.4g}") for s in sigma if s > 1e-6 * sigma[0]],
+    }
 
 
 @style()

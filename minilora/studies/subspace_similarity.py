@@ -12,18 +12,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minilora.analysis.subspaces import subspace_similarities
-from minilora.experiments.sweeps import Rows
-from minilora.experiments.tuning import Tuned, _lora_config, tune
+from minilora.experiments.rows import Rows, distinct, select, spread
+from minilora.experiments.tuning import Tuned, tune, with_rank
 from minilora.lora import lora_layers
 from minilora.methods.registry import METHODS
 from minilora.plots.axes import (
-    distinct,
     figure_with_panels,
     legend_below,
     log2_axis,
     plot_spread,
-    select,
-    spread,
     task_title,
 )
 from minilora.plots.house_style import COLORS, shade, style
@@ -66,7 +63,7 @@ def subspace_run(task: str, seed: int, r: int, r_other: int) -> Rows:
 def _start(t: Tuned, path: str) -> np.ndarray:
     """A as it was before training."""
     model = copy.deepcopy(t.base)
-    config = _lora_config(t.task.lora, r=t.row["r"])
+    config = with_rank(t.task.lora, t.row["r"])
     METHODS["lora"].prepare(model, config, np.random.default_rng((t.row["seed"], 0)))
     return lora_layers(model)[path].adapters["default"].A.data
 

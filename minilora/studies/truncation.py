@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from minilora.analysis.deltas import delta_weights, weight_matrices
 from minilora.analysis.spectrum import truncate
-from minilora.experiments.sweeps import Rows
+from minilora.experiments.rows import Rows, distinct, select
 from minilora.experiments.tuning import tune
 from minilora.nn import Linear
 from minilora.plots.axes import (
-    distinct,
     figure_with_panels,
     fixed_ticks,
     legend_below,
     plot_spread,
     quality_axis,
-    select,
 )
 from minilora.plots.house_style import COLORS, style
 from minilora.studies.study import Settings, Study, each
@@ -76,7 +74,7 @@ def plot_truncation(truncated: Rows, trained: Rows, ax: Axes) -> Axes:
     ax.set_xscale("symlog", base=2, linthresh=1)
     fixed_ticks(ax, sorted({*distinct(truncated, "k"), *distinct(lora, "r")}))
     ax.set_xlabel("rank k")
-    quality_axis(ax, truncated[0]["task"], "test")
+    quality_axis(ax, truncated[0], "test")
     return ax
 
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from minilora.experiments.sweeps import Rows
+from minilora.experiments.rows import Rows, select
 from minilora.experiments.tuning import quality_run
-from minilora.plots.axes import panel_for_each, quality_axis, select
+from minilora.plots.axes import (
+    panel_for_each,
+    quality_axis,
+)
 from minilora.plots.house_style import COLORS, style
 from minilora.studies.study import QUALITY, Settings, Study
 
@@ -57,7 +60,7 @@ def which_weights_figure(rows: Rows) -> Figure:
 def plot_which_weights(rows: Rows, ax: Axes) -> Axes:
     """Quality of one task by the matrices that are adapted: the mean, and a line from the lowest
     seed to the highest."""
-    task, names = rows[0]["task"], []
+    names = []
     for i, place in enumerate(PLACES):
         same = select(rows, place=place)
         values = [row["test"] for row in same]
@@ -69,7 +72,7 @@ def plot_which_weights(rows: Rows, ax: Axes) -> Axes:
     ax.set_ylabel("adapted matrices")
     ax.xaxis.grid(True)
     trained = round(mean(row["trainable"] for row in rows), -2)
-    quality_axis(ax, task, "test", f"≈ {trained:,.0f} parameters", axis="x")
+    quality_axis(ax, rows[0], "test", f"≈ {trained:,.0f} parameters", axis="x")
     return ax
 
 

@@ -21,7 +21,7 @@ from minilora.cli.tables import (
 from minilora.experiments.comparison import DEFAULT_METHODS
 from minilora.methods.registry import LABELS
 
-ADAPTED = {"trainable_params": 18_432, "total_params": 435_712, "old_detached": 1.343}
+ADAPTED = {"trainable": 18_432, "old_detached": 1.343}
 
 
 def run(method, seed=0, **changes):
@@ -30,17 +30,17 @@ def run(method, seed=0, **changes):
         "seed": seed,
         "lr": 0.001,
         "steps": 300,
-        "trainable_params": 417_280,
-        "total_params": 417_280,
+        "trainable": 417_280,
+        "total": 417_280,
         "optimizer_bytes": 3_338_240,
         "disk_bytes": 1_671_816,
         "peak_memory_bytes": 28_835_840,
         "seconds_per_step": 0.0512,
-        "new_after": 1.6,
-        "old_after": 1.8,
+        "test": 1.6,
+        "old": 1.8,
         "old_detached": None,
         "losses": [3.0, 2.5],
-        "evaluations": [(0, 3.0), (300, 1.6)],
+        "curve": [(0, 3.0), (300, 1.6)],
     } | changes
 
 
@@ -48,9 +48,8 @@ def text_entry(runs=None, **changes):
     return {
         "task": "code",
         "about": "English → Python",
-        "metric": "nats per character",
-        "higher_is_better": False,
-        "base": {"new": 3.0, "old": 1.343, "params": 417_280},
+        "metric": "nats",
+        "base": {"test": 3.0, "old": 1.343, "total": 417_280},
         "runs": runs
         or [
             run("full"),
@@ -61,11 +60,11 @@ def text_entry(runs=None, **changes):
                 disk_bytes=100_744,
                 peak_memory_bytes=21_600_666,
                 seconds_per_step=0.0396,
-                new_after=1.712,
-                old_after=1.79,
+                test=1.712,
+                old=1.79,
                 **ADAPTED,
             ),
-            run("scratch", lr=0.002, new_after=2.65, old_after=2.9),
+            run("scratch", lr=0.002, test=2.65, old=2.9),
         ],
         "samples": {"def ": {"base": "a", "full": "f(x):", "lora": "g(x):", "scratch": "@@"}},
     } | changes
@@ -73,13 +72,12 @@ def text_entry(runs=None, **changes):
 
 def word_entry(full, lora, base=0.0, **changes):
     """An entry of a string task: values after tuning, one for each seed."""
-    runs = [run("full", seed, new_after=value) for seed, value in enumerate(full)]
-    runs += [run("lora", seed, new_after=v, **ADAPTED) for seed, v in enumerate(lora)]
+    runs = [run("full", seed, test=value) for seed, value in enumerate(full)]
+    runs += [run("lora", seed, test=v, **ADAPTED) for seed, v in enumerate(lora)]
     return text_entry(
         runs,
-        metric="share of answers exactly right",
-        higher_is_better=True,
-        base={"new": base, "old": 1.0, "params": 417_280},
+        metric="exact",
+        base={"test": base, "old": 1.0, "total": 417_280},
         samples={"<abc>": {"base": "abc", "full": "cba", "lora": "cba"}},
         **changes,
     )
@@ -159,10 +157,10 @@ def test_exact_match_is_in_per_cent_and_higher_is_better():
 
 def three_seeds():
     lora = [
-        run("lora", seed, new_after=value, seconds_per_step=0.04, lr=0.01, **ADAPTED)
+        run("lora", seed, test=value, seconds_per_step=0.04, lr=0.01, **ADAPTED)
         for seed, value in enumerate([1.721, 1.712, 1.711])
     ]
-    full = [run("full", seed, new_after=v) for seed, v in enumerate([1.629, 1.627, 1.634])]
+    full = [run("full", seed, test=v) for seed, v in enumerate([1.629, 1.627, 1.634])]
     return text_entry([*full, *lora])
 
 
@@ -178,7 +176,7 @@ def test_three_seeds_show_their_mean_and_their_range():
 
 
 def test_range_too_small_to_be_seen_is_not_shown():
-    runs = [run("full"), *(run("lora", s, new_after=1.7 + s / 1e5, **ADAPTED) for s in range(2))]
+    runs = [run("full"), *(run("lora", s, test=1.7 + s / 1e5, **ADAPTED) for s in range(2))]
     assert cells(printed(compare_table(text_entry(runs))), "new task")[1] == "3.000 → 1.700"
 
 
@@ -226,8 +224,8 @@ def test_share_of_the_improvement_of_exact_match_is_of_the_means_over_seeds():
     [
         word_entry([0.0], [0.0]),
         word_entry([0.2], [0.4], base=0.3),
-        text_entry([run("full", new_after=3.0), run("lora", **ADAPTED)]),
-        text_entry([run("full", new_after=3.5), run("lora", **ADAPTED)]),
+        text_entry([run("full", test=3.0), run("lora", **ADAPTED)]),
+        text_entry([run("full", test=3.5), run("lora", **ADAPTED)]),
     ],
     ids=["still 0", "fell", "same loss", "higher loss"],
 )
@@ -263,9 +261,9 @@ def test_everything_is_printed_in_order_table_summary_samples():
 def many_methods():
     runs = [
         run("full", seed=0),
-        run("bitfit", 0, lr=0.01, trainable_params=2_944, new_after=2.1, disk_bytes=12_000),
-        run("bitfit", 1, lr=0.01, trainable_params=2_944, new_after=2.3, disk_bytes=12_000),
-        run("prefix", lr=0.03, trainable_params=18_432, seconds_per_step=0.06, old_after=1.5),
+        run("bitfit", 0, lr=0.01, trainable=2_944, test=2.1, disk_bytes=12_000),
+        run("bitfit", 1, lr=0.01, trainable=2_944, test=2.3, disk_bytes=12_000),
+        run("prefix", lr=0.03, trainable=18_432, seconds_per_step=0.06, old=1.5),
         run("lora", lr=0.02, **ADAPTED),
     ]
     methods = ("base", "full", "bitfit", "prefix", "lora")

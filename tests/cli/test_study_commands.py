@@ -66,7 +66,7 @@ def test_study_writes_its_rows_with_command_version_machine_and_seeds(here, smal
 def test_study_goes_on_with_the_runs_that_are_missing(here, small):
     command = ("study", "known_rank_teacher", "--seeds", 2, "--jobs", 1, "--out", "out")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(study_commands, "save_rows", lambda *args: 1 / 0)  # a power cut
+        patched.setattr(study_commands, "save_json", lambda *args: 1 / 0)  # a power cut
         with pytest.raises(ZeroDivisionError):
             run(*command)
     assert len(small) == 4

@@ -19,7 +19,7 @@ from minilora.methods.registry import LABELS
 from minilora.plots.comparisons import compare_figure, plot_costs, plot_learning_curves
 from minilora.plots.house_style import COLORS, FAMILY_COLORS, save_figure, style
 
-COSTS = "trainable_params optimizer_bytes disk_bytes peak_memory_bytes seconds_per_step".split()
+COSTS = "trainable optimizer_bytes disk_bytes peak_memory_bytes seconds_per_step".split()
 CURVES = {
     ("full", 0): [(0, 3.0), (150, 2.0), (300, 1.6)],
     ("full", 1): [(0, 3.0), (150, 2.2), (300, 1.5)],
@@ -37,19 +37,19 @@ def entry(seeds=(0, 1), **changes):
     runs = []
     for (method, seed), curve in CURVES.items():
         costs = dict(zip(COSTS, LORA[seed] if method == "lora" else FULL, strict=True))
-        runs.append({"method": method, "seed": seed, "evaluations": curve, **costs})
+        runs.append({"method": method, "seed": seed, "curve": curve, **costs})
     return {
         "task": "code",
         "about": "English documentation → Python code",
-        "higher_is_better": False,
+        "metric": "nats",
         "runs": [run for run in runs if run["seed"] in seeds],
     } | changes
 
 
 def string_entry():
     curves = {method: [(0, 0.0), (300, v)] for method, v in (("full", 1.0), ("lora", 0.9))}
-    runs = [run | {"evaluations": curves[run["method"]]} for run in entry((0,))["runs"][:2]]
-    return entry(about="seven string tasks → reverse a word", higher_is_better=True, runs=runs)
+    runs = [run | {"curve": curves[run["method"]]} for run in entry((0,))["runs"][:2]]
+    return entry(about="seven string tasks → reverse a word", metric="exact", runs=runs)
 
 
 def axes():
@@ -275,18 +275,18 @@ def many_methods():
         ("bitfit", 0, 3_000, 2.0, 1.5),
         ("bitfit", 1, 3_000, 2.2, 1.7),
     ]
-    keys = ("method", "seed", "trainable_params", "new_after", "old_after")
+    keys = ("method", "seed", "trainable", "test", "old")
     runs = [dict(zip(keys, values, strict=True)) for values in results]
-    return entry(runs=runs, base={"new": 3.0, "old": 1.3}, metric="nats per character")
+    return entry(runs=runs, base={"test": 3.0, "old": 1.3})
 
 
 def test_other_methods_are_drawn_by_what_they_learned_and_lost():
     drawn = many_methods()
-    for ax, which in zip(compare_figure(drawn).axes, ("new", "old"), strict=True):
+    for ax, which in zip(compare_figure(drawn).axes, ("test", "old"), strict=True):
         points = [line for line in ax.lines if line.get_marker() not in ("None", "")]
         values = {"full": [], "dora": [], "prefix": [], "bitfit": []}
         for run in drawn["runs"]:
-            values[run["method"]].append(run[f"{which}_after"])
+            values[run["method"]].append(run[which])
         assert [line.get_xdata()[0] for line in points] == [np.mean(v) for v in values.values()]
         families = ("full", "reparameterized", "additive", "selective")
         colors = [to_rgb(FAMILY_COLORS[family]) for family in families]

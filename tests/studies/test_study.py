@@ -8,7 +8,6 @@ import inspect
 import json
 import sys
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -18,10 +17,10 @@ import minilora as ml
 from minilora.experiments import tuning
 from minilora.experiments.sweeps import sweep
 from minilora.experiments.tasks import TASKS, load_task
-from minilora.experiments.tuning import find_task, quality_run, tune
+from minilora.experiments.tuning import quality_run, set_up, tune
 from minilora.lora import lora_layers
 from minilora.methods.registry import METHODS, count_parameters
-from minilora.studies import STUDIES, subspace_similarity, which_weights
+from minilora.studies import STUDIES, forgetting_frontier, subspace_similarity, which_weights
 from minilora.studies.forgetting_frontier import frontier_run
 from minilora.studies.known_rank_teacher import teacher_run
 from minilora.studies.learning_rate_sweep import RATES
@@ -29,28 +28,17 @@ from minilora.studies.small_data import small_data_run
 from minilora.studies.spectrum import spectrum_run
 from minilora.studies.subspace_similarity import subspace_run
 from minilora.studies.truncation import truncation_run
-from minilora.text.alphabet import TextError, decode
+from minilora.text.alphabet import decode
 from minilora.text.corpora import load_corpus
-from minilora.training.quality import exact_match, text_loss
 
 PROSE = "It was the best of times, it was the worst of times, it was the age of wisdom. " * 40
 
 
-def quickly_measured(task):
-    """The same task with fewer examples in its three measurements."""
-
-    def fewer(measure):
-        if measure.func is text_loss:
-            return partial(text_loss, tokens=measure.keywords["tokens"], windows=4)
-        return partial(exact_match, **{k: rows[:20] for k, rows in measure.keywords.items()})
-
-    return replace(task, val=fewer(task.val), test=fewer(task.test), old=fewer(task.old))
-
-
 @pytest.fixture
 def quick(monkeypatch):
-    """Tasks that are quickly measured."""
-    monkeypatch.setattr(tuning, "find_task", lambda *args: quickly_measured(find_task(*args)))
+    """Tasks that are measured on few examples."""
+    for module in (tuning, forgetting_frontier):
+        monkeypatch.setattr(module, "load_task", lambda t: replace(load_task(t), examples=4))
 
 
 @pytest.fixture
@@ -111,7 +99,7 @@ def test_the_rate_study_has_every_method_at_four_rates_or_more():
 def test_which_weights_compares_places_of_about_the_same_budget(task):
     trained = {}
     for place, targets in which_weights.PLACES.items():
-        model = ml.load_model(find_task(task).base)
+        model = ml.load_model(load_task(task).base)
         config = ml.LoraConfig(r=which_weights.BUDGETS[task][place], target_modules=targets)
         trained[place] = count_parameters(prepared(model, config))[0]
     assert set(trained) == set(which_weights.BUDGETS[task]) and len(trained) == 6
@@ -145,12 +133,13 @@ def test_a_run_says_what_it_was_and_what_it_cost(quick):
     assert all(0 <= value <= 1 for value in values.values())
     assert row == {
         "task": "reverse",
+        "metric": "exact",
         "method": "lora",
         "seed": 3,
         "lr": 0.005,
         "steps": 2,
         "r": 2,
-        "scale": pytest.approx(4 / 2**0.5),
+        "s": pytest.approx(4 / 2**0.5),
         "trainable": 9_216,
         "total": sum(p.size for p in base.parameters()),
         "diverged": False,
@@ -163,7 +152,7 @@ def test_qualities_are_those_of_the_tuned_model_on_each_split(quick):
     (row,) = quality_run(**settings)
     assert row["val"] == t.task.val(t.model) != t.task.val(t.base)
     assert (row["test"], row["old"]) == (t.task.test(t.model), t.task.old(t.model))
-    assert (row["r"], row["scale"]) == (None, None)
+    assert (row["r"], row["s"]) == (None, None)
     bundled = ml.load_model("docs-tiny").state_dict()
     for name, p in t.base.named_parameters():
         np.testing.assert_array_equal(p.data, bundled[name])
@@ -172,7 +161,7 @@ def test_qualities_are_those_of_the_tuned_model_on_each_split(quick):
 def scales(task, **lora):
     t = tune(task, "lora", 0, steps=1, **lora)
     (scale,) = {layer.adapters["default"].s for layer in lora_layers(t.model).values()}
-    assert t.row["scale"] == scale
+    assert t.row["s"] == scale
     return scale
 
 
@@ -214,8 +203,8 @@ def test_curves_have_a_point_at_each_evaluation(quick):
     t = tune("code", "lora", 0, steps=3)
     with threadpool_limits(1):  # as in training; with more threads the last bits may differ
         assert row["curve"] == [
-            (0, t.task.val(t.base), t.task.old(t.base)),
-            (3, t.task.val(t.model), t.task.old(t.model)),
+            [0, t.task.val(t.base), t.task.old(t.base)],
+            [3, t.task.val(t.model), t.task.old(t.model)],
         ]
 
 
@@ -281,12 +270,12 @@ def test_the_start_of_an_adapter_is_drawn_again(seed):
 
 def test_tasks_of_the_recipes_are_found_by_name():
     for name in TASKS:
-        assert find_task(name).name == name
-        assert find_task(name).base == load_task(name).base
+        assert load_task(name).name == name
+        assert load_task(name).base == load_task(name).base
 
 
 def test_a_text_of_the_users_is_a_task(text):
-    task = find_task(text)
+    task = load_task(text)
     assert (task.name, task.base) == ("times.txt", "docs-tiny")
     ids, _ = task.batch(np.random.default_rng(0))
     assert decode(ids[0]) in PROSE
@@ -295,8 +284,10 @@ def test_a_text_of_the_users_is_a_task(text):
 
 
 def test_a_text_that_is_not_there_is_an_error(tmp_path):
-    with pytest.raises((TextError, OSError), match="nothing.txt"):
-        find_task(str(tmp_path / "nothing.txt"))
+    path = tmp_path / "nothing.txt"
+    for which in (path, str(path)):
+        with pytest.raises(ValueError, match="there is no .*nothing.txt"):
+            load_task(which)
 
 
 def test_another_base_model_is_taken_from_its_folder(tmp_path):
@@ -304,17 +295,17 @@ def test_another_base_model_is_taken_from_its_folder(tmp_path):
     base.tok_embed.weight.data *= np.float32(1.25)
     folder = str(tmp_path / "mine")
     ml.save_model(base, folder)
-    assert find_task("code", folder).base == folder
+    assert set_up("code", "lora", model=folder).task.base == folder
     t = tune("code", "lora", 0, steps=1, model=folder)
     np.testing.assert_array_equal(t.base.tok_embed.weight.data, base.tok_embed.weight.data)
     np.testing.assert_array_equal(t.model.tok_embed.weight.data, base.tok_embed.weight.data)
 
 
 def test_so_many_characters_of_the_corpus_are_trained_on():
-    few, first = find_task("code", characters=100), load_corpus("code").train[:100]
+    few, first = set_up("code", "lora", characters=100).task, load_corpus("code").train[:100]
     seen = {decode(few.batch(np.random.default_rng(seed))[0][0]) for seed in range(20)}
     assert all(window in decode(first) for window in seen) and len(seen) > 5
-    assert few.test.keywords["tokens"] is load_task("code").test.keywords["tokens"]
+    assert few.data.corpus.test is load_task("code").data.corpus.test
 
 
 def test_a_study_swept_is_its_rows_in_order(tmp_path):

@@ -47,11 +47,12 @@ def tuned(settings):
     alpha, root = settings.get("lora_alpha", 8), settings.get("use_rslora", False)
     return {
         "task": settings["task"],
+        "metric": "nats" if settings["task"] == "code" else "exact",
         "method": method,
         "seed": settings["seed"],
         "lr": settings.get("lr", 0.01),
         "r": r,
-        "scale": r and alpha / (math.sqrt(r) if root else r),
+        "s": r and alpha / (math.sqrt(r) if root else r),
         "trainable": TRAINABLE.get(method, 18_432),
     }
 
@@ -351,7 +352,7 @@ def test_alpha_rules_meet_at_r_4(task):
         ("/r, alpha = 8", lambda r: 8 / r),
         ("/√r, alpha = 4", lambda r: 4 / r**0.5),
     ):
-        same = [row for row in rows if row["scale"] == scale(row["r"])]
+        same = [row for row in rows if row["s"] == scale(row["r"])]
         assert {row["r"] for row in same} == {1, 4, 16, 64}
         assert_draws(ax, f"LoRA, s = alpha{label}", same, "r", "test")
 
@@ -360,7 +361,7 @@ def test_alphas_are_those_of_r_4():
     ax = plot_alphas(pick("alpha_sweep", task="code"), axes())
     (drawn,) = ax.lines
     np.testing.assert_array_equal(drawn.get_xdata(), [2, 8, 32])
-    expected = np.mean([row["test"] for row in pick("alpha_sweep", task="code", r=4, scale=8.0)])
+    expected = np.mean([row["test"] for row in pick("alpha_sweep", task="code", r=4, s=8.0)])
     assert drawn.get_ydata()[2] == pytest.approx(expected)
 
 

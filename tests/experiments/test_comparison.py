@@ -8,12 +8,10 @@ import hashlib
 import io
 import json
 import signal
-import sys
 import tracemalloc
 import zlib
 from collections import Counter
 from dataclasses import replace
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,32 +20,33 @@ from rich.console import Console
 
 import minilora as ml
 from minilora.cli.tables import print_comparison
-from minilora.experiments.comparison import DEFAULT_METHODS, Settings, compare, forget, step_memory
+from minilora.experiments.comparison import DEFAULT_METHODS, compare, forget
+from minilora.experiments.costs import step_memory
 from minilora.experiments.tasks import BASE_MODELS, load_task
 from minilora.hub.models import ASSETS
 from minilora.lora import lora_layers
 from minilora.methods.registry import METHODS
 from minilora.nn import Linear
 from minilora.plots.comparisons import compare_figure
+from minilora.training import loop
 from minilora.training.loop import TrainingInterrupted
-from minilora.training.quality import exact_match, text_loss
 
-RUN_KEYS = set(
-    "method seed lr steps trainable_params total_params optimizer_bytes disk_bytes "
-    "peak_memory_bytes seconds_per_step new_after old_after old_detached losses".split()
+ROW = set(
+    "task metric method seed lr steps r s trainable total diverged val test old old_detached "
+    "optimizer_bytes disk_bytes peak_memory_bytes seconds_per_step losses curve".split()
 )
 VARYING = ("seconds_per_step", "peak_memory_bytes")  # what the machine decides, not the seed
 
 
-def quickly_measured(task):
-    """The same task with fewer examples in its three measurements."""
+def quick(name, **changes):
+    """A task that is measured on few examples."""
+    return replace(load_task(name), examples=8 if name == "code" else 40, **changes)
 
-    def fewer(measure):
-        if measure.func is text_loss:
-            return partial(text_loss, tokens=measure.keywords["tokens"], windows=8)
-        return partial(exact_match, **{k: rows[:40] for k, rows in measure.keywords.items()})
 
-    return replace(task, val=fewer(task.val), test=fewer(task.test), old=fewer(task.old))
+def drawing(task, batch):
+    """The task with other batches."""
+    data = SimpleNamespace(batch=batch, quality=task.data.quality, metric=task.metric)
+    return replace(task, data=data)
 
 
 def on_disk(base):
@@ -57,7 +56,7 @@ def on_disk(base):
 
 def comparison(name, steps, seeds, folder):
     """A finished comparison, and every batch that was drawn for it."""
-    task, drawn = quickly_measured(load_task(name)), []
+    task, drawn = quick(name), []
     before = on_disk(task.base)
 
     def batch(rng):
@@ -65,7 +64,7 @@ def comparison(name, steps, seeds, folder):
         drawn.append(zlib.crc32(ids.tobytes() + targets.tobytes()))
         return ids, targets
 
-    entry = compare(replace(task, batch=batch), seeds, folder, Settings(steps=steps), quiet=True)
+    entry = compare(drawing(task, batch), folder, seeds=seeds, steps=steps, quiet=True)
     return SimpleNamespace(
         task=task, out=folder, entry=entry, drawn=drawn, steps=steps, seeds=seeds, before=before
     )
@@ -100,22 +99,18 @@ def size_of(folder):
 
 def test_entry_has_the_keys_of_results_json(done):
     entry, task = done.entry, done.task
-    assert set(entry) == {"task", "metric", "higher_is_better", "base", "runs"} | {
-        "about",
-        "samples",
-    }
-    assert set(entry["base"]) == {"new", "old", "params"}
+    assert set(entry) == {"task", "about", "metric", "base", "runs", "samples"}
+    assert set(entry["base"]) == {"test", "old", "total"}
     assert [(run["method"], run["seed"]) for run in entry["runs"]] == [
         (method, seed) for seed in done.seeds for method in DEFAULT_METHODS
     ]
     for run in entry["runs"]:
-        assert set(run) == RUN_KEYS | {"evaluations"}
+        assert set(run) == ROW
         assert run["steps"] == done.steps and run["seconds_per_step"] > 0
-    assert (entry["task"], entry["about"], entry["metric"], entry["higher_is_better"]) == (
-        (task.name, task.about, "nats per character", False)
-        if task.name == "code"
-        else (task.name, task.about, "share of answers exactly right", True)
-    )
+        assert (run["task"], run["metric"]) == (entry["task"], entry["metric"])
+        assert run["val"] == run["curve"][-1][1] and not run["diverged"]
+    metric = "nats" if task.name == "code" else "exact"
+    assert (entry["task"], entry["about"], entry["metric"]) == (task.name, task.about, metric)
 
 
 def test_entry_is_json_without_nan(done):
@@ -126,8 +121,8 @@ def test_entry_is_json_without_nan(done):
 
 def test_base_is_measured_before_training(done):
     base = ml.load_model(done.task.base)
-    measured = {"new": done.task.test(base), "old": done.task.old(base)}
-    assert done.entry["base"] == measured | {"params": sum(p.size for p in base.parameters())}
+    measured = {"test": done.task.test(base), "old": done.task.old(base)}
+    assert done.entry["base"] == measured | {"total": sum(p.size for p in base.parameters())}
 
 
 def test_detached_adapter_is_exactly_the_base_again(done):
@@ -137,7 +132,7 @@ def test_detached_adapter_is_exactly_the_base_again(done):
         else:
             assert run["old_detached"] is None
     if done.task.name == "code":
-        assert of(done, "lora")["old_after"] != done.entry["base"]["old"]  # not for want of change
+        assert of(done, "lora")["old"] != done.entry["base"]["old"]  # not for want of change
 
 
 @pytest.mark.parametrize(("name", "r", "by_hand"), [("code", 4, 18_432), ("reverse", 2, 9_216)])
@@ -147,15 +142,15 @@ def test_lora_trains_r_times_d_in_plus_d_out_of_every_linear(name, r, by_hand, r
     shapes = [m.weight.shape for _, m in base.named_modules() if isinstance(m, Linear)]
     total = sum(p.size for p in base.parameters())
     lora, full, scratch = (of(done, method) for method in ("lora", "full", "scratch"))
-    assert lora["trainable_params"] == sum(r * (n + m) for n, m in shapes) == by_hand
-    assert lora["total_params"] == total + by_hand
-    assert full["trainable_params"] == full["total_params"] == total
-    assert scratch["trainable_params"] == scratch["total_params"] == total
+    assert lora["trainable"] == sum(r * (n + m) for n, m in shapes) == by_hand
+    assert full["trainable"] == scratch["trainable"] == total
+    assert {run["total"] for run in done.entry["runs"]} == {total}
+    assert (lora["r"], full["r"], scratch["r"]) == (r, None, None)
 
 
 def test_optimizer_keeps_two_float32_for_each_trainable_number(done):
     for run in done.entry["runs"]:
-        assert run["optimizer_bytes"] == 2 * 4 * run["trainable_params"]
+        assert run["optimizer_bytes"] == 2 * 4 * run["trainable"]
 
 
 def test_disk_bytes_are_those_of_the_files_that_were_saved(done):
@@ -173,7 +168,7 @@ def test_step_of_lora_needs_less_memory_at_its_peak(done):
     lora, full = of(done, "lora"), of(done, "full")
     assert lora["peak_memory_bytes"] < full["peak_memory_bytes"]
     for run in (lora, full):  # a gradient and two moments, at least, and activations above them
-        assert run["peak_memory_bytes"] > 12 * run["trainable_params"]
+        assert run["peak_memory_bytes"] > 12 * run["trainable"]
 
 
 def test_all_methods_see_the_same_batches(done):
@@ -187,20 +182,20 @@ def test_all_methods_see_the_same_batches(done):
 def test_full_and_lora_start_from_the_same_base_and_part_then(done):
     full, lora, scratch = (of(done, method) for method in DEFAULT_METHODS)
     assert full["losses"][0] == lora["losses"][0] != scratch["losses"][0]
-    assert full["evaluations"][0] == lora["evaluations"][0]
+    assert full["curve"][0] == lora["curve"][0]
     assert full["losses"][1:] != lora["losses"][1:]
 
 
 def test_losses_and_evaluations_go_from_the_first_step_to_the_last(done):
     for run in done.entry["runs"]:
         assert len(run["losses"]) == done.steps
-        steps = [step for step, _ in run["evaluations"]]
+        steps = [step for step, _ in run["curve"]]
         assert steps[0] == 0 and steps[-1] == done.steps and steps == sorted(set(steps))
 
 
 def test_each_method_learns(code):
     for run in code.entry["runs"]:  # on fixed windows: the batches' own losses go up and down
-        assert run["evaluations"][-1][1] < run["evaluations"][0][1]
+        assert run["curve"][-1][1] < run["curve"][0][1]
 
 
 def test_seeds_differ_and_the_first_one_alone_is_saved(code):
@@ -210,23 +205,23 @@ def test_seeds_differ_and_the_first_one_alone_is_saved(code):
     assert all(a["losses"] != b["losses"] for a, b in zip(first, second, strict=True))
     saved = ml.load_model(code.out / "code-full")
     measured = pytest.approx(code.task.test(saved), rel=1e-6)  # where arrays lie can round a sum
-    assert first[0]["new_after"] == measured != second[0]["new_after"]
+    assert first[0]["test"] == measured != second[0]["test"]
 
 
 def test_saved_adapter_on_the_base_is_the_model_that_was_measured(done):
     model = ml.load_model(done.task.base)
     ml.load_adapter(model, done.out / f"{done.task.name}-lora")
     run = of(done, "lora")
-    assert done.task.test(model) == pytest.approx(run["new_after"], rel=1e-6)
-    assert done.task.old(model) == pytest.approx(run["old_after"], rel=1e-6)
-    assert done.task.val(model) == pytest.approx(run["evaluations"][-1][1], rel=1e-6)
+    assert done.task.test(model) == pytest.approx(run["test"], rel=1e-6)
+    assert done.task.old(model) == pytest.approx(run["old"], rel=1e-6)
+    assert done.task.val(model) == pytest.approx(run["curve"][-1][1], rel=1e-6)
 
 
 def test_saved_full_model_is_the_model_that_was_measured(done):
     model, run = ml.load_model(done.out / f"{done.task.name}-full"), of(done, "full")
-    assert done.task.test(model) == pytest.approx(run["new_after"], rel=1e-6)
-    assert done.task.old(model) == pytest.approx(run["old_after"], rel=1e-6)
-    assert done.task.val(model) == pytest.approx(run["evaluations"][-1][1], rel=1e-6)
+    assert done.task.test(model) == pytest.approx(run["test"], rel=1e-6)
+    assert done.task.old(model) == pytest.approx(run["old"], rel=1e-6)
+    assert done.task.val(model) == pytest.approx(run["curve"][-1][1], rel=1e-6)
 
 
 def test_base_on_disk_is_byte_identical_afterwards(done):
@@ -271,7 +266,7 @@ def test_answers_are_the_saved_models_greedy_ones_up_to_their_newline(reverse):
 
 
 def test_same_seed_gives_the_same_runs_again_alone_or_among_others(code, tmp_path):
-    again = compare(code.task, [1], tmp_path, Settings(steps=code.steps), quiet=True)
+    again = compare(code.task, tmp_path, seeds=[1], steps=code.steps, quiet=True)
     assert repeatable(again["runs"]) == repeatable(code.entry["runs"][3:])
 
 
@@ -280,13 +275,12 @@ def test_same_runs_whatever_the_threads(code, tmp_path, monkeypatch):
 
     def run(trainings, threads, quiet):
         asked.append(threads)
-        train.run(trainings, threads, quiet)
+        loop.run(trainings, threads, quiet)
 
-    train = sys.modules["minilora.training.loop"]  # minilora.train is the function
     monkeypatch.setattr("minilora.experiments.comparison.run", run)
     for threads in (1, 2):
         folder = tmp_path / str(threads)
-        entry = compare(code.task, [0], folder, Settings(steps=code.steps), threads, quiet=True)
+        entry = compare(code.task, folder, steps=code.steps, threads=threads, quiet=True)
         assert repeatable(entry["runs"]) == repeatable(code.entry["runs"][:3])
     assert asked == [1, 2]
 
@@ -301,18 +295,18 @@ def test_interrupted_comparison_goes_on_to_the_same_end(code, tmp_path):
             signal.raise_signal(signal.SIGINT)
         return code.task.batch(rng)
 
-    settings, checkpoints = Settings(steps=code.steps), tmp_path / "checkpoints"
-    task = replace(code.task, batch=batch_with_ctrl_c)
+    checkpoints = tmp_path / "checkpoints"
+    task = drawing(code.task, batch_with_ctrl_c)
     with pytest.raises(TrainingInterrupted, match="full fine-tuning at step 5 of 8.*goes on"):
-        compare(task, [0], tmp_path, settings, quiet=True)
+        compare(task, tmp_path, steps=code.steps, quiet=True)
     assert len(list(checkpoints.iterdir())) == 3 and not (tmp_path / "code-lora").exists()
     drawn = 20
-    entry = compare(task, [0], tmp_path, settings, quiet=True)
+    entry = compare(task, tmp_path, steps=code.steps, quiet=True)
     assert drawn - 20 == 6 + 3 * (code.steps - 5)  # what was done is not done again
     assert repeatable(entry["runs"]) == repeatable(code.entry["runs"][:3])
     assert entry["samples"] == code.entry["samples"] and entry["base"] == code.entry["base"]
     drawn = 20
-    again = compare(task, [0], tmp_path, settings, quiet=True)  # it was finished, not forgotten
+    again = compare(task, tmp_path, steps=code.steps, quiet=True)  # it was finished, not forgotten
     assert drawn - 20 == 6
     for first, second in zip(entry["runs"], again["runs"], strict=True):
         peaks = [run.pop("peak_memory_bytes") for run in (first, second)]
@@ -325,11 +319,11 @@ def test_interrupted_comparison_goes_on_to_the_same_end(code, tmp_path):
 def test_checkpoints_go_whatever_the_name_of_the_text_and_no_others(reverse, tmp_path):
     named = replace(reverse.task, name="[a] *.txt", prompts=())
     for task in (named, replace(named, name="a .txt")):
-        compare(task, [0], tmp_path, Settings(steps=1), quiet=True)
+        compare(task, tmp_path, steps=1, quiet=True)
     forget(named, tmp_path)
     left = [path.name for path in (tmp_path / "checkpoints").iterdir()]
     assert len(left) == 3 and all(name.startswith("a .txt-") for name in left)
-    assert (tmp_path / "[a] *.txt-lora" / "adapter_model.safetensors").is_file()
+    assert (tmp_path / "[a] *-lora" / "adapter_model.safetensors").is_file()
 
 
 def test_other_settings_do_not_meet_the_checkpoints_of_an_interrupted_comparison(reverse, tmp_path):
@@ -342,11 +336,11 @@ def test_other_settings_do_not_meet_the_checkpoints_of_an_interrupted_comparison
             signal.raise_signal(signal.SIGINT)
         return reverse.task.batch(rng)
 
-    task = replace(reverse.task, batch=batch_with_ctrl_c, prompts=())
+    task = replace(drawing(reverse.task, batch_with_ctrl_c), prompts=())
     with pytest.raises(TrainingInterrupted):
-        compare(task, [0], tmp_path, Settings(steps=5), quiet=True)
+        compare(task, tmp_path, steps=5, quiet=True)
     assert len(list((tmp_path / "checkpoints").iterdir())) == 3
-    entry = compare(task, [0], tmp_path, Settings(steps=2), quiet=True)
+    entry = compare(task, tmp_path, steps=2, quiet=True)
     assert {run["steps"] for run in entry["runs"]} == {2}
 
 
@@ -354,7 +348,7 @@ def test_seed_draws_the_adapters_first_numbers(reverse, tmp_path):
     path = "layers.0.attn.o_proj"  # B is zero, so that the first step does not change A
     for seed in (1, 2):
         task, out = replace(reverse.task, prompts=()), tmp_path / str(seed)
-        compare(task, [seed], out, Settings(steps=1), quiet=True)
+        compare(task, out, seeds=[seed], steps=1, quiet=True)
         saved, fresh = ml.load_model("words-tiny"), ml.load_model("words-tiny")
         ml.load_adapter(saved, out / "reverse-lora")
         ml.add_adapter(fresh, task.lora, rng=np.random.default_rng((seed, 0)))
@@ -363,13 +357,13 @@ def test_seed_draws_the_adapters_first_numbers(reverse, tmp_path):
 
 
 def test_settings_replace_the_recipe(reverse, tmp_path):
-    lora = ml.LoraConfig(r=1, lora_alpha=3, target_modules=["q_proj", "v_proj"])
-    settings = Settings(lora, lr_full=2e-4, lr_lora=5e-4, steps=1)
-    said = []
-    entry = compare(reverse.task, [7], tmp_path, settings, quiet=True, say=said.append)
+    lora = dict(r=1, lora_alpha=3, target_modules=["q_proj", "v_proj"])
+    rates, said = {"full": 2e-4, "lora": 5e-4}, []
+    options = dict(seeds=[7], rates=rates, steps=1, quiet=True, say=said.append)
+    entry = compare(reverse.task, tmp_path, **lora, **options)
     full, tuned, scratch = entry["runs"]
     assert (full["lr"], tuned["lr"]) == (2e-4, 5e-4)
-    assert tuned["trainable_params"] == 4 * 2 * (64 + 64)  # layers, matrices, r = 1
+    assert tuned["trainable"] == 4 * 2 * (64 + 64)  # layers, matrices, r = 1
     assert scratch["lr"] == BASE_MODELS["words-tiny"].training.lr
     saved = ml.load_model("words-tiny")
     ml.load_adapter(saved, tmp_path / "reverse-lora")
@@ -385,10 +379,10 @@ def test_recipe_has_its_own_rate_for_each_method(code):
     }
 
 
-@pytest.mark.parametrize("rate", [{"lr_full": 0.0}, {"lr_lora": 0.0}])
+@pytest.mark.parametrize("rate", [{"full": 0.0}, {"lora": 0.0}])
 def test_rate_of_zero_is_an_error_and_not_the_default(reverse, tmp_path, rate):
     with pytest.raises(ValueError, match="lr must be a positive number, got 0"):
-        compare(reverse.task, [0], tmp_path, Settings(steps=1, **rate), quiet=True)
+        compare(reverse.task, tmp_path, rates=rate, steps=1, quiet=True)
 
 
 def test_measuring_memory_leaves_the_training_where_it_was(reverse):
@@ -414,21 +408,16 @@ def test_measuring_memory_stops_when_the_step_fails(reverse):
 FOUR = ("full", "bitfit", "dora", "prefix")
 
 
-def with_rates(task):
-    """Rates of methods for which the task may have none yet."""
-    return replace(task, lr=dict.fromkeys(METHODS, 1e-2) | task.lr)
-
-
 @pytest.fixture(scope="module")
 def four(tmp_path_factory):
-    task, out = with_rates(quickly_measured(load_task("code"))), tmp_path_factory.mktemp("four")
-    entry = compare(task, [0], out, Settings(steps=2), quiet=True, methods=FOUR)
+    task, out = quick("code"), tmp_path_factory.mktemp("four")
+    entry = compare(task, out, methods=FOUR, steps=2, quiet=True)
     return SimpleNamespace(task=task, out=out, entry=entry)
 
 
 def test_methods_are_those_asked_for_in_their_order(four):
     assert [run["method"] for run in four.entry["runs"]] == list(FOUR)
-    assert all(set(run) == RUN_KEYS | {"evaluations"} for run in four.entry["runs"])
+    assert all(set(run) == ROW for run in four.entry["runs"])
     assert {run["method"]: run["lr"] for run in four.entry["runs"]} == {
         method: four.task.lr[method] for method in FOUR
     }
@@ -440,8 +429,8 @@ def test_methods_train_as_many_numbers_as_their_formulas_say(four):
     C, L, r = 128, 2, 4
     linears = 4 * (C + C) + (C + 4 * C) + (4 * C + C)  # d_in + d_out of a block
     n = round(r * linears / (2 * C))  # as many keys and values as LoRA has numbers
-    total = four.entry["base"]["params"]
-    trained = {run["method"]: run["trainable_params"] for run in four.entry["runs"]}
+    total = four.entry["base"]["total"]
+    trained = {run["method"]: run["trainable"] for run in four.entry["runs"]}
     assert trained == {
         "full": total,
         "bitfit": L * 11 * C + C,
@@ -449,15 +438,14 @@ def test_methods_train_as_many_numbers_as_their_formulas_say(four):
         "prefix": L * n * 2 * C,
     }
     for run in four.entry["runs"]:
-        added = trained[run["method"]] if run["method"] in ("dora", "prefix") else 0
-        assert run["total_params"] == total + added
-        assert run["optimizer_bytes"] == 8 * run["trainable_params"]
+        assert run["total"] == total
+        assert run["optimizer_bytes"] == 8 * run["trainable"]
 
 
 def test_of_other_methods_the_trained_numbers_alone_are_kept_on_disk(four):
     for method in ("bitfit", "prefix"):
         run = of(four, method)
-        numbers = 4 * run["trainable_params"]  # float32, and a header with their names
+        numbers = 4 * run["trainable"]  # float32, and a header with their names
         assert numbers < run["disk_bytes"] < numbers + 3_000
     assert of(four, "dora")["disk_bytes"] < of(four, "full")["disk_bytes"] / 10
     saved = {path.name for path in four.out.iterdir()}
@@ -477,7 +465,7 @@ def test_comparison_of_other_methods_is_printed_and_drawn(four):
     print_comparison(four.entry, console)
     text = console.file.getvalue()
     for run in four.entry["runs"]:
-        assert METHODS[run["method"]].label in text and f"{run['trainable_params']:,}" in text
+        assert METHODS[run["method"]].label in text and f"{run['trainable']:,}" in text
     assert [ax.get_title("left").split(":")[0] for ax in compare_figure(four.entry).axes] == [
         "New task",
         "Old task, what the base could do",
@@ -485,10 +473,10 @@ def test_comparison_of_other_methods_is_printed_and_drawn(four):
 
 
 def test_a_single_method_is_a_comparison_with_the_base(tmp_path):
-    task = replace(with_rates(quickly_measured(load_task("reverse"))), prompts=())
-    entry = compare(task, [0], tmp_path, Settings(steps=2), quiet=True, methods=("bitfit",))
+    task = quick("reverse", prompts=())
+    entry = compare(task, tmp_path, methods=("bitfit",), steps=2, quiet=True)
     (run,) = entry["runs"]
-    assert run["trainable_params"] == 4 * 11 * 64 + 64
+    assert run["trainable"] == 4 * 11 * 64 + 64
     console = Console(file=io.StringIO(), width=100)
     print_comparison(entry | {"samples": {"<ab>": {"base": "ab", "bitfit": "ba"}}}, console)
     assert "BitFit" in console.file.getvalue()
@@ -504,7 +492,7 @@ def test_lora_plus_is_compared_at_its_ratio_and_the_others_at_one(reverse, tmp_p
         raise InterruptedError
 
     monkeypatch.setattr("minilora.experiments.comparison.run", run)
-    task, methods = with_rates(reverse.task), ("lora", "lora+", "full", "scratch")
+    methods = ("lora", "lora+", "full", "scratch")
     with pytest.raises(InterruptedError):
-        compare(task, [0], tmp_path, Settings(steps=1), methods=methods)
+        compare(reverse.task, tmp_path, methods=methods, steps=1)
     assert seen == {"LoRA": 1, "LoRA+": 16, "full fine-tuning": 1, "from scratch": 1}

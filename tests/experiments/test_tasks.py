@@ -1,4 +1,4 @@
-"""Claims about the recipes: shapes, sizes and rates, and which split is used for what.
+"""Claims about the tasks: shapes, sizes and rates, and which split is used for what.
 
 The numbers are written out once more, as the experiments settled them. What a measure looks at is
 asked of a model that keeps all it is shown. The corpora are the real ones.
@@ -9,11 +9,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minilora.experiments import tasks as recipes
-from minilora.experiments.tasks import BASE_MODELS, TASKS, load_task, new_model, text_task
+from minilora.experiments.tasks import (
+    BASE_MODELS,
+    TASKS,
+    load_task,
+    new_model,
+    text_task,
+)
 from minilora.lora import add_adapter
 from minilora.lora_config import LoraConfig
-from minilora.methods.registry import METHODS, count_parameters
+from minilora.methods.registry import LABELS, METHODS, count_parameters
 from minilora.studies import shipped_rows
 from minilora.tensor import Tensor
 from minilora.text.alphabet import decode, encode
@@ -21,6 +26,7 @@ from minilora.text.corpora import Corpus, load_corpus, load_words
 from minilora.text.string_tasks import PRETRAIN_TASKS, STRING_TASKS
 from minilora.text.windows import IGNORE_INDEX
 from minilora.training.loop import TrainConfig
+from minilora.training.quality import EXACT, METRICS, NATS
 from minilora.transformer import TransformerConfig
 
 STRING_NAMES = ["reverse", "sort"]
@@ -45,6 +51,10 @@ def shown(measure, base):
     return np.concatenate(model.seen)
 
 
+def of(data, split):
+    return lambda model: data.quality(model, split)
+
+
 def examples(ids):
     """(command symbol, word, answer) of each row of a string task."""
     texts = [decode(row).rstrip("\n") for row in ids]
@@ -55,7 +65,7 @@ def test_docs_tiny_is_the_language_model_of_the_experiments():
     base = BASE_MODELS["docs-tiny"]
     assert base.model == TransformerConfig(96, 64, n_layer=2, n_head=4, n_embd=128)
     assert base.model.tie_embeddings and base.model.dropout == 0
-    assert base.metric == "nats per character"
+    assert base.data().metric is NATS
     total = count_parameters(new_model(base, 0))
     assert total[0] == total[1] and 416_000 <= total[1] <= 418_500
 
@@ -63,7 +73,7 @@ def test_docs_tiny_is_the_language_model_of_the_experiments():
 def test_words_tiny_is_the_string_model_of_the_experiments():
     base = BASE_MODELS["words-tiny"]
     assert base.model == TransformerConfig(96, 28, n_layer=4, n_head=4, n_embd=64)
-    assert base.metric == "share of answers exactly right"
+    assert base.data().metric is EXACT
     total = count_parameters(new_model(base, 0))
     assert total[0] == total[1] and 207_000 <= total[1] <= 208_500
 
@@ -90,21 +100,21 @@ def test_a_new_model_depends_on_its_seed_alone():
 @pytest.mark.parametrize(
     ("name", "base", "steps", "rows", "lora", "scale", "metric"),
     [
-        ("code", "docs-tiny", 300, 12, LoraConfig(4, 8), 2.0, "nats per character"),
-        ("reverse", "words-tiny", 600, 32, LoraConfig(2, 4, use_rslora=True), 4 / 2**0.5, None),
-        ("sort", "words-tiny", 600, 32, LoraConfig(4, 4, use_rslora=True), 2.0, None),
+        ("code", "docs-tiny", 300, 12, LoraConfig(4, 8), 2.0, NATS),
+        ("reverse", "words-tiny", 600, 32, LoraConfig(2, 4, use_rslora=True), 4 / 2**0.5, EXACT),
+        ("sort", "words-tiny", 600, 32, LoraConfig(4, 4, use_rslora=True), 2.0, EXACT),
     ],
 )
 def test_the_tasks_are_trained_as_the_headline_says(name, base, steps, rows, lora, scale, metric):
     task = load_task(name)
     assert (task.name, task.base, task.steps) == (name, base, steps)
     assert (task.lr["full"], task.lr["lora"]) == (1e-3 if name == "code" else 3e-3, 1e-2)
-    assert task.lr.keys() == METHODS.keys()
+    assert task.lr.keys() == LABELS.keys()
+    assert task.lr["scratch"] == BASE_MODELS[base].training.lr  # which no fine-tuning has
     assert task.lora == replace(lora, target_modules="all-linear")
     r, s = task.lora.rank_and_scale("layers.0.attn.q_proj")
     assert (r, s) == (lora.r, pytest.approx(scale))
-    assert task.metric == (metric or "share of answers exactly right")
-    assert task.higher_is_better == (metric is None)
+    assert task.metric is metric
     assert len(task.batch(np.random.default_rng(0))[0]) == rows
 
 
@@ -139,10 +149,10 @@ def test_a_batch_fits_the_base_model_and_depends_on_its_generator_alone(name):
 
 @pytest.mark.parametrize(("name", "rows"), [("docs-tiny", 16), ("words-tiny", 64)])
 def test_a_pretraining_batch_has_the_size_of_the_recipe(name, rows):
-    batch, _, _ = BASE_MODELS[name].data()
-    ids, targets = batch(np.random.default_rng(0))
+    data = BASE_MODELS[name].data()
+    ids, targets = data.batch(np.random.default_rng(0))
     assert ids.shape == targets.shape == (rows, BASE_MODELS[name].model.block_size)
-    np.testing.assert_array_equal(ids, batch(np.random.default_rng(0))[0])
+    np.testing.assert_array_equal(ids, data.batch(np.random.default_rng(0))[0])
 
 
 def test_text_is_learned_on_train_chosen_on_val_and_reported_on_test():
@@ -157,18 +167,14 @@ def test_text_is_learned_on_train_chosen_on_val_and_reported_on_test():
     assert np.unique(shown(task.test, task.base)).tolist() == [3]
 
 
-@pytest.mark.parametrize(("corpus", "base"), [("code", None), ("prose", "docs-tiny")])
-def test_code_and_prose_windows_come_from_the_right_split(corpus, base):
+@pytest.mark.parametrize("corpus", ["code", "prose"])
+def test_code_and_prose_windows_come_from_the_right_split(corpus):
     text = load_corpus(corpus)
-    if base:
-        batch, val, test = BASE_MODELS[base].data()
-    else:
-        task = load_task(corpus)
-        batch, val, test = task.batch, task.val, task.test
+    data = load_task("code").data if corpus == "code" else BASE_MODELS["docs-tiny"].data()
     windows = {
-        "train": batch(np.random.default_rng(0))[0],
-        "val": shown(val, "docs-tiny"),
-        "test": shown(test, "docs-tiny"),
+        "train": data.batch(np.random.default_rng(0))[0],
+        "val": shown(of(data, "val"), "docs-tiny"),
+        "test": shown(of(data, "test"), "docs-tiny"),
     }
     assert len(windows["val"]) == len(windows["test"]) == 256
     for split, ids in windows.items():
@@ -204,13 +210,13 @@ def test_string_tasks_ask_for_one_thing_in_words_of_each_split(name):
 
 
 def test_pretraining_asks_for_all_seven_tasks_in_words_of_each_split():
-    batch, val, test = BASE_MODELS["words-tiny"].data()
+    data = BASE_MODELS["words-tiny"].data()
     symbols, words = {STRING_TASKS[name].symbol for name in PRETRAIN_TASKS}, load_words()
-    for split, measure in (("val", val), ("test", test)):
-        rows = examples(shown(measure, "words-tiny"))
+    for split in ("val", "test"):
+        rows = examples(shown(of(data, split), "words-tiny"))
         assert {symbol for symbol, _, _ in rows} == symbols
         assert {word for _, word, _ in rows} <= set(words[split])
-    rows = examples(np.concatenate([batch(np.random.default_rng(i))[0] for i in range(10)]))
+    rows = examples(np.concatenate([data.batch(np.random.default_rng(i))[0] for i in range(10)]))
     assert {symbol for symbol, _, _ in rows} == symbols
     long = {word for _, word, _ in rows if len(word) >= 6}
     assert long & set(words["train"])
@@ -223,7 +229,8 @@ def test_a_measure_sees_the_same_examples_every_time_it_is_loaded(name):
         if name in TASKS:
             task = load_task(name)
             return task.base, task.val, task.test, task.old
-        return name, *BASE_MODELS[name].data()[1:]
+        data = BASE_MODELS[name].data()
+        return name, of(data, "val"), of(data, "test")
 
     (base, *first), (_, *again) = load(), load()
     for a, b in zip(first, again, strict=True):
@@ -245,7 +252,7 @@ def test_the_best_quality_is_1_for_words_and_nearly_0_nats_for_text(name):
     task = load_task(name)
     config = BASE_MODELS[task.base].model
     best, worst = Clairvoyant(config), Onlooker(config)
-    if task.higher_is_better:
+    if task.metric is EXACT:
         assert (task.val(best), task.test(best)) == (1, 1)
         assert (task.val(worst), task.test(worst)) == (0, 0)
         assert (task.batch(np.random.default_rng(0))[1] == IGNORE_INDEX).mean() > 0.5
@@ -283,7 +290,6 @@ def test_a_text_of_ones_own_is_trained_like_code_and_prompted_with_its_first_tes
 def test_every_task_says_what_it_is_about():
     assert load_task("code").about == "English documentation → Python code"
     assert load_task("sort").about == "seven string tasks → sort a word"
-    assert recipes.NATS != recipes.EXACT
 
 
 @pytest.mark.parametrize("name", ["code", "reverse"])
@@ -292,8 +298,9 @@ def test_every_methods_rate_is_within_a_hundredth_of_its_best_on_val(name):
     quality: dict[tuple[str, float], list[float]] = {}
     for row in shipped_rows("learning_rate_sweep"):
         if row["task"] == name:
-            value = row["val"] if task.higher_is_better else -row["val"]
+            value = row["val"] if METRICS[row["metric"]].higher_is_better else -row["val"]
             quality.setdefault((row["method"], row["lr"]), []).append(value)
-    for method, rate in task.lr.items():
+    for method in METHODS:
+        rate = task.lr[method]
         best = max(np.mean(values) for (one, _), values in quality.items() if one == method)
         assert np.mean(quality[method, rate]) > best - 0.0101, method
