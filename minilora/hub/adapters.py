@@ -1,15 +1,13 @@
 """Adapters as folders: PEFT's adapter_config.json and adapter_model.safetensors.
 
-We write ΔW = s A B with A (d_in, r) and B (r, d_out). The paper and PEFT write ΔW = s B A with
-lora_A.weight (r, d_in) and lora_B.weight (d_out, r). The roles of A and B are the same, and so are
-the numbers, transposed: lora_A.weight = A.T and lora_B.weight = B.T, for (A B).T = B.T A.T.
-DoRA's m is lora_magnitude_vector (d_out).
-Source: save_and_load.py of PEFT 0.21.
+Here an adapter of a model becomes files and files an adapter; what does not fit the model is
+refused before the model is touched. peft_layout.py knows the names and shapes of the tensors,
+peft_options.py what the options mean.
+Source: utils/save_and_load.py of PEFT 0.21.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,16 +15,17 @@ from typing import Any
 import numpy as np
 
 from minilora.hub.hf_layout import Layout, family, from_hf, to_hf
-from minilora.hub.models import base_arrays, layout_in, load_model, slot_names
+from minilora.hub.models import base_arrays, layout_in, load_model, parameter_names
 from minilora.hub.peft_layout import (
     Factors,
+    adapted_paths,
     adapters_from_hf,
     adapters_to_hf,
-    factors_of,
-    our_options,
-    peft_options,
-    read_options,
+    factors_in,
+    to_peft,
+    without_wrappers,
 )
+from minilora.hub.peft_options import our_options, read_options, written_options
 from minilora.hub.safetensors_files import (
     ADAPTER_FILES,
     Arrays,
@@ -34,7 +33,6 @@ from minilora.hub.safetensors_files import (
     first_two,
     read_json,
     read_safetensors,
-    renamed,
     require_files,
     require_fit,
     write_folder,
@@ -44,8 +42,6 @@ from minilora.lora_config import DEFAULT, LoraConfig, base_modules
 from minilora.nn import Linear, Module
 from minilora.system.errors import UsageError
 from minilora.transformer import Transformer
-
-_PREFIX = "base_model.model."  # of every key of an adapter: PEFT wraps the model twice
 
 
 def save_adapter(model: Transformer, folder: str | Path, name: str | None = None) -> None:
@@ -65,36 +61,29 @@ def save_adapter(model: Transformer, folder: str | Path, name: str | None = None
         known = ", ".join(adapters(model)) or "none (see add_adapter)"
         what = "active adapter" if name is None else f"adapter {name!r}"
         raise UsageError(f"there is no {what} to save; adapters of this model: {known}")
-    config = adapters(model)[name].config
-    base = base_arrays(model)
-    layers = {
-        path: factors_of(layer, name, base[f"{path}.weight"])
-        for path, layer in lora_layers(model).items()
-        if name in layer.adapters
-    }
+    config, base, layers = adapters(model)[name].config, base_arrays(model), {}
+    for path, layer in lora_layers(model).items():
+        if one := layer.adapters.get(name):
+            layers[path] = Factors(scale=one.s, **one.factors(base[f"{path}.weight"]))
     factors = adapters_to_hf(layers, layout, to_hf(base, layout))
-    copied = {slot_names(model)[id(c.owner), c.attribute] for c in adapters(model)[name].copies}
+    names = parameter_names(model)
+    copied = {names[id(c.owner), c.attribute] for c in adapters(model)[name].copies}
     whole = {layout[n.removesuffix(".weight")].path for n in copied if n.endswith(".weight")}
     if both := sorted(whole & factors.keys()):
         raise UsageError(
-            f"{', '.join(both)} fuses q, k and v, so these must either all be adapted or all be "
+            f"{first_two(both)} fuses q, k and v, so these must either all be adapted or all be "
             "trained whole: change target_modules or modules_to_save"
         )
-    tensors: Arrays = {}
-    for path, f in factors.items():
-        tensors[f"{path}.lora_A.weight"], tensors[f"{path}.lora_B.weight"] = f.A.T, f.B.T
-        if f.m is not None:
-            tensors[f"{path}.lora_magnitude_vector"] = f.m
+    trained: Arrays = {}
     for key, array in to_hf(base_arrays(model, name), layout).items():
         path, _, kind = key.rpartition(".")
         if path in whole or (kind == "bias" and _bias_trains(config.bias, path, factors)):
-            tensors[f"{path}.base_layer.{kind}" if path in factors else key] = array
-    written = peft_options(config, factors, whole, layout) | {
+            trained[key] = array
+    options = written_options(config, factors, whole, layout) | {
         "base_model_name_or_path": _base_of(model),
         "fan_in_fan_out": family(model.config) != "llama",  # whether W is stored as (d_in, d_out)
     }
-    tensors = {_PREFIX + key: array for key, array in tensors.items()}
-    write_folder(folder, ADAPTER_FILES, written, tensors, np.float32)
+    write_folder(folder, ADAPTER_FILES, options, to_peft(factors, trained), np.float32)
 
 
 def load_adapter(model: Transformer, folder: str | Path, name: str = DEFAULT) -> None:
@@ -112,28 +101,26 @@ def load_adapter(model: Transformer, folder: str | Path, name: str = DEFAULT) ->
         raise UsageError(f"cannot load the adapter in {folder}: {error}") from None
     base = base_arrays(model)
     hf_base = to_hf(base, layout)
-    found = _without_wrappers(read_safetensors(folder / ADAPTER_FILES[1]))
+    found = without_wrappers(read_safetensors(folder / ADAPTER_FILES[1]))
     _refuse_embeddings(model, found, peft)
     _drop_frozen_weights(model, found, peft, hf_base)
     shapes = _adapter_shapes(model, layout, peft, found, hf_base)
     require_fit(found, shapes, f"the adapter in {folder} does not fit {_describe(model, written)}")
-    plain = from_hf(found, layout)
-    changed = {n.rpartition(".")[0] for n, v in plain.items() if not np.array_equal(v, base[n])}
-    factors = {}
-    for path in _adapted(found):
-        A, B = found[f"{path}.lora_A.weight"].T, found[f"{path}.lora_B.weight"].T
-        m = found.get(f"{path}.lora_magnitude_vector")
-        factors[path] = Factors(A, B, peft.rank_and_scale(path)[1], m)
-    keep = changed if peft.bias == "lora_only" else ()
-    layers = adapters_from_hf(factors, layout, hf_base, keep)
-    whole = tuple(n.removesuffix(".weight") for n in plain if n.endswith(".weight"))
+
+    trained = from_hf(found, layout)  # biases, and modules that were trained whole
+    whole = tuple(n.removesuffix(".weight") for n in trained if n.endswith(".weight"))
+    keep = set()
+    if peft.bias == "lora_only":  # a bias that changed belongs to a layer that was adapted
+        changed = [n for n, array in trained.items() if not np.array_equal(array, base[n])]
+        keep = {n.rpartition(".")[0] for n in changed}
+    layers = adapters_from_hf(factors_in(found, peft), layout, hf_base, keep)
     add_adapter(model, our_options(peft, layers, whole), name, rng=np.random.default_rng(0))
-    wrapped, names = lora_layers(model), slot_names(model)
-    for path, f in layers.items():
-        for part, p in wrapped[path].adapters[name].named_parameters():
-            p.data[...] = getattr(f, part)
+    adapted, names = lora_layers(model), parameter_names(model)
+    for path, factors in layers.items():
+        for part, p in adapted[path].adapters[name].named_parameters():
+            p.data[...] = getattr(factors, part)
     for copied in adapters(model)[name].copies:
-        copied.copy.data[...] = plain[names[id(copied.owner), copied.attribute]]
+        copied.copy.data[...] = trained[names[id(copied.owner), copied.attribute]]
 
 
 def adapter_base(folder: str | Path) -> str | None:
@@ -174,19 +161,6 @@ def _bias_trains(bias: str, path: str, adapted: Collection[str]) -> bool:
     return bias == "all" or (bias == "lora_only" and path in adapted)
 
 
-def _adapted(found: Collection[str]) -> list[str]:
-    ends = [re.fullmatch(r"(.+)\.lora_[AB]\.weight", key) for key in found]
-    return sorted({end[1] for end in ends if end})
-
-
-def _without_wrappers(tensors: Arrays) -> Arrays:
-    """PEFT's keys as paths in the Hugging Face model. Where bias="all" meets modules_to_save, PEFT
-    writes a bias three times: as trained, again in its wrapper, and as it was before."""
-    trained = {key: array for key, array in tensors.items() if ".original_module." not in key}
-    wrapper = re.compile(r"\.(base_layer|modules_to_save)\.")
-    return renamed(trained, lambda key: wrapper.sub(".", key.removeprefix(_PREFIX)))
-
-
 def _tied_head(model: Transformer) -> str | None:
     """The path that PEFT has for a head which is the embedding, and so no module of ours."""
     if not model.config.tie_embeddings:
@@ -203,7 +177,7 @@ def _refuse_embeddings(model: Transformer, found: Arrays, peft: LoraConfig) -> N
             "it with Linear layers as target_modules"
         )
     head = _tied_head(model)
-    if head in _adapted(found) or head in peft.modules_to_save:
+    if head in adapted_paths(found) or head in peft.modules_to_save:
         raise UsageError(
             f"the adapter trains {head}, but the head is tied here: it is the embedding; save the "
             "base model with tie_word_embeddings=False and load that"
@@ -213,7 +187,7 @@ def _refuse_embeddings(model: Transformer, found: Arrays, peft: LoraConfig) -> N
 def _drop_frozen_weights(model: Transformer, found: Arrays, peft: LoraConfig, base: Arrays) -> None:
     """Take out what PEFT writes although it did not train: the W of an adapted head, and with
     save_embedding_layers the embeddings. Raises ValueError if they are another model's."""
-    adapted, head = _adapted(found), _tied_head(model)
+    adapted, head = adapted_paths(found), _tied_head(model)
     if head is not None:
         base = base | {f"{head}.weight": model.tok_embed.weight.data}
     for key in [key for key in found if key.endswith(".weight") and key in base]:
@@ -235,7 +209,7 @@ def _adapter_shapes(
     """
     linears = {path for path, m in base_modules(model).items() if isinstance(m, Linear)}
     transposed = {layout[path].path: layout[path].transposed for path in linears}
-    adapted = _adapted(found)
+    adapted = adapted_paths(found)
     shapes: Shapes = {}
     for path in adapted:
         if path in transposed:

@@ -129,8 +129,8 @@ def layout_in(model: Transformer) -> Layout:
     return layout
 
 
-def slot_names(model: Module) -> dict[tuple[int, str], str]:
-    """The name of each of the base model's parameters, by the module and attribute that hold it."""
+def parameter_names(model: Module) -> dict[tuple[int, str], str]:
+    """The name in the plain model of each parameter, by the module and attribute that hold it."""
     return {
         (id(module), attribute): f"{path}.{attribute}"
         for path, module in base_modules(model).items()
@@ -141,19 +141,22 @@ def slot_names(model: Module) -> dict[tuple[int, str], str]:
 
 def base_arrays(model: Module, name: str | None = None) -> Arrays:
     """The base model's parameters, or (name) as one adapter has them, whichever is active."""
-    kept = [(c, c.original) for adapter in adapters(model).values() for c in adapter.copies]
-    kept += [(c, c.copy) for c in adapters(model)[name].copies] if name else []
-    instead = {(id(copied.owner), copied.attribute): p for copied, p in kept}
-    values = {}
-    for path, module in base_modules(model).items():
-        for attribute, p in vars(module).items():
-            if isinstance(p, Parameter):
-                p = instead.get((id(module), attribute), p)
-                values[f"{path}.{attribute}"] = p.data
+    arrays = {
+        f"{path}.{attribute}": p.data
+        for path, module in base_modules(model).items()
+        for attribute, p in vars(module).items()
+        if isinstance(p, Parameter)
+    }
+    names = parameter_names(model)
+    for adapter in adapters(model).values():
+        arrays |= {names[id(c.owner), c.attribute]: c.original.data for c in adapter.copies}
+    if name is not None:
+        for c in adapters(model)[name].copies:
+            arrays[names[id(c.owner), c.attribute]] = c.copy.data
     for path, layer in lora_layers(model).items():
         if layer.unmerged_weight is not None:
-            values[f"{path}.weight"] = layer.unmerged_weight
-    return values
+            arrays[f"{path}.weight"] = layer.unmerged_weight
+    return arrays
 
 
 def _with_full_names(tensors: Arrays, shapes: Shapes) -> Arrays:

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 import minilora as ml
 from minilora.hub import load_adapter, load_model
-from minilora.hub.models import slot_names
+from minilora.hub.models import parameter_names
 from minilora.hub.safetensors_files import ADAPTER_FILES, MODEL_FILES
 from minilora.lora import active_adapter, adapters, lora_layers
 
@@ -68,7 +68,7 @@ def own_numbers(model, name="default"):
             one = layer.adapters[name]
             found |= {f"{path}.{key}": p.data for key, p in one.named_parameters()}
             found[f"{path}.s"] = np.float32(one.s)
-    names = slot_names(model)
+    names = parameter_names(model)
     copies = adapters(model)[name].copies
     return found | {names[id(c.owner), c.attribute]: c.copy.data for c in copies}
 

@@ -132,13 +132,13 @@ THEIR_ADAPTERS = {
 }
 
 
-def their_adapter(theirs, folder, options, name="default"):
+def their_adapter(theirs, folder, options, name="default", **how_to_save):
     """PEFT's model with an adapter in which all that trains is random, saved."""
     torch.manual_seed(1)
     config = peft.LoraConfig(**dict(r=4, lora_alpha=6, task_type="CAUSAL_LM") | options)
     model = peft.get_peft_model(theirs, config, adapter_name=name)
     randomise(p for p in model.parameters() if p.requires_grad)
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, **how_to_save)
     return model.eval()
 
 
@@ -291,6 +291,39 @@ def test_adapters_of_tied_models_cross_over(family, tmp_path):
     save_adapter(ours, tmp_path / "ours")
     again = peft.PeftModel.from_pretrained(hf_model(family, True), tmp_path / "ours").eval()
     assert differ(hf_logits(again), hf_logits(their)) <= 1e-4
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_embeddings_that_peft_writes_but_did_not_train_are_no_part_of_the_adapter(
+    family, tied, tmp_path
+):
+    theirs, ours = both_bases(family, tmp_path / "base", tied)
+    options = dict(target_modules=["c_attn"] if family == "gpt2" else ["q_proj"])
+    their = their_adapter(theirs, tmp_path / "adapter", options, save_embedding_layers=True)
+    load_adapter(ours, tmp_path / "adapter")
+    assert differ(our_logits(ours), hf_logits(their)) <= 1e-4
+    names = [name for name, p in ours.named_parameters() if p.requires_grad]
+    assert names and all(".adapters." in name for name in names)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (dict(target_modules=["c_proj", "o_proj", "lm_head"]), "lm_head, but the head is tied"),
+        (dict(modules_to_save=["lm_head"]), "lm_head, but the head is tied here"),
+        (dict(target_modules=["wte", "embed_tokens"]), "LoRA of an embedding is not supported"),
+    ],
+)
+def test_what_a_tied_model_cannot_take_is_refused_with_its_cause(
+    family, options, sentence, tmp_path
+):
+    theirs, ours = both_bases(family, tmp_path / "base", tied=True)
+    their_adapter(theirs, tmp_path / "adapter", options)
+    with pytest.raises(ValueError, match=sentence):
+        load_adapter(ours, tmp_path / "adapter")
+    assert not lora_layers(ours)
 
 
 def test_adapter_with_a_name_is_in_the_sub_folder_that_the_error_names(tmp_path):

@@ -17,6 +17,7 @@ from minilora.hub import load_model, save_model
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+save_file = pytest.importorskip("safetensors.torch").save_file
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 
@@ -36,6 +37,10 @@ HF_MODELS = {
     "gpt2-untied": ("gpt2", dict(tie_word_embeddings=False)),
     "gpt2-narrow-mlp": ("gpt2", dict(n_inner=24, layer_norm_epsilon=1e-3)),
     "gpt2-pytorch-tanh": ("gpt2", dict(activation_function="gelu_pytorch_tanh")),
+    "gpt2-python-tanh": ("gpt2", dict(activation_function="gelu_python_tanh")),
+    "gpt2-accurate": ("gpt2", dict(activation_function="gelu_accurate")),
+    "gpt2-fast": ("gpt2", dict(activation_function="gelu_fast")),
+    "llama-swish": ("llama", dict(hidden_act="swish")),
     "llama-grouped": ("llama", {}),
     "llama-tied": ("llama", dict(tie_word_embeddings=True)),
     "llama-full-heads": ("llama", dict(num_key_value_heads=None, rms_norm_eps=1e-3)),
@@ -136,6 +141,17 @@ def test_shards_load(kind, tmp_path):
     theirs = hf_model(kind)
     theirs.save_pretrained(tmp_path, max_shard_size="10kB")
     assert (tmp_path / "model.safetensors.index.json").exists()
+    assert np.abs(our_logits(load_model(tmp_path)) - hf_logits(theirs)).max() <= 1e-4
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, torch.nn.DataParallel])
+@pytest.mark.parametrize("kind", ["gpt2", "llama-grouped"])
+def test_weights_saved_within_a_wrapper_of_torch_load(kind, wrap, tmp_path):
+    theirs = hf_model(kind)
+    theirs.save_pretrained(tmp_path)
+    wrapped = {key: value.clone() for key, value in wrap(theirs).state_dict().items()}
+    assert not wrapped.keys() & theirs.state_dict().keys()
+    save_file(wrapped, tmp_path / "model.safetensors")
     assert np.abs(our_logits(load_model(tmp_path)) - hf_logits(theirs)).max() <= 1e-4
 
 

@@ -1,0 +1,161 @@
+"""adapter_config.json: what PEFT's options mean here, and what PEFT must read to compute the same.
+
+The options that matter are rank and scale of each layer: PEFT takes them from r and lora_alpha,
+and from rank_pattern and alpha_pattern for paths that differ.
+Sources: tuners/tuners_utils.py and tuners/lora/config.py in PEFT 0.21.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from minilora.hub.hf_layout import Layout
+from minilora.hub.peft_layout import Factors
+from minilora.hub.safetensors_files import first_two
+from minilora.lora_config import LoraConfig
+from minilora.lora_init import PART_OF_W
+from minilora.system.errors import UsageError
+
+# Keys of adapter_config.json: read here; of no matter once an adapter is trained; and those under
+# which PEFT computes something else than x W + s x A B.
+_READ = [
+    "peft_type", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "lora_dropout", "bias",
+    "use_rslora", "use_dora", "init_lora_weights", "modules_to_save",
+]  # fmt: skip
+_HARMLESS = [
+    "task_type", "base_model_name_or_path", "inference_mode", "revision", "auto_mapping",
+    "peft_version", "target_modules", "exclude_modules", "layers_to_transform",
+    "layers_pattern", "fan_in_fan_out", "megatron_config", "megatron_core", "loftq_config",
+    "eva_config", "corda_config", "lora_ga_config", "velora_config", "qalora_group_size",
+    "runtime_config", "ensure_weight_tying",
+]  # fmt: skip
+_REFUSED = [
+    "use_qalora", "lora_bias", "layer_replication", "trainable_token_indices",
+    "target_parameters", "alora_invocation_tokens", "monteclora_config", "use_bdlora",
+    "arrow_config", "kasa_config",
+]  # fmt: skip
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # init_lora_weights that alter W
+
+
+def read_options(written: Mapping[str, Any]) -> LoraConfig:
+    """What adapter_config.json says, with PEFT's defaults; paths in it are still PEFT's.
+
+    Raises ValueError for what would make PEFT compute something else, warns of unknown keys.
+    """
+    if written.get("peft_type") != "LORA":
+        raise UsageError(f"peft_type={written.get('peft_type')!r} is not supported, only 'LORA'")
+    for key in _REFUSED:
+        if written.get(key):
+            raise UsageError(
+                f"{key}={written[key]!r} is not supported: LoRA and DoRA are, without it"
+            )
+    init = written.get("init_lora_weights", True)
+    init = init.lower() if isinstance(init, str) else init  # PEFT takes "OLoRA" too
+    if str(init).startswith(_CHANGES_BASE):
+        raise UsageError(
+            f"init_lora_weights={init!r} has changed the base model's weights; convert the adapter "
+            "with PEFT's save_pretrained(..., path_initial_model_for_weight_conversion=...)"
+        )
+    words = written.get("modules_to_save") or []
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise UsageError(f"modules_to_save={words!r} has a wrong type: it must be a list of names")
+    known = {*_READ, *_HARMLESS, *_REFUSED}
+    if unknown := sorted(written.keys() - known):
+        warnings.warn(f"adapter_config.json: ignored {first_two(unknown)}", stacklevel=3)
+    try:
+        options = LoraConfig(
+            r=written.get("r", 8),
+            lora_alpha=written.get("lora_alpha", 8),
+            rank_pattern=written.get("rank_pattern") or {},
+            alpha_pattern=written.get("alpha_pattern") or {},
+            lora_dropout=written.get("lora_dropout", 0.0),
+            bias=written.get("bias", "none"),
+            use_rslora=written.get("use_rslora", False),
+            use_dora=bool(written.get("use_dora")),
+            init_lora_weights=init if init in (False, "gaussian") else True,
+            modules_to_save=tuple(words),
+        )
+        finite = map(math.isfinite, [options.lora_alpha, *options.alpha_pattern.values()])
+        if not all(finite):
+            raise UsageError("lora_alpha and alpha_pattern must be finite")
+    except (TypeError, AttributeError) as error:
+        raise UsageError(f"an option in adapter_config.json has a wrong type: {error}") from None
+    return options
+
+
+def written_options(
+    config: LoraConfig, factors: Mapping[str, Factors], whole: set[str], layout: Layout
+) -> dict[str, Any]:
+    """The content of adapter_config.json, with which PEFT computes the same scale everywhere."""
+    everything = {theirs.path for theirs in layout.values()}
+    init = config.init_lora_weights
+    return _ranks_and_alphas(factors, config.use_rslora) | {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "inference_mode": True,
+        "target_modules": _shortest_ends(factors, everything),
+        "modules_to_save": _shortest_ends(whole, everything, str.endswith) or None,
+        "lora_dropout": config.lora_dropout,
+        "bias": config.bias,
+        "use_rslora": config.use_rslora,
+        "use_dora": config.use_dora,
+        "init_lora_weights": True if init in PART_OF_W else init,  # W is whole in what we write
+    }
+
+
+def our_options(peft: LoraConfig, layers: Mapping[str, Factors], whole: tuple) -> LoraConfig:
+    """The LoraConfig with which we train on, every layer named in full."""
+    numbers = _ranks_and_alphas(layers, peft.use_rslora)
+    return replace(peft, **numbers, target_modules=tuple(layers), modules_to_save=whole)
+
+
+def _ranks_and_alphas(factors: Mapping[str, Factors], use_rslora: bool) -> dict[str, Any]:
+    """The options that give every layer its rank and scale."""
+    r, rank_pattern = _rule_and_exceptions({path: len(f.B) for path, f in factors.items()})
+    alphas = {path: _alpha(f, use_rslora) for path, f in factors.items()}
+    lora_alpha, alpha_pattern = _rule_and_exceptions(alphas)
+    return dict(r=r, lora_alpha=lora_alpha, rank_pattern=rank_pattern, alpha_pattern=alpha_pattern)
+
+
+def _alpha(f: Factors, use_rslora: bool) -> float:
+    """The alpha that gives this scale at this rank, as a round number if that gives it exactly."""
+    divisor = math.sqrt(len(f.B)) if use_rslora else len(f.B)
+    alpha = f.scale * divisor
+    if not math.isfinite(alpha):
+        raise UsageError(f"an adapter's scale is {f.scale}; change lora_alpha to a finite number")
+    return next((a for a in (round(alpha), round(alpha, 6)) if a / divisor == f.scale), alpha)
+
+
+def _rule_and_exceptions(values: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The most common value, and the others by the ends of their paths (rank_pattern)."""
+    common = Counter(values.values()).most_common(1)[0][0]
+    exceptions: dict[str, Any] = {}
+    for value in dict.fromkeys(v for v in values.values() if v != common):
+        paths = [path for path, v in values.items() if v == value]
+        exceptions |= dict.fromkeys(_shortest_ends(paths, values), value)
+    return common, exceptions
+
+
+def _matches_end(path: str, end: str) -> bool:
+    """PEFT's rule for target_modules: "c_attn" is every module of that name, wherever it is."""
+    return path == end or path.endswith(f".{end}")
+
+
+def _shortest_ends(
+    chosen: Iterable[str],
+    among: Collection[str],
+    matches: Callable[[str, str], bool] = _matches_end,
+) -> list[str]:
+    """The fewest words that choose exactly these paths: "c_attn", else "attn.c_proj", else all."""
+    wanted, ends = set(chosen), []
+    for path in wanted:
+        words = path.split(".")
+        short = (words[-1], ".".join(words[-2:]))
+        fits = (e for e in short if all(p in wanted for p in among if matches(p, e)))
+        ends.append(next(fits, path))
+    return sorted(set(ends))
