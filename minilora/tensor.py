@@ -19,10 +19,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minilora.arraylike import ArrayLike, to_array
 from minilora.system.errors import StateError, UsageError
 
 Vjp = Callable[[np.ndarray], np.ndarray]
@@ -34,20 +35,6 @@ class _Mode(threading.local):
 
 
 _mode = _Mode()
-
-
-def to_array(value: Any, dtype: Any = None) -> np.ndarray:
-    """Numbers as an array: of `dtype`, or float64 where NumPy made it so, or else float32.
-
-    Raises TypeError for what holds no real numbers: None, text, a Tensor, complex numbers.
-    """
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"a Tensor holds real numbers, not {type(value).__name__}: {value!r:.60}")
-    if dtype is None:
-        from_numpy = isinstance(value, np.ndarray | np.floating)
-        dtype = np.float64 if from_numpy and array.dtype.char == "d" else np.float32
-    return np.asarray(array, dtype)  # also from another byte order
 
 
 class Node:
@@ -65,7 +52,7 @@ class Node:
         self.versions = [parent.version for parent, _ in edges]
 
 
-class Tensor:
+class Tensor(ArrayLike):
     """An array, and, if it was computed from trainable ones, the node that leads back to them.
 
     data: ndarray of float32 (float64 is kept when NumPy made it: gradient checks use it).
@@ -79,9 +66,8 @@ class Tensor:
     """
 
     __slots__ = ("__weakref__", "_data", "grad", "node", "requires_grad", "version")
-    __array_ufunc__ = None  # makes `ndarray + tensor` call Tensor.__radd__ instead of looping
 
-    if TYPE_CHECKING:  # bound at the end of ops.py: the engine need not know any operation
+    if TYPE_CHECKING:  # for mypy; ops.py binds them: the engine need not know any operation
         _op: Callable[..., Tensor] = abs
         __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __neg__ = _op
         __truediv__ = __rtruediv__ = __matmul__ = __rmatmul__ = __pow__ = __getitem__ = _op
@@ -105,59 +91,15 @@ class Tensor:
         self.version += value is self._data  # what `p.data -= step` assigns
         self._data = to_array(value)
 
-    shape = property(lambda self: self._data.shape)
-    ndim = property(lambda self: self._data.ndim)
-    size = property(lambda self: self._data.size)
-    dtype = property(lambda self: self._data.dtype)
-
-    @property
-    def T(self) -> Tensor:
-        """The transpose of a matrix."""
-        if self.ndim != 2:
-            raise UsageError(f".T is for matrices, not for shape {self.shape}: use swapaxes(i, j)")
-        return self.swapaxes(0, 1)
-
-    def item(self) -> float:
-        """The value of a one-element tensor as a Python float."""
-        return float(self._data.item())
-
     def detach(self) -> Tensor:
         """The same array as a constant, through which no gradient flows."""
         return Tensor(self._data)
-
-    def __repr__(self) -> str:
-        flag = ", requires_grad=True" if self.requires_grad else ""
-        return f"{type(self).__name__}({self._data!r}{flag})"
-
-    def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if spec else repr(self)
-
-    def __float__(self) -> float:
-        return self.item()
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter([self[i] for i in range(len(self))])
-
-    def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise TypeError("NumPy was given a Tensor, which has a gradient to keep: use .data")
-
-    def __bool__(self) -> NoReturn:
-        raise TypeError("a Tensor is neither true nor false: use .data, or `is None`")
-
-    def __eq__(self, other: object) -> NoReturn:
-        raise TypeError("== of a Tensor: compare the arrays, .data, or ask `is` for the same one")
-
-    __hash__ = object.__hash__
 
     def backward(self, gradient: Any = None) -> None:
         """Add d(self)/d(leaf) to `.grad` of every trainable leaf.
 
         gradient: numbers of self's shape that seed the walk; without, self must have one element.
-        Raises UsageError for another shape; StateError where nothing trains, on a second call,
-        and when a leaf changed in the meantime.
+        UsageError for another shape; StateError where nothing trains, or on a second call.
         """
         for leaf, g in _walk(self, gradient).values():
             leaf.grad = g if leaf.grad is None else np.asarray(leaf.grad + g)
@@ -229,13 +171,10 @@ def grad(loss: Tensor, params: Iterable[Tensor]) -> list[np.ndarray]:
         raise UsageError("grad takes a list of tensors: grad(loss, [x])")
     params = list(params)
     for p in params:
-        if not isinstance(p, Tensor):
-            raise UsageError(f"grad takes a list of tensors, but one of them is {p!r:.60}")
         if p.node is not None or not p.requires_grad:
-            kind = "frozen" if p.node is None else "computed"
             raise UsageError(
-                f"grad was asked for the gradient of a {kind} value of shape {p.shape}, which is "
-                "not kept: ask for parameters, or tensors made with requires_grad=True"
+                f"grad cannot say the gradient of a {'computed' if p.node else 'frozen'} value: "
+                "ask for parameters, or for tensors made with requires_grad=True"
             )
     found = _walk(loss, None)
     return [found[id(p)][1] if id(p) in found else np.zeros_like(p.data) for p in params]
@@ -244,10 +183,7 @@ def grad(loss: Tensor, params: Iterable[Tensor]) -> list[np.ndarray]:
 def _walk(root: Tensor, seed: Any) -> dict[int, tuple[Tensor, np.ndarray]]:
     """Gradients of the leaves under `root`. Frees the graph on the way: memory falls as it goes."""
     if not isinstance(root, Tensor):
-        raise UsageError(
-            f"only a Tensor can be differentiated, not {type(root).__name__}; gradients are plain "
-            "arrays, so there are no second derivatives"
-        )
+        raise UsageError("gradients are plain arrays, so there are no second derivatives")
     if not root.requires_grad:
         raise StateError(
             "nothing to differentiate: no trainable parameter led to this value. Is everything "
@@ -260,9 +196,7 @@ def _walk(root: Tensor, seed: Any) -> dict[int, tuple[Tensor, np.ndarray]]:
         )
     g = np.ones_like(root.data) if seed is None else to_array(seed, root.dtype)
     if g.shape != root.shape:
-        raise UsageError(
-            f"backward() was given a gradient of shape {g.shape} for a tensor of shape {root.shape}"
-        )
+        raise UsageError(f"backward: a gradient {g.shape} was given for a tensor {root.shape}")
     start = root.node or root
     order = _topological_order(start)
     grads, taken = {id(start): g}, {id(g)}
@@ -308,24 +242,25 @@ def _topological_order(start: Node | Tensor) -> list[Node | Tensor]:
             order.append(node)
         elif id(node) not in seen:
             seen.add(id(node))
-            if isinstance(node, Tensor):
-                order.append(node)
-            elif node.edges is None:
-                raise StateError(
-                    "this graph was already used by a backward pass and its memory was freed; "
-                    "compute the loss again before calling backward() again"
-                )
-            else:
-                stack.append((node, True))
-                for (parent, vjp), version in zip(node.edges, node.versions, strict=True):
-                    if parent.version != version:
-                        raise StateError(
-                            f"{op_name(vjp)}: a parameter of shape {parent.shape} was changed "
-                            "between the forward and the backward pass, which makes the gradient "
-                            "wrong; compute the loss again"
-                        )
-                    stack.append((parent, False))
+            stack.append((node, True))
+            if isinstance(node, Node):
+                _require_unchanged(node)
+                stack += [(parent, False) for parent, _ in node.edges or ()]
     return order
+
+
+def _require_unchanged(node: Node) -> None:
+    if node.edges is None:
+        raise StateError(
+            "this graph was already used by a backward pass and its memory was freed; "
+            "compute the loss again before calling backward() again"
+        )
+    for (parent, vjp), version in zip(node.edges, node.versions, strict=True):
+        if parent.version != version:
+            raise StateError(
+                f"{op_name(vjp)}: a value of shape {parent.shape} was changed after it was used, "
+                "so its gradient would be wrong; compute the loss again"
+            )
 
 
 def unbroadcast(g: np.ndarray, parent: Node | Tensor, vjp: Callable[..., Any]) -> np.ndarray:
