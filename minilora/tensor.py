@@ -196,7 +196,7 @@ def _walk(root: Tensor, seed: Any) -> dict[int, tuple[Tensor, np.ndarray]]:
         )
     g = np.ones_like(root.data) if seed is None else to_array(seed, root.dtype)
     if g.shape != root.shape:
-        raise UsageError(f"backward: a gradient {g.shape} was given for a tensor {root.shape}")
+        raise UsageError(f"backward: a gradient of {g.shape} was given for a value of {root.shape}")
     start = root.node or root
     order = _topological_order(start)
     grads, taken = {id(start): g}, {id(g)}

@@ -305,7 +305,7 @@ def test_gradient_seeds_the_walk():
 @pytest.mark.parametrize("shape", [(2,), (3, 2), (2, 2), (), (5, 2, 3), (1, 3)])
 def test_a_seed_of_another_shape_is_refused(shape):
     x = leaf((2, 3))
-    with pytest.raises(ValueError, match=r"gradient of shape .* for a tensor of shape \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"gradient of \(.*for a value of \(2, 3\)"):
         (x * 2).backward(np.ones(shape))
     assert x.grad is None
 
