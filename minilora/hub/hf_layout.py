@@ -1,6 +1,6 @@
 """Where each part of our Transformer lives in a Hugging Face GPT-2 or Llama.
 
-One model, three layouts. `_TABLE` translates the names; the shapes differ in three ways:
+One model, three layouts. A table translates the names; the shapes differ:
   ours     every weight (d_in, d_out); q, k and v apart
   GPT-2    the same, but q, k and v side by side in one c_attn (d, 3d)
   Llama    every weight of a Linear transposed, (d_out, d_in)
@@ -10,15 +10,13 @@ Sources: modeling_gpt2.py and modeling_llama.py in transformers.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, get_type_hints
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from minilora.hub.safetensors_files import Arrays, Shapes, first_two
-from minilora.system.errors import UsageError
+from minilora.hub.safetensors_files import Arrays, Shapes
 from minilora.transformer import TransformerConfig
 
 # "#" is the layer's number, ".T" a transposed weight, "[0]" the first third of the columns.
@@ -43,8 +41,8 @@ _TABLE = """
 """  # noqa: E501
 
 
-# The five switches of a Transformer that make it one of them.
-_SWITCHES_OF: dict[str, dict[str, Any]] = {
+# The switches of a Transformer that make it one of them.
+SWITCHES: dict[str, dict[str, Any]] = {
     "gpt2": dict(norm="layernorm", activation="gelu", positions="learned", bias=True),
     "llama": dict(norm="rmsnorm", activation="swiglu", positions="rope", bias=False),
 }
@@ -64,7 +62,7 @@ Layout = dict[str, Counterpart]  # by our path
 
 def family(c: TransformerConfig) -> str:
     """ "gpt2", "llama", or "minilora" for a mix of switches that neither of them has."""
-    for kind, switches in _SWITCHES_OF.items():
+    for kind, switches in SWITCHES.items():
         same = all(getattr(c, name) == value for name, value in switches.items())
         if same and (kind != "gpt2" or c.kv_heads == c.n_head):
             return kind
@@ -165,123 +163,3 @@ def from_hf(tensors: Mapping[str, np.ndarray], layout: Layout) -> Arrays:
                     array = np.split(array, 3, axis=-1)[theirs.third]  # (d, 3d) -> (d, d)
                 found[f"{module}.{kind}"] = array.T if theirs.transposed else array
     return found
-
-
-# The same for the fields of config.json.
-_CONFIG_TABLE = """
-    ours             gpt2                  llama
-    vocab_size       vocab_size            vocab_size
-    block_size       n_positions           max_position_embeddings
-    n_layer          n_layer               num_hidden_layers
-    n_head           n_head                num_attention_heads
-    n_embd           n_embd                hidden_size
-    n_kv_head        -                     num_key_value_heads
-    mlp_hidden       n_inner               intermediate_size
-    norm_eps         layer_norm_epsilon    rms_norm_eps
-    dropout          resid_pdrop           resid_pdrop
-    tie_embeddings   tie_word_embeddings   tie_word_embeddings
-"""  # Llama has no resid_pdrop: it stands there for us, and transformers passes over it
-
-# Options of which we compute only one kind: what we write, then what else means the same.
-_FIXED: dict[str, dict[str, tuple[Any, ...]]] = {
-    "gpt2": {
-        "activation_function": (
-            "gelu_new",
-            "gelu_pytorch_tanh",
-            "gelu_python_tanh",
-            "gelu_accurate",
-            "gelu_fast",
-        ),
-        "scale_attn_weights": (True,),
-        "scale_attn_by_inverse_layer_idx": (False, None),
-        "add_cross_attention": (False, None),
-        "quantization_config": (None,),
-    },
-    "llama": {
-        "hidden_act": ("silu", "swish"),
-        "attention_bias": (False, None),
-        "mlp_bias": (False, None),
-        "partial_rotary_factor": (None, 1),
-        "quantization_config": (None,),
-    },
-    "minilora": {},
-}
-# What a config.json means that leaves these out, where it is not what we would mean.
-_DEFAULTS = {"gpt2": {}, "llama": {"norm_eps": 1e-6, "tie_embeddings": False}, "minilora": {}}
-_REQUIRED = ["vocab_size", "block_size", "n_layer", "n_head", "n_embd"]
-
-
-def _config_names(kind: str) -> dict[str, str]:
-    """Our name -> the family's name."""
-    if kind == "minilora":
-        return {f.name: f.name for f in fields(TransformerConfig)}
-    header, *rows = [line.split() for line in _CONFIG_TABLE.split("\n") if line.strip()]
-    column = header.index(kind)
-    return {row[0]: row[column] for row in rows if row[column] != "-"}
-
-
-def hf_config(c: TransformerConfig, dtype: str) -> dict[str, Any]:
-    """The content of config.json."""
-    kind = family(c)
-    values = asdict(c) | ({"mlp_hidden": c.hidden} if kind == "llama" else {})
-    data = {theirs: values[ours] for ours, theirs in _config_names(kind).items()}
-    data |= {"model_type": kind, "dtype": dtype}
-    data |= {key: allowed[0] for key, allowed in _FIXED[kind].items() if allowed[0] is not None}
-    if kind != "minilora":
-        data |= {"bos_token_id": None, "eos_token_id": None}  # not transformers' 50256, 1 and 2
-    if kind == "gpt2":
-        data |= {"architectures": ["GPT2LMHeadModel"], "n_ctx": c.block_size}
-        data |= {"embd_pdrop": c.dropout, "attn_pdrop": 0.0}
-    if kind == "llama":
-        data |= {"architectures": ["LlamaForCausalLM"], "attention_dropout": 0.0}
-        data |= {"rope_theta": c.rope_theta}  # before transformers 5; since then, the next line
-        data |= {"rope_parameters": {"rope_type": "default", "rope_theta": c.rope_theta}}
-    return data
-
-
-def our_config(data: Mapping[str, Any]) -> TransformerConfig:
-    """The configuration that a config.json describes.
-
-    Raises ValueError naming what our model cannot do, what is missing, and what has a wrong type.
-    """
-    kind = data.get("model_type")
-    if not isinstance(kind, str) or kind not in _FIXED:
-        raise UsageError(f"model_type={kind!r} cannot be loaded; supported: {', '.join(_FIXED)}")
-    for key, allowed in _FIXED[kind].items():
-        if key in data and data[key] not in allowed:
-            raise UsageError(f"{key}={data[key]!r} is not supported, only {allowed[0]!r}")
-    names = _config_names(kind)
-    if missing := [names[ours] for ours in _REQUIRED if names[ours] not in data]:
-        raise UsageError(f"it lacks {', '.join(missing)}")
-    strange = sorted(data.keys() - {*names, "model_type", "dtype"})
-    if kind == "minilora" and strange:  # another version's: it may change what is computed
-        raise UsageError(f"it has fields that are not known: {first_two(strange)}")
-    values = _DEFAULTS[kind] | {o: data[t] for o, t in names.items() if t in data}
-    if kind == "llama":
-        values["rope_theta"] = _rope_theta(data)
-    hints = get_type_hints(TransformerConfig)
-    for ours, value in values.items():
-        if not _has_type(value, hints[ours]):
-            raise UsageError(f"{names.get(ours, ours)}={value!r} has the wrong type")
-    width, heads = data.get("head_dim"), values["n_head"]
-    if width is not None and width * heads != values["n_embd"]:
-        raise UsageError(f"head_dim={width!r} is not supported, only hidden_size / {heads} heads")
-    return TransformerConfig(**values, **_SWITCHES_OF.get(kind, {}))
-
-
-def _has_type(value: Any, hint: Any) -> bool:
-    if hint is float:
-        return type(value) in (int, float) and math.isfinite(value)
-    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
-
-
-def _rope_theta(data: Mapping[str, Any]) -> Any:
-    """transformers 5 keeps it in rope_parameters; before, it stood beside rope_scaling."""
-    theta = data.get("rope_theta", 10000.0)
-    for key in ("rope_scaling", "rope_parameters"):
-        rope = data.get(key) or {"rope_theta": theta}
-        plain = isinstance(rope, dict) and rope.get("partial_rotary_factor", 1) == 1
-        if not plain or rope.get("rope_type", rope.get("type", "default")) != "default":
-            raise UsageError(f"{key}={rope!r} is not supported, only rope_type='default'")
-        theta = rope.get("rope_theta", theta)
-    return theta

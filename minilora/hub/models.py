@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from minilora.hub.hf_config import read_config, written_config
 from minilora.hub.hf_layout import (
     Layout,
     from_hf,
-    hf_config,
     layout_of,
-    our_config,
     parameter_shapes,
     shapes_to_hf,
     to_hf,
@@ -68,7 +67,7 @@ def save_model(model: Transformer, folder: str | Path, *, dtype: Any = np.float3
     if kind not in ("float32", "float16"):
         raise UsageError(f"dtype must be np.float32 or np.float16, got {dtype}")
     tensors = to_hf(base_arrays(model), layout)
-    write_folder(folder, MODEL_FILES, hf_config(model.config, kind), tensors, kind)
+    write_folder(folder, MODEL_FILES, written_config(model.config, kind), tensors, kind)
 
 
 def load_model(name_or_folder: str | Path) -> Transformer:
@@ -88,7 +87,7 @@ def load_model(name_or_folder: str | Path) -> Transformer:
     config_file = require_files(folder, MODEL_FILES)
     data = read_json(config_file)
     try:
-        config = our_config(data)
+        config = read_config(data)
     except ValueError as error:
         raise UsageError(f"cannot load {config_file}: {error}") from None
     found = read_weights(folder)

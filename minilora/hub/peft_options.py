@@ -83,7 +83,7 @@ def read_options(written: Mapping[str, Any]) -> LoraConfig:
         finite = map(math.isfinite, [options.lora_alpha, *options.alpha_pattern.values()])
         if not all(finite):
             raise UsageError("lora_alpha and alpha_pattern must be finite")
-    except (TypeError, AttributeError) as error:
+    except (TypeError, AttributeError, OverflowError) as error:
         raise UsageError(f"an option in adapter_config.json has a wrong type: {error}") from None
     return options
 
