@@ -15,9 +15,10 @@ from contextlib import contextmanager
 import numpy as np
 
 from minilora import functional as F
-from minilora import lora_config
-from minilora.lora_config import DEFAULT, Adapter, LoraConfig, plain_path
+from minilora import lora_targets
+from minilora.lora_config import DEFAULT, LoraConfig
 from minilora.lora_init import initial_factors
+from minilora.lora_targets import Adapter, plain_path
 from minilora.nn import Linear, Module, Parameter, Rng
 from minilora.system.errors import UsageError
 from minilora.tensor import Tensor
@@ -70,11 +71,12 @@ class LoraLinear(Module):
         return self.adapters[self.active](x, self.base.weight, self.base.bias, rng)
 
     def describe(self) -> str:
+        d_in, d_out = self.base.weight.shape
         about = [
-            f"{name}: {adapter.describe()}" + ", active" * (name == self.active)
+            f"{name}: {adapter.describe()}{', active' if name == self.active else ''}"
             for name, adapter in self.adapters.items()
         ]
-        return "LoraLinear({} -> {}, {})".format(*self.base.weight.shape, "; ".join(about))
+        return f"LoraLinear({d_in} -> {d_out}, {'; '.join(about)})"
 
     def delta_weight(self, name: str) -> np.ndarray:
         """ΔW (d_in, d_out) of an adapter, merged or not."""
@@ -108,10 +110,10 @@ def add_adapter(model: Module, config: LoraConfig, name: str = DEFAULT, *, rng: 
     large, a tied embedding, a name already taken, or while an adapter is merged.
     """
     _require_unmerged(model)
-    lora_config.check_new_name(name, adapters(model))
-    targets = lora_config.find_targets(model, config)
+    lora_targets.check_new_name(name, adapters(model))
+    targets = lora_targets.find_targets(model, config)
     with disable_adapter(model):  # so that what is copied is the base's own
-        copies = lora_config.parameters_to_copy(model, config, targets)
+        copies = lora_targets.parameters_to_copy(model, config, targets)
     new = {}
     for path, linear in targets.items():
         W, (r, s) = linear.weight.data, config.rank_and_scale(path)

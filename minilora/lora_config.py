@@ -1,37 +1,41 @@
-"""What to adapt, and how: the options of LoRA under PEFT's names, and what they select in a model.
+"""What to adapt, and how: the options of LoRA under PEFT's names.
 
-Kept apart from lora.py so that there the method can be read without the bookkeeping.
+Kept apart from lora.py so that there the method can be read without the bookkeeping. What the
+options select in a model is found in lora_targets.py.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 from minilora.lora_init import INITS, PART_OF_W
-from minilora.nn import Embedding, Linear, Module, Parameter
+from minilora.nn import Linear
+from minilora.system.checks import is_number, require_positive, require_whole
 from minilora.system.errors import UsageError
 
 Patterns = str | Sequence[str]
+_Q_AND_V = ("q_proj", "v_proj")
 
 DEFAULT = "default"  # the name of an adapter that was given none
 
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """PEFT's options, with PEFT's meaning and defaults.
+    """PEFT's options, with PEFT's meaning and defaults. None stands for the default.
 
+    r: the rank, at least 1. lora_alpha: above 0; the scale is s = lora_alpha / r.
     target_modules, exclude_modules: a list matches the ends of paths ("q_proj" is every q_proj), a
         string is a regular expression for a whole path, "all-linear" every Linear but the head.
         (PEFT's default depends on the model; here it is the paper's choice, q and v.)
     lora_dropout: probability of dropping an input of the adapter, in [0, 1).
     bias: which biases train too: "none", "all", or "lora_only" (those of the adapted Linears).
     use_rslora: s = lora_alpha / sqrt(r) instead of lora_alpha / r (Kalajdzievski 2023).
-    use_dora: train the length of every column of W apart from its direction: W' = m V / ‖V‖ by
-        columns, V = W + s A B, m starting as ‖W‖ (Liu et al. 2024).
+    use_dora: train the length of every column of W apart from its direction (Liu et al. 2024);
+        see methods/variants.py.
     init_lora_weights: True, "gaussian", "pissa" or "olora": see lora_init.py. False: B random too,
         so that the adapted model does not start at the base.
     rank_pattern, alpha_pattern: exceptions to r and lora_alpha, by regular expression of a path's
@@ -39,12 +43,13 @@ class LoraConfig:
     layers_to_transform: the numbers of the layers to adapt (default: all).
     modules_to_save: modules trained whole, in a copy that belongs to the adapter, such as "norm".
 
-    Raises ValueError for values outside their range.
+    The rest, from task_type on, is taken because PEFT's users write it; it has no effect here.
+    Raises ValueError, which names the option, for values outside their range.
     """
 
     r: int = 8
     lora_alpha: float = 8
-    target_modules: Patterns = ("q_proj", "v_proj")
+    target_modules: Patterns = _Q_AND_V
     exclude_modules: Patterns = ()
     lora_dropout: float = 0.0
     bias: str = "none"
@@ -54,20 +59,37 @@ class LoraConfig:
     rank_pattern: dict[str, int] = field(default_factory=dict)
     alpha_pattern: dict[str, float] = field(default_factory=dict)
     layers_to_transform: int | Sequence[int] | None = None
-    modules_to_save: Sequence[str] = ()
+    modules_to_save: Patterns = ()
+    task_type: InitVar[Any] = None
+    base_model_name_or_path: InitVar[Any] = None
+    revision: InitVar[Any] = None
+    fan_in_fan_out: InitVar[Any] = False
+    layers_pattern: InitVar[Any] = None
+    inference_mode: InitVar[Any] = False
 
-    def __post_init__(self) -> None:
-        lowest = min([self.r, *self.rank_pattern.values()])
-        if lowest < 1:
-            raise UsageError(f"the rank must be at least 1, got {lowest}: r=0 would train nothing")
+    def __post_init__(self, *without_effect: Any) -> None:
+        if without_effect[-1]:
+            raise UsageError("inference_mode=True would freeze the adapter that is to be trained")
+        self._fill_in()
+        require_whole(1, r=self.r)
+        require_positive(lora_alpha=self.lora_alpha)
+        for number in self.layer_numbers() or ():
+            require_whole(0, layers_to_transform=number)
+        for path, rank in self.rank_pattern.items():
+            require_whole(1, **{f"rank_pattern[{path!r}]": rank})
+        for path, alpha in self.alpha_pattern.items():
+            require_positive(**{f"alpha_pattern[{path!r}]": alpha})
         if self.bias not in ("none", "all", "lora_only"):
             raise UsageError(f'bias must be "none", "all" or "lora_only", got {self.bias!r}')
         if self.init_lora_weights not in INITS:
-            raise UsageError(f"init_lora_weights must be one of {INITS}")
-        if self.init_lora_weights in PART_OF_W and self._lowest_alpha() <= 0:
-            raise UsageError(f"{self.init_lora_weights} needs a lora_alpha above 0")
-        if not 0 <= self.lora_dropout < 1:
-            raise UsageError(f"lora_dropout must lie in [0, 1), got {self.lora_dropout}")
+            raise UsageError(
+                f"init_lora_weights must be one of {INITS}, got {self.init_lora_weights!r}"
+            )
+        if not is_number(self.lora_dropout) or not 0 <= self.lora_dropout < 1:
+            raise UsageError(f"lora_dropout must lie in [0, 1), got {self.lora_dropout!r}")
+        for option in ("use_rslora", "use_dora"):
+            if not isinstance(getattr(self, option), bool):
+                raise UsageError(f"{option} must be True or False, got {getattr(self, option)!r}")
         texts = [p for p in (self.target_modules, self.exclude_modules) if isinstance(p, str)]
         for text in [*texts, *self.rank_pattern, *self.alpha_pattern]:
             try:
@@ -75,14 +97,34 @@ class LoraConfig:
             except re.error as error:
                 raise UsageError(f"{text!r} is not a regular expression: {error}") from None
 
-    def _lowest_alpha(self) -> float:
-        return min([self.lora_alpha, *self.alpha_pattern.values()])
+    def _fill_in(self) -> None:
+        """Put defaults in the place of None, and tuples in that of lists, sets and generators."""
+        whole: Any = self.modules_to_save  # here a string is a name, not a regular expression
+        whole = [whole] if isinstance(whole, str) else whole
+        filled: dict[str, Any] = {
+            "target_modules": _names("target_modules", self.target_modules, _Q_AND_V),
+            "exclude_modules": _names("exclude_modules", self.exclude_modules),
+            "modules_to_save": _names("modules_to_save", whole),
+            "rank_pattern": _by_path("rank_pattern", self.rank_pattern),
+            "alpha_pattern": _by_path("alpha_pattern", self.alpha_pattern),
+        }
+        if isinstance(self.layers_to_transform, Iterable):
+            filled["layers_to_transform"] = tuple(self.layers_to_transform)
+        for option, value in filled.items():
+            object.__setattr__(self, option, value)
 
     def rank_and_scale(self, path: str) -> tuple[int, float]:
         """r and s of the adapter at a path: ΔW = s A B."""
         r = _first_match(self.rank_pattern, path, self.r)
         alpha = _first_match(self.alpha_pattern, path, self.lora_alpha)
         return r, float(alpha / (math.sqrt(r) if self.use_rslora else r))
+
+    def layer_numbers(self) -> tuple[int, ...] | None:
+        """layers_to_transform as a tuple; None stands for all."""
+        layers = self.layers_to_transform
+        if layers is None:
+            return None
+        return tuple(layers) if isinstance(layers, Iterable) else (layers,)
 
     @property
     def kind(self) -> str:
@@ -91,7 +133,7 @@ class LoraConfig:
             return "dora of a part of W" if self.use_dora else "part of W"
         return "dora" if self.use_dora else "lora"
 
-    def _check_target(self, path: str, base: Linear) -> None:
+    def check_target(self, path: str, base: Linear) -> None:
         """Raise ValueError if this Linear cannot be adapted so: its rank, or a column of zeros,
         which has no direction for DoRA to keep."""
         r, (d_in, d_out) = self.rank_and_scale(path)[0], base.weight.shape
@@ -104,159 +146,26 @@ class LoraConfig:
             raise UsageError(f"{path} has a column of zeros, which DoRA cannot scale; exclude it")
 
 
-def _first_match(pattern: dict[str, Any], path: str, default: Any) -> Any:
-    hits = (value for key, value in pattern.items() if re.fullmatch(rf"(.*\.)?({key})", path))
+def _by_path(option: str, given: Any) -> dict[str, Any]:
+    if not isinstance(given, dict | None):
+        raise UsageError(f"{option} must be a dict by path, got {given!r}")
+    return dict(given or {})
+
+
+def _names(option: str, given: Any, default: Patterns = ()) -> Patterns:
+    if given is None or isinstance(given, str):
+        return default if given is None else given
+    names = tuple(given) if isinstance(given, Iterable) else (given,)
+    if not all(isinstance(name, str) for name in names):
+        raise UsageError(f"{option} must be a name or a list of names, got {given!r}")
+    return names
+
+
+def match_end(pattern: str, path: str) -> bool:
+    """Whether a regular expression matches a path, or its end after a dot."""
+    return re.fullmatch(rf"(.*\.)?({pattern})", path) is not None
+
+
+def _first_match(patterns: dict[str, Any], path: str, default: Any) -> Any:
+    hits = (value for pattern, value in patterns.items() if match_end(pattern, path))
     return next(hits, default)
-
-
-def plain_path(path: str) -> str:
-    """The path in the plain model of a module or parameter that something wraps as its `base`."""
-    return ".".join(word for word in path.split(".") if word != "base")
-
-
-def base_modules(model: Module) -> dict[str, Module]:
-    """The plain model's modules by path, without wrappers and what these put beside their base."""
-    found: dict[str, Module] = {}
-
-    def visit(path: str, module: Module) -> None:
-        while isinstance(base := vars(module).get("base"), Module):
-            module = base
-        found[path] = module
-        for name, child in module.named_children():
-            visit(f"{path}.{name}" if path else name, child)
-
-    visit("", model)
-    return found
-
-
-def find_targets(model: Module, config: LoraConfig) -> dict[str, Linear]:
-    """The Linears that `config` adapts, by their path in the plain model.
-
-    Raises ValueError, which says what there is to choose from, for targets that match nothing, and
-    for a rank that a matrix cannot have.
-    """
-    modules = base_modules(model)
-    linears = {path: m for path, m in modules.items() if isinstance(m, Linear)}
-    wanted = config.target_modules
-    if wanted == "all-linear":
-        targets = {path: m for path, m in linears.items() if path != "head"}
-    else:
-        unmatched = _unmatched(wanted, list(linears))
-        if unmatched or not wanted:
-            _explain_no_match(wanted, unmatched, modules, linears)
-        targets = {path: m for path, m in linears.items() if _matches(path, wanted)}
-    targets = {p: m for p, m in targets.items() if not _matches(p, config.exclude_modules)}
-    if config.layers_to_transform is not None:
-        layers = config.layers_to_transform
-        numbers = [layers] if isinstance(layers, int) else list(layers)
-        targets = {p: m for p, m in targets.items() if _layer_number(p) in numbers}
-    for path, linear in targets.items():
-        config._check_target(path, linear)
-    if not targets:
-        raise UsageError(
-            f"nothing is left to adapt of target_modules={wanted!r} after exclude_modules="
-            f"{config.exclude_modules!r} and layers_to_transform={config.layers_to_transform}"
-        )
-    return targets
-
-
-def _unmatched(patterns: Patterns, paths: list[str]) -> list[str]:
-    if isinstance(patterns, str):
-        return [] if any(_matches(path, patterns) for path in paths) else [patterns]
-    return [one for one in patterns if not any(_matches(path, [one]) for path in paths)]
-
-
-def _matches(path: str, patterns: Patterns) -> bool:
-    if isinstance(patterns, str):
-        return re.fullmatch(patterns, path) is not None
-    return any(path == one or path.endswith(f".{one}") for one in patterns)
-
-
-def _layer_number(path: str) -> int | None:
-    found = re.search(r"\blayers\.(\d+)\.", path)
-    return int(found[1]) if found else None
-
-
-def _explain_no_match(
-    wanted: Patterns, unmatched: list[str], modules: dict[str, Module], linears: dict[str, Linear]
-) -> None:
-    names = ", ".join(dict.fromkeys(path.rpartition(".")[2] for path in linears))
-    for path, module in modules.items():
-        if isinstance(module, Embedding) and _matches(path, unmatched):
-            tied = " and tied to the output head, so that an update would change both"
-            is_tied = path == "tok_embed" and "head" not in modules
-            raise UsageError(
-                f"{path} is an embedding{tied if is_tied else ''}; LoRA here adapts "
-                f"Linear layers: {names}. To train it, tune the whole model"
-            )
-    if isinstance(wanted, str):
-        raise UsageError(
-            f"target_modules={wanted!r}, a string, is a regular expression for a whole path and "
-            f"matches no Linear; for a name use a list: [{wanted!r}]. This model has: {names}"
-        )
-    raise UsageError(f"target_modules={unmatched!r} matches no Linear; this model has: {names}")
-
-
-@dataclass
-class CopiedParameter:
-    """A parameter that an adapter trains whole, in a copy that takes the original's place."""
-
-    owner: Module
-    attribute: str
-    original: Parameter
-    copy: Parameter
-
-
-@dataclass
-class Adapter:
-    """What a model knows of one adapter beside the layers' A and B."""
-
-    config: LoraConfig
-    copies: list[CopiedParameter]  # of biases and modules_to_save
-
-
-def check_new_name(name: str, taken: Collection[str]) -> None:
-    if not isinstance(name, str) or not name or "." in name:
-        raise UsageError(f"an adapter's name is a word without a dot, got {name!r}")
-    if name in taken:
-        raise UsageError(f"this model has an adapter {name!r} already: take another name")
-
-
-def parameters_to_copy(
-    model: Module, config: LoraConfig, targets: dict[str, Linear]
-) -> list[CopiedParameter]:
-    """Copies of the biases and modules that `config` wants trained beside A and B."""
-    modules = list(base_modules(model).values())
-    biased: dict[str, Sequence[Module]]
-    biased = {"none": [], "lora_only": list(targets.values()), "all": modules}
-    copied = {(m, "bias") for m in biased[config.bias] if vars(m).get("bias") is not None}
-    for module in _modules_to_save(model, config, targets):
-        copied |= {(module, name) for name, p in vars(module).items() if isinstance(p, Parameter)}
-    return [
-        CopiedParameter(m, name, p, Parameter(p.data.copy()))
-        for m in modules
-        for name, p in vars(m).items()
-        if (m, name) in copied
-    ]
-
-
-def _modules_to_save(model: Module, config: LoraConfig, targets: dict[str, Linear]) -> list[Module]:
-    """The modules that config.modules_to_save names, with all inside them."""
-    modules = base_modules(model)
-    found = []
-    for name in config.modules_to_save:
-        paths = [path for path in modules if path and _matches(path, [name])]
-        if not paths:
-            raise UsageError(f"modules_to_save={name!r} is not in this model; see named_modules()")
-        if "tok_embed" in paths and "head" not in modules:
-            raise UsageError(
-                f"modules_to_save={name!r} is an embedding to which the head is tied: "
-                "training a copy would change the head too; use tie_embeddings=False for that"
-            )
-        if any(f"{target}.".startswith(f"{path}.") for path in paths for target in targets):
-            raise UsageError(
-                f"{name!r} is, or holds, a target of LoRA: take it out of modules_to_save or out "
-                "of target_modules"
-            )
-        found += [m for p, m in modules.items() if any(f"{p}.".startswith(f"{q}.") for q in paths)]
-    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minilora.lora import lora_layers
-from minilora.lora_config import base_modules
+from minilora.lora_targets import base_modules
 from minilora.nn import Linear, Module
 from minilora.system.errors import UsageError
 

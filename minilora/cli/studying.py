@@ -30,7 +30,7 @@ from minilora.experiments.tasks import load_task
 from minilora.experiments.tuning import quality_run
 from minilora.hub import load_adapter, load_model
 from minilora.lora import lora_layers
-from minilora.lora_config import find_targets
+from minilora.lora_targets import find_targets
 from minilora.plots import compare_figure, lora_picture, save_figure
 from minilora.studies import SHIPPED, STUDIES, shipped_rows, study_figures
 from minilora.studies.rank_sweep import rank_sweep_figure

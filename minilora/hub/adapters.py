@@ -38,7 +38,8 @@ from minilora.hub.safetensors_files import (
     write_folder,
 )
 from minilora.lora import active_adapter, adapters, add_adapter, lora_layers
-from minilora.lora_config import DEFAULT, LoraConfig, base_modules
+from minilora.lora_config import DEFAULT, LoraConfig
+from minilora.lora_targets import base_modules
 from minilora.nn import Linear, Module
 from minilora.system.errors import UsageError
 from minilora.transformer import Transformer

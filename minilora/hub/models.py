@@ -35,7 +35,7 @@ from minilora.hub.safetensors_files import (
     write_folder,
 )
 from minilora.lora import adapters, lora_layers
-from minilora.lora_config import base_modules, plain_path
+from minilora.lora_targets import base_modules, plain_path
 from minilora.nn import Module, Parameter
 from minilora.system.errors import UsageError
 from minilora.transformer import Transformer

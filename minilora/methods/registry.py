@@ -18,7 +18,8 @@ import numpy as np
 from minilora import functional as F
 from minilora import ops
 from minilora.lora import add_adapter
-from minilora.lora_config import LoraConfig, find_targets
+from minilora.lora_config import LoraConfig
+from minilora.lora_targets import find_targets
 from minilora.nn import Embedding, LayerNorm, Linear, Module, Parameter, RMSNorm, Rng
 from minilora.system.errors import UsageError
 from minilora.tensor import Tensor, no_grad

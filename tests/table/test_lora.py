@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from minilora import functional as F
 from minilora import lora as L
 from minilora.lora import LoraLinear
-from minilora.lora_config import LoraConfig, find_targets, plain_path
+from minilora.lora_config import LoraConfig
+from minilora.lora_targets import find_targets, plain_path
 from minilora.methods.registry import count_parameters, print_trainable_parameters
 from minilora.nn import Linear, Module, Parameter
 from minilora.tensor import Node, Tensor, grad
@@ -466,7 +467,7 @@ def paths(*names: str, layers: tuple[int, ...] = (0, 1, 2)) -> list[str]:
         ("gpt2", dict(layers_to_transform=[0, 2]), paths("q_proj", "v_proj", layers=(0, 2))),
         (
             "llama",
-            dict(target_modules=["q_proj", "head"], layers_to_transform=(2, 7)),
+            dict(target_modules=["q_proj", "head"], layers_to_transform=(2,)),
             paths("q_proj", layers=(2,)),
         ),
         (
@@ -475,8 +476,6 @@ def paths(*names: str, layers: tuple[int, ...] = (0, 1, 2)) -> list[str]:
             paths(*ATTENTION[1:], "up_proj"),
         ),
         ("gpt2", dict(target_modules="all-linear", exclude_modules=r".*mlp.*"), paths(*ATTENTION)),
-        ("gpt2", dict(exclude_modules=r"v_proj"), paths("q_proj", "v_proj")),  # not a whole path
-        ("gpt2", dict(exclude_modules=["proj"]), paths("q_proj", "v_proj")),  # not a whole name
     ],
     ids=str,
 )
@@ -505,7 +504,7 @@ def test_rank_and_alpha_patterns_are_exceptions_for_the_paths_they_match(use_rsl
         use_rslora=use_rslora,
         target_modules="all-linear",
         rank_pattern={"q_proj": 2, r"layers\.1\.mlp\..*": 9, "layers.[0-9].attn.q_proj": 3},
-        alpha_pattern={"mlp.up_proj": 5, r"layers\.2\.attn\.q_proj": 1, "proj": 99},
+        alpha_pattern={"mlp.up_proj": 5, r"layers\.2\.attn\.q_proj": 1},
     )
     for path, layer in L.lora_layers(model).items():
         r = 2 if path.endswith("q_proj") else 9 if "1.mlp" in path else 4  # the first match counts
@@ -530,6 +529,31 @@ def test_numpy_numbers_in_a_config_do_not_turn_float32_weights_into_float64():
     L.merge_adapter(model)
     assert model(FEW).dtype == np.float32
     assert {p.dtype for p in model.parameters()} == {np.dtype(np.float32)}
+
+
+def test_none_is_the_default_as_in_pefts_own_configuration():
+    options = ("target_modules", "exclude_modules", "modules_to_save", "layers_to_transform")
+    found = LoraConfig(**dict.fromkeys([*options, "rank_pattern", "alpha_pattern"]))
+    assert found == LoraConfig()
+
+
+def test_options_of_peft_that_have_no_effect_here_are_taken():
+    without_effect = dict(
+        task_type="CAUSAL_LM", inference_mode=False, layers_pattern="h", fan_in_fan_out=True,
+        base_model_name_or_path="gpt2", revision="main",
+    )  # fmt: skip
+    found = LoraConfig(r=4, **without_effect)
+    assert found == LoraConfig(r=4) and dataclasses.replace(found, r=8) == LoraConfig()
+
+
+@pytest.mark.parametrize("kind", [list, tuple, set, iter], ids=lambda kind: kind.__name__)
+def test_names_may_come_in_any_collection_also_a_generator(kind):
+    config = LoraConfig(r=2, target_modules=kind(["o_proj"]), modules_to_save=kind(["norm"]))
+    for _ in range(2):
+        model = make()
+        L.add_adapter(model, config, rng=np.random.default_rng(0))
+        assert list(L.lora_layers(model)) == paths("o_proj")
+    assert config.modules_to_save == ("norm",) == LoraConfig(modules_to_save="norm").modules_to_save
 
 
 def test_defaults_are_pefts():
@@ -842,9 +866,34 @@ def test_get_delta_weight_says_what_there_is():
 
 
 BAD_CONFIGS = [
-    (dict(r=0), "the rank must be at least 1, got 0"),
-    (dict(r=-1), "the rank must be at least 1, got -1"),
-    (dict(rank_pattern={"q_proj": 0}), "the rank must be at least 1, got 0"),
+    (dict(r=0), "r must be a whole number of at least 1, got 0"),
+    (dict(r=-1), "r must be a whole number of at least 1, got -1"),
+    (dict(r=2.0), "r must be a whole number of at least 1, got 2.0"),
+    (dict(r=True), "r must be a whole number of at least 1, got True"),
+    (dict(r=None), "r must be a whole number of at least 1, got None"),
+    (dict(lora_alpha=0), "lora_alpha must be a positive number, got 0"),
+    (dict(lora_alpha=-1), "lora_alpha must be a positive number, got -1"),
+    (dict(lora_alpha=math.nan), "lora_alpha must be a positive number, got nan"),
+    (dict(lora_alpha=math.inf), "lora_alpha must be a positive number, got inf"),
+    (dict(lora_alpha="8"), "lora_alpha must be a positive number, got '8'"),
+    (dict(rank_pattern={"q_proj": 0}), r"rank_pattern\['q_proj'\] must be a whole number"),
+    (dict(rank_pattern={"q_proj": 1.5}), r"rank_pattern\['q_proj'\] must be a whole number"),
+    (dict(alpha_pattern={"q_proj": math.nan}), r"alpha_pattern\['q_proj'\] must be a positive"),
+    (dict(rank_pattern=["q_proj"]), r"rank_pattern must be a dict by path, got \['q_proj'\]"),
+    (dict(target_modules=[5]), r"target_modules must be a name or a list of names, got \[5\]"),
+    (dict(target_modules=5), "target_modules must be a name or a list of names, got 5"),
+    (dict(exclude_modules=[None]), "exclude_modules must be a name or a list of names"),
+    (dict(modules_to_save=3), "modules_to_save must be a name or a list of names, got 3"),
+    (dict(layers_to_transform=[0.5]), "layers_to_transform must be a whole number .* got 0.5"),
+    (dict(layers_to_transform=True), "layers_to_transform must be a whole number .* got True"),
+    (dict(layers_to_transform=-1), "layers_to_transform must be a whole number .* got -1"),
+    (dict(lora_dropout=math.nan), r"lora_dropout must lie in \[0, 1\), got nan"),
+    (dict(lora_dropout=None), r"lora_dropout must lie in \[0, 1\), got None"),
+    (dict(use_rslora=None), "use_rslora must be True or False, got None"),
+    (dict(use_dora="yes"), "use_dora must be True or False, got 'yes'"),
+    (dict(bias=None), "bias must be .* got None"),
+    (dict(init_lora_weights=None), "init_lora_weights must be one of .* got None"),
+    (dict(inference_mode=True), "inference_mode=True would freeze the adapter"),
     (dict(bias="some"), 'bias must be "none", "all" or "lora_only", got \'some\''),
     (dict(init_lora_weights="svd"), "init_lora_weights must be one of"),
     (dict(lora_dropout=1.0), r"lora_dropout must lie in \[0, 1\), got 1.0"),
@@ -878,8 +927,15 @@ BAD_ADAPTERS = [
     (dict(target_modules=["pos_embed"]), "pos_embed is an embedding; LoRA here adapts Linear"),
     (dict(target_modules=["head"]), "matches no Linear"),  # tied: there is no such layer
     (dict(exclude_modules=r".*"), "nothing is left to adapt of target_modules"),
-    (dict(layers_to_transform=3), "nothing is left .* and layers_to_transform=3"),
-    (dict(layers_to_transform=[]), r"nothing is left .* and layers_to_transform=\[\]"),
+    (dict(layers_to_transform=3), "layers_to_transform: this model has no layer 3"),
+    (dict(layers_to_transform=[0, 7]), "layers_to_transform: this model has no layer 7"),
+    (dict(exclude_modules="v_proj"), r"exclude_modules=\['v_proj'\] matches no Linear; this m"),
+    (dict(exclude_modules=["proj"]), r"exclude_modules=\['proj'\] matches no Linear; this model"),
+    (dict(rank_pattern={"c_attn": 2}), "rank_pattern='c_attn' matches nothing that is adapted"),
+    (dict(rank_pattern={"o_proj": 2}), "rank_pattern='o_proj' matches nothing that is adapted"),
+    (dict(alpha_pattern={"proj": 2}), "alpha_pattern='proj' matches nothing that is adapted"),
+    (dict(modules_to_save="nrom"), "modules_to_save='nrom' is not in this model"),
+    (dict(layers_to_transform=[]), r"nothing is left .* and layers_to_transform=\(\)"),
     (dict(r=17), r"r=17 is more than layers.0.attn.q_proj \(16 x 16\) can use: .* at most 16"),
     (dict(rank_pattern={"1.attn.v_proj": 20}), "r=20 is more than layers.1.attn.v_proj"),
     (dict(modules_to_save=["lm_head"]), "modules_to_save='lm_head' is not in this model"),
@@ -917,7 +973,7 @@ def test_a_name_that_is_taken_is_refused():
 def test_an_untied_embedding_is_refused_without_the_word_tied():
     model = make("llama")
     with refused(
-        model, ValueError, "tok_embed is an embedding; LoRA here adapts Linear layers: q_"
+        model, ValueError, "tok_embed is an embedding; LoRA here adapts Linear layers; this"
     ):
         add(model, target_modules=["tok_embed"])
 
