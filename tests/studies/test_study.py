@@ -6,14 +6,17 @@ the bookkeeping. Only the known-rank teacher, which takes a moment, is run as it
 
 import inspect
 import json
+import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import minilora as ml
+from minilora import studies
 from minilora.experiments import tuning
 from minilora.experiments.sweeps import sweep
 from minilora.experiments.tasks import TASKS, load_task
@@ -66,6 +69,31 @@ def test_from_the_teachers_rank_on_lora_learns_it_all(spectrum, r):
     assert {key: row[key] for key in ("k", "spectrum", "r", "seed")} == dict(
         k=4, spectrum=spectrum, r=r, seed=1
     )
+
+
+def test_the_teacher_computes_with_one_blas_thread(monkeypatch):
+    threads, qr = [], np.linalg.qr
+
+    def watched(matrix):
+        threads.extend(i["num_threads"] for i in threadpool_info() if i["user_api"] == "blas")
+        return qr(matrix)
+
+    monkeypatch.setattr(np.linalg, "qr", watched)
+    teacher_run(4, "flat", 1, seed=0)
+    assert set(threads) == {1}
+
+
+def test_every_file_of_the_room_is_a_study_with_a_figure_of_its_name():
+    files = {path.stem for path in Path(studies.__file__).parent.glob("*.py")}
+    assert files - {"__init__", "study"} == set(STUDIES)
+    for name, study in STUDIES.items():
+        assert study.figure.__name__ == f"{name}_figure"
+
+
+def test_studies_and_plots_load_matplotlib_only_to_draw():
+    code = "import sys, minilora.plots, minilora.studies; sys.exit('matplotlib' in sys.modules)"
+    root = Path(ml.__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=root).returncode == 0
 
 
 @pytest.mark.parametrize("name", STUDIES)
