@@ -147,7 +147,12 @@ def _add_threads_option(sub: argparse.ArgumentParser) -> None:
 
 def _add_rank_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--rank", type=int, metavar="R", help="rank; default: 4 (reverse: 2)")
-    sub.add_argument("--alpha", type=float, metavar="A", help="default: 2 R (string tasks: 4)")
+    sub.add_argument(
+        "--alpha",
+        type=float,
+        metavar="A",
+        help="s = A/R (string tasks: A/√R); default: s goes with 1/√R",
+    )
     sub.add_argument(
         "--targets", metavar="NAMES", help='such as q_proj,v_proj; default: "all-linear"'
     )

@@ -38,10 +38,11 @@ class TextData:
 
     corpus: Corpus
     batch_size: int
+    length: int = WINDOW - 1  # of a row of a batch, in symbols
     metric: Metric = NATS
 
     def batch(self, rng: Rng) -> IdsAndTargets:
-        return random_windows(self.corpus.train, self.batch_size, WINDOW - 1, rng)
+        return random_windows(self.corpus.train, self.batch_size, self.length, rng)
 
     def quality(self, model: Transformer, split: str, examples: int | None = None) -> float:
         """Nats per character, on so many windows (256 unless said) of "val" or "test"."""
@@ -55,17 +56,18 @@ class StringData:
 
     tasks: tuple[str, ...]
     batch_size: int
+    length: int = 28
     words: dict[str, list[str]] = field(default_factory=load_words, repr=False)
     metric: Metric = EXACT
 
     def batch(self, rng: Rng) -> IdsAndTargets:
-        return string_batch(self.tasks, self.words["train"], self.batch_size, 28, rng)
+        return string_batch(self.tasks, self.words["train"], self.batch_size, self.length, rng)
 
     def quality(self, model: Transformer, split: str, examples: int | None = None) -> float:
         """The share of words, of the first so many (all unless said) of "val" or "test", of which
         the whole answer is right."""
         rng = np.random.default_rng(0)  # the same examples every time
-        ids, targets = string_examples(self.tasks, self.words[split], 28, rng)
+        ids, targets = string_examples(self.tasks, self.words[split], self.length, rng)
         return exact_match(model, ids[:examples], targets[:examples])
 
 
@@ -174,6 +176,8 @@ def load_task(name: str | Path | Task) -> Task:
         return replace(task, about="English documentation → Python code", prompts=("def ",))
     if name in TASKS:
         return _string_task(name)
+    if not isinstance(name, str | Path):
+        raise UsageError(f"a task is its name, the path of a text file, or a Task; got {name!r}")
     if isinstance(name, str) and not (name and Path(name).exists()):
         raise UsageError(
             f"there is no task {name!r}; use one of: {', '.join(TASKS)}, or the path of a text file"

@@ -85,8 +85,10 @@ def set_up(
     r, lora_alpha, target_modules, use_rslora: of LoRA, its kin and the additive methods, which take
         their size from it: see `adjust`.
     model: another base than the task's, by name or folder. characters: learn from so many of the
-        text only. evaluate(model): measured every `evaluate_every` steps and at both ends (default:
-        the quality on the validation split). checkpoint: the file to save to and to go on from.
+        text only.
+    evaluate(model): measured at both ends and every `evaluate_every` steps, if that is not 0
+        (default: the quality on the validation split, and without evaluate_every nothing).
+    checkpoint: the file to save to, and to go on from if it is there.
     Raises ValueError for values that have no meaning or would have no effect.
     """
     task = load_task(task)
@@ -197,7 +199,8 @@ def _shortened(task: Task, characters: int) -> Task:
     if not isinstance(task.data, TextData):
         raise UsageError(f"{task.name} is not learned from a text; leave characters out")
     corpus, text = task.data.corpus, task.data.corpus.train
-    if not isinstance(characters, int) or not WINDOW <= characters <= len(text):
+    whole = isinstance(characters, int) and not isinstance(characters, bool)
+    if not whole or not WINDOW <= characters <= len(text):
         raise UsageError(
             f"characters must be a whole number from {WINDOW} to {len(text)}, all there are of "
             f"{task.name}; got {characters!r}"
@@ -211,6 +214,11 @@ def _load_base(task: Task) -> Transformer:
         raise UsageError(
             f"the tasks are of {len(ALPHABET)} symbols and {task.base} has "
             f"{base.config.vocab_size}; use a model of this alphabet, such as docs-tiny tuned"
+        )
+    if base.config.block_size < task.data.length:
+        raise UsageError(
+            f"{task.base} reads {base.config.block_size} symbols at a time and {task.name} needs "
+            f"{task.data.length}; use a larger model, such as docs-tiny tuned"
         )
     return base
 

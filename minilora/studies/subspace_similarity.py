@@ -6,16 +6,14 @@ Two trainings of LoRA from different random starts, compared by φ(i, j) of Hu e
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from minilora.analysis.subspaces import subspace_similarities
 from minilora.experiments.rows import Rows, distinct, select, spread
-from minilora.experiments.tuning import Tuned, tune, with_rank
+from minilora.experiments.tuning import Tuned, set_up, tune
 from minilora.lora import lora_layers
-from minilora.methods.registry import METHODS
 from minilora.plots.axes import (
     figure_with_panels,
     legend_below,
@@ -38,20 +36,11 @@ def settings(seeds: range) -> list[Settings]:
 def subspace_run(task: str, seed: int, r: int, r_other: int) -> Rows:
     """Do two ranks, from different random starts, find the same directions? φ(i, j) of Hu et al.,
     mean over the matrices that read the stream, beside the same of their starts (chance)."""
-    first, other = (tune(task, "lora", s, r=rank) for s, rank in ((seed, r), (seed + 100, r_other)))
-    pairs, starts = [], []
-    for path, layer in lora_layers(first.model).items():
-        if layer.base.weight.shape[0] != first.model.config.n_embd:
-            continue  # down_proj reads a space of another size, where chance is lower
-        twin = lora_layers(other.model)[path]
-        pairs.append((layer.adapters["default"].A.data, twin.adapters["default"].A.data))
-        starts.append(tuple(_start(t, path) for t in (first, other)))
-    phi, chance = (
-        np.mean([subspace_similarities(a, b)[:8] for a, b in which], axis=0)
-        for which in (pairs, starts)
-    )
-    d = first.model.config.n_embd
-    about = {"task": task, "seed": seed, "r": r, "r_other": r_other, "d": d}
+    runs = ((seed, r), (seed + 100, r_other))
+    after = [_read_directions(tune(task, "lora", one, r=rank)) for one, rank in runs]
+    before = [_read_directions(set_up(task, "lora", one, r=rank)) for one, rank in runs]
+    phi, chance = (_mean_similarity(*pair) for pair in (after, before))
+    about = {"task": task, "seed": seed, "r": r, "r_other": r_other, "d": len(after[0][0])}
     return [
         about | {"i": i + 1, "j": j + 1, "phi": float(phi[i, j]), "phi_start": float(chance[i, j])}
         for i in range(phi.shape[0])
@@ -60,12 +49,16 @@ def subspace_run(task: str, seed: int, r: int, r_other: int) -> Rows:
     ]
 
 
-def _start(t: Tuned, path: str) -> np.ndarray:
-    """A as it was before training."""
-    model = copy.deepcopy(t.base)
-    config = with_rank(t.task.lora, t.row["r"])
-    METHODS["lora"].prepare(model, config, np.random.default_rng((t.row["seed"], 0)))
-    return lora_layers(model)[path].adapters["default"].A.data
+def _read_directions(t: Tuned) -> list[np.ndarray]:
+    """The A of every matrix that reads the stream; down_proj reads a space of another size, where
+    chance is lower."""
+    factors = [layer.adapters["default"].A.data for layer in lora_layers(t.model).values()]
+    return [A for A in factors if len(A) == t.model.config.n_embd]
+
+
+def _mean_similarity(first: list[np.ndarray], other: list[np.ndarray]) -> np.ndarray:
+    pairs = zip(first, other, strict=True)
+    return np.mean([subspace_similarities(a, b)[:8] for a, b in pairs], axis=0)
 
 
 @style()

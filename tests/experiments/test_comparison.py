@@ -45,7 +45,8 @@ def quick(name, **changes):
 
 def drawing(task, batch):
     """The task with other batches."""
-    data = SimpleNamespace(batch=batch, quality=task.data.quality, metric=task.metric)
+    known = {name: getattr(task.data, name) for name in ("quality", "metric", "length")}
+    data = SimpleNamespace(batch=batch, **known)
     return replace(task, data=data)
 
 

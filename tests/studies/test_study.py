@@ -19,9 +19,8 @@ import minilora as ml
 from minilora import studies
 from minilora.experiments import tuning
 from minilora.experiments.sweeps import sweep
-from minilora.experiments.tasks import TASKS, load_task
-from minilora.experiments.tuning import quality_run, set_up, tune
-from minilora.lora import lora_layers
+from minilora.experiments.tasks import load_task
+from minilora.experiments.tuning import tune
 from minilora.methods.registry import METHODS, count_parameters
 from minilora.studies import STUDIES, forgetting_frontier, subspace_similarity, which_weights
 from minilora.studies.forgetting_frontier import frontier_run
@@ -31,8 +30,6 @@ from minilora.studies.small_data import small_data_run
 from minilora.studies.spectrum import spectrum_run
 from minilora.studies.subspace_similarity import subspace_run
 from minilora.studies.truncation import truncation_run
-from minilora.text.alphabet import decode
-from minilora.text.corpora import load_corpus
 
 PROSE = "It was the best of times, it was the worst of times, it was the age of wisdom. " * 40
 
@@ -42,13 +39,6 @@ def quick(monkeypatch):
     """Tasks that are measured on few examples."""
     for module in (tuning, forgetting_frontier):
         monkeypatch.setattr(module, "load_task", lambda t: replace(load_task(t), examples=4))
-
-
-@pytest.fixture
-def text(tmp_path):
-    path = tmp_path / "times.txt"
-    path.write_text(PROSE, "utf-8")
-    return str(path)
 
 
 @pytest.mark.parametrize("spectrum", ["flat", "geometric"])
@@ -154,75 +144,6 @@ def test_first_setting_of_every_study_gives_rows_of_json(name, quick, monkeypatc
     assert kept or name == "parameter_counts"
 
 
-def test_a_run_says_what_it_was_and_what_it_cost(quick):
-    (row,) = quality_run(task="reverse", method="lora", seed=3, steps=2, lr=0.005)
-    base = ml.load_model("words-tiny")
-    values = {key: row.pop(key) for key in ("val", "test", "old")}
-    assert all(0 <= value <= 1 for value in values.values())
-    assert row == {
-        "task": "reverse",
-        "metric": "exact",
-        "method": "lora",
-        "seed": 3,
-        "lr": 0.005,
-        "steps": 2,
-        "r": 2,
-        "s": pytest.approx(4 / 2**0.5),
-        "trainable": 9_216,
-        "total": sum(p.size for p in base.parameters()),
-        "diverged": False,
-    }
-
-
-def test_qualities_are_those_of_the_tuned_model_on_each_split(quick):
-    settings = dict(task="code", method="full", seed=0, steps=2)
-    t = tune(**settings)
-    (row,) = quality_run(**settings)
-    assert row["val"] == t.task.val(t.model) != t.task.val(t.base)
-    assert (row["test"], row["old"]) == (t.task.test(t.model), t.task.old(t.model))
-    assert (row["r"], row["s"]) == (None, None)
-    bundled = ml.load_model("docs-tiny").state_dict()
-    for name, p in t.base.named_parameters():
-        np.testing.assert_array_equal(p.data, bundled[name])
-
-
-def scales(task, **lora):
-    t = tune(task, "lora", 0, steps=1, **lora)
-    (scale,) = {layer.adapters["default"].s for layer in lora_layers(t.model).values()}
-    assert t.row["s"] == scale
-    return scale
-
-
-@pytest.mark.parametrize("r", [1, 16])
-def test_when_only_the_rank_changes_the_scale_goes_with_its_root(r):
-    assert scales("code") == 2
-    assert scales("code", r=r) == pytest.approx(4 / r**0.5)
-    assert scales("reverse", r=r) == pytest.approx(4 / r**0.5)
-    assert scales("code", r=r, lora_alpha=4, use_rslora=True) == pytest.approx(4 / r**0.5)
-
-
-def test_changing_rank_and_alpha_takes_both():
-    assert scales("code", r=4, lora_alpha=12) == 3
-
-
-def test_seed_draws_batches_and_adapter(quick):
-    rows = [quality_run(task="code", method="lora", seed=s, steps=2)[0] for s in (0, 0, 1)]
-    assert rows[0] == rows[1]
-    assert rows[0]["test"] != rows[2]["test"]
-
-
-def test_lora_plus_is_trained_with_its_ratio():
-    assert tune("code", "lora+", 0, steps=1, lr=1e-3).training.config.loraplus_lr_ratio == 16
-    assert tune("code", "lora", 0, steps=1, lr=1e-3).training.config.loraplus_lr_ratio == 1
-
-
-@pytest.mark.parametrize("method", ["full", "lora"])
-def test_a_rate_that_diverges_ends_there_and_its_row_says_so(method):
-    t = tune("code", method, 0, steps=4, lr=1e30)
-    assert t.row["diverged"] is True and t.training.steps_done < 4 == t.row["steps"]
-    assert all(np.isfinite(p.data).all() for p in t.model.parameters())
-
-
 def test_curves_have_a_point_at_each_evaluation(quick):
     (row,) = small_data_run(task="code", method="lora", seed=0, steps=51, characters=3000)
     assert [step for step, _ in row["curve"]] == [0, 50, 51]
@@ -287,65 +208,10 @@ def test_subspaces_are_compared_with_their_own_starts(quick, monkeypatch):
             assert 0 < row["phi_start"] < 0.9
 
 
-@pytest.mark.parametrize("seed", [0, 4])
-def test_the_start_of_an_adapter_is_drawn_again(seed):
-    t = tune("reverse", "lora", seed, r=3, steps=1)  # B is zero, so that one step leaves A alone
-    for path, layer in lora_layers(t.model).items():
-        np.testing.assert_array_equal(
-            subspace_similarity._start(t, path), layer.adapters["default"].A.data
-        )
-
-
-def test_tasks_of_the_recipes_are_found_by_name():
-    for name in TASKS:
-        assert load_task(name).name == name
-        assert load_task(name).base == load_task(name).base
-
-
-def test_a_text_of_the_users_is_a_task(text):
-    task = load_task(text)
-    assert (task.name, task.base) == ("times.txt", "docs-tiny")
-    ids, _ = task.batch(np.random.default_rng(0))
-    assert decode(ids[0]) in PROSE
-    row = tune(text, "lora", 0, steps=1).row
-    assert row["task"] == "times.txt"  # not the folders of whoever ran it
-
-
-def test_a_text_that_is_not_there_is_an_error(tmp_path):
-    path = tmp_path / "nothing.txt"
-    for which in (path, str(path)):
-        with pytest.raises(ValueError, match="there is no .*nothing.txt"):
-            load_task(which)
-
-
-def test_another_base_model_is_taken_from_its_folder(tmp_path):
-    base = ml.load_model("docs-tiny")
-    base.tok_embed.weight.data *= np.float32(1.25)
-    folder = str(tmp_path / "mine")
-    ml.save_model(base, folder)
-    assert set_up("code", "lora", model=folder).task.base == folder
-    t = tune("code", "lora", 0, steps=1, model=folder)
-    np.testing.assert_array_equal(t.base.tok_embed.weight.data, base.tok_embed.weight.data)
-    np.testing.assert_array_equal(t.model.tok_embed.weight.data, base.tok_embed.weight.data)
-
-
-def test_so_many_characters_of_the_corpus_are_trained_on():
-    few, first = set_up("code", "lora", characters=100).task, load_corpus("code").train[:100]
-    seen = {decode(few.batch(np.random.default_rng(seed))[0][0]) for seed in range(20)}
-    assert all(window in decode(first) for window in seen) and len(seen) > 5
-    assert few.data.corpus.test is load_task("code").data.corpus.test
-
-
 def test_a_study_swept_is_its_rows_in_order(tmp_path):
     found = STUDIES["parameter_counts"]
     rows = sweep(found.run, found.settings(range(1)), tmp_path, jobs=1)
     assert rows == [row for s in found.settings(range(1)) for row in found.run(**s)]
-
-
-def test_a_run_that_diverged_has_no_quality():
-    (row,) = quality_run(task="code", method="full", seed=0, steps=30, lr=1e20)
-    assert row["diverged"]
-    assert row["val"] is row["test"] is row["old"] is None
 
 
 def test_other_methods_rates_are_sought_with_one_seed():
