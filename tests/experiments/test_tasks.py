@@ -5,6 +5,7 @@ asked of a model that keeps all it is shown. The corpora are the real ones.
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -285,6 +286,38 @@ def test_a_text_of_ones_own_is_trained_like_code_and_prompted_with_its_first_tes
         (code.base, code.steps, code.lr, code.lora)
     )
     assert task.prompts == ("beginning was the ",)
+
+
+@pytest.mark.parametrize(("name", "rows"), [("code", 3), ("sort", 3)])
+def test_quality_can_be_measured_on_fewer_examples(name, rows):
+    task = replace(load_task(name), examples=rows)
+    whole = shown(load_task(name).test, task.base)
+    for measure in (task.val, task.test, task.old):
+        assert len(shown(measure, task.base)) == rows < len(whole)
+
+
+@pytest.mark.parametrize("name", ["code", "sort"])
+def test_a_text_that_has_the_name_of_a_task_is_not_mistaken_for_it(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text("Once upon a midnight dreary, while I pondered. " * 60, "utf-8")
+    for which in (Path(name), f"./{name}", str(tmp_path / name)):
+        task = load_task(which)
+        assert (task.name, task.metric, task.base) == (f"{name}-text", NATS, "docs-tiny")
+        assert decode(task.data.corpus.train[:9]) == "Once upon"
+    assert load_task(name).about == load_task(load_task(name)).about != task.about
+
+
+def test_a_text_that_was_edited_is_read_anew(tmp_path):
+    path = tmp_path / "mine.txt"
+    for words in ("the first draft of it. ", "something else by now. "):
+        path.write_text(words * 100, "utf-8")
+        assert decode(load_task(path).data.corpus.train[: len(words)]) == words
+
+
+@pytest.mark.parametrize("name", [None, 3, 2.5, [], b"code"])
+def test_a_task_is_a_name_a_path_or_a_task(name):
+    with pytest.raises(ValueError, match="a task is its name, the path of a text file, or a Task"):
+        load_task(name)
 
 
 def test_every_task_says_what_it_is_about():

@@ -1,4 +1,4 @@
-"""Claims about setting up a run: what is left out is as in the recipe, what is given is trained, and
+"""Claims about setting up a run: what is left out is the recipe's, what is given is trained, and
 what would have no effect is refused."""
 
 import copy

@@ -2,12 +2,15 @@
 and what README, the captions and the lessons say of them is so, also where it did not hold."""
 
 import json
+import zlib
 from statistics import mean
 
 import pytest
 
+from minilora.experiments.tasks import load_task
 from minilora.methods.registry import METHODS
 from minilora.studies import SHIPPED, STUDIES, shipped_rows
+from minilora.training.quality import METRICS
 
 CODE, REVERSE, SORT = "code", "reverse", "sort"
 
@@ -40,6 +43,81 @@ def test_shipped_rows_are_of_the_settings_that_the_study_has(name):
     asked = {json.dumps({key: s[key] for key in keys}, sort_keys=True) for s in settings}
     found = {json.dumps({key: row[key] for key in keys}, sort_keys=True) for row in rows}
     assert found == asked
+
+
+NUMBERS = {  # zlib.crc32 of the numbers in a file's rows, sorted, one a line
+    "alpha_sweep": 2403540348,
+    "compare": 1640743988,
+    "forgetting_frontier": 3159497693,
+    "known_rank_teacher": 3899089451,
+    "learning_rate_sweep": 1212032128,
+    "methods": 3500747653,
+    "parameter_counts": 2860672415,
+    "rank_sweep": 3123813305,
+    "small_data": 743262516,
+    "spectrum": 1130298651,
+    "subspace_similarity": 1231105312,
+    "truncation": 1761516370,
+    "which_weights": 832110155,
+}
+ROW = set("task metric method seed lr steps r s trainable total diverged".split())
+COMPARED = (
+    "lr", "steps", "trainable", "test", "old", "old_detached", "optimizer_bytes", "disk_bytes",
+    "peak_memory_bytes", "seconds_per_step", "losses", "curve",
+)  # fmt: skip
+
+
+def numbers_in(value):
+    """Every number, as JSON writes it."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [number for item in value for number in numbers_in(item)]
+    return [] if value is None or isinstance(value, bool | str) else [repr(value)]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_no_number_has_changed_since_it_was_measured(name):
+    """The files were once written with other keys (scale, new_after, ...) and then converted. These
+    sums were taken of the numbers as they had been measured; r, s, val and total, which the rows of
+    compare.json repeat from elsewhere, came with the conversion."""
+    result = json.loads((SHIPPED / f"{name}.json").read_text("utf-8"))
+    if name == "compare":
+        rows = [[run[key] for key in COMPARED] for e in result["tasks"] for run in e["runs"]]
+        rows.append([entry["base"] for entry in result["tasks"]])
+    else:
+        rows = result["rows"]
+    assert zlib.crc32("\n".join(sorted(numbers_in(rows))).encode()) == NUMBERS[name]
+
+
+def test_what_compares_rows_repeat_is_what_stands_elsewhere():
+    for entry in json.loads((SHIPPED / "compare.json").read_text("utf-8"))["tasks"]:
+        lora = load_task(entry["task"]).lora
+        for run in entry["runs"]:
+            assert (run["task"], run["metric"]) == (entry["task"], entry["metric"])
+            assert run["val"] == run["curve"][-1][1] and run["curve"][-1][0] == run["steps"]
+            assert run["total"] == entry["base"]["total"] and not run["diverged"]
+            is_lora = run["method"] == "lora"
+            assert (run["r"], run["s"]) == (lora.rank_and_scale("") if is_lora else (None, None))
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_run_is_a_line_of_its_file(name):
+    lines = (SHIPPED / f"{name}.json").read_text("utf-8").splitlines()
+    result = json.loads("\n".join(lines))
+    runs = (
+        [run for e in result["tasks"] for run in e["runs"]] if name == "compare" else result["rows"]
+    )
+    written = [line.strip().removesuffix(",") for line in lines]
+    assert [json.loads(line) for line in written if line.startswith("{") and line != "{"] == rows
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_rows_of_trainings_have_the_words_of_rows_py(name):
+    for row in shipped_rows(name):
+        if "method" in row and name != "parameter_counts":
+            assert row.keys() >= ROW and row["metric"] in METRICS
+            assert (row["r"] is None) == (row["s"] is None)
 
 
 def test_results_are_small():
