@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from minilora.experiments.rows import Rows, distinct, select
-from minilora.experiments.tuning import quality_run
+from minilora.experiments.tuning import measure, tune
 from minilora.methods.registry import METHODS
 from minilora.plots.axes import (
     figure_with_panels,
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 
 def settings(seeds: range) -> list[Settings]:
     return each([{"method": name} for name in METHODS], ("code", "reverse"), seeds)
+
+
+def methods_run(**settings: Any) -> Rows:
+    """How well a method does, and how well the base model did."""
+    t = tune(**settings)
+    base = {"base_test": t.task.test(t.base), "base_old": t.task.old(t.base)}
+    return [measure(t) | base]
 
 
 @style()
@@ -46,13 +53,16 @@ def methods_figure(rows: Rows) -> Figure:
 
 def methods_entry(rows: Rows) -> dict[str, Any]:
     """The rows of one task as plot_methods takes them."""
-    return {"about": task_title(rows[0]["task"]), "metric": rows[0]["metric"], "runs": rows}
+    first = rows[0]
+    base = {"test": first["base_test"], "old": first["base_old"]}
+    about = {"about": task_title(first["task"]), "metric": first["metric"]}
+    return about | {"base": base, "runs": rows}
 
 
 STUDY = Study(
     "How do all methods compare?",
     settings,
-    quality_run,
+    methods_run,
     by=("task", "method", "lr", "trainable"),
     shows=QUALITY,
     figure=methods_figure,

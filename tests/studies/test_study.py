@@ -26,6 +26,7 @@ from minilora.studies import STUDIES, forgetting_frontier, subspace_similarity, 
 from minilora.studies.forgetting_frontier import frontier_run
 from minilora.studies.known_rank_teacher import teacher_run
 from minilora.studies.learning_rate_sweep import RATES
+from minilora.studies.methods import methods_run
 from minilora.studies.small_data import small_data_run
 from minilora.studies.spectrum import spectrum_run
 from minilora.studies.subspace_similarity import subspace_run
@@ -142,6 +143,19 @@ def test_first_setting_of_every_study_gives_rows_of_json(name, quick, monkeypatc
     kept = {key: value for key, value in settings.items() if key in rows[0] and key != "steps"}
     assert all(row | kept == row for row in rows)
     assert kept or name == "parameter_counts"
+
+
+def test_methods_stand_beside_what_the_base_model_does(quick):
+    settings = dict(task="code", method="bitfit", seed=0, steps=1)
+    t, (row,) = tune(**settings), methods_run(**settings)
+    assert (row["base_test"], row["base_old"]) == (t.task.test(t.base), t.task.old(t.base))
+
+
+def test_the_shipped_methods_stand_beside_the_base_that_compare_measured():
+    entries = json.loads((studies.SHIPPED / "compare.json").read_text("utf-8"))["tasks"]
+    measured = {(e["task"], e["base"]["test"], e["base"]["old"]) for e in entries}
+    rows = studies.shipped_rows("methods")
+    assert {(row["task"], row["base_test"], row["base_old"]) for row in rows} <= measured
 
 
 def test_curves_have_a_point_at_each_evaluation(quick):

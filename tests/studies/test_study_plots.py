@@ -122,7 +122,13 @@ def fake_subspace(settings):
     return rows
 
 
+def fake_methods(settings):
+    base = {"base_test": 3.0, "base_old": 1.2} if settings["task"] == "code" else {}
+    return [row | ({"base_test": 0.0, "base_old": 1.0} | base) for row in fake_quality(settings)]
+
+
 FAKE = {
+    "methods": fake_methods,
     "known_rank_teacher": fake_teacher,
     "forgetting_frontier": fake_frontier,
     "small_data": fake_small_data,
@@ -130,7 +136,7 @@ FAKE = {
     "truncation": fake_truncation,
     "subspace_similarity": fake_subspace,
 } | dict.fromkeys(
-    ("rank_sweep", "learning_rate_sweep", "methods", "alpha_sweep", "which_weights"), fake_quality
+    ("rank_sweep", "learning_rate_sweep", "alpha_sweep", "which_weights"), fake_quality
 )
 RESULTS = {name: rows_of(name) for name in STUDIES}
 
@@ -342,6 +348,14 @@ def test_methods_are_drawn_on_the_new_task_and_on_the_old_one(task):
             assert middle.get_xdata() == pytest.approx([np.mean(values)])
             assert list(middle.get_ydata()) == [i]
             assert middle.get_color() == FAMILY_COLORS[METHODS[method].family]
+
+
+def test_every_panel_of_the_methods_shows_the_base_model():
+    bases = [3.0, 1.2, 0.0, 1.0]
+    for ax, base in zip(figure_of("methods").axes, bases, strict=True):
+        (level,) = [d for d in ax.lines if d.get_linestyle() == ":"]
+        assert set(level.get_xdata()) == {base}
+        assert "base model" in [t.get_text() for t in ax.texts]
 
 
 @pytest.mark.parametrize("task", ["code", "reverse"])
