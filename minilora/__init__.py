@@ -25,7 +25,11 @@ from minilora.lora import (
     unmerge_adapter,
 )
 from minilora.lora_config import LoraConfig
-from minilora.methods.registry import count_parameters, print_trainable_parameters
+from minilora.methods.trainable import (
+    count_parameters,
+    lora_state_dict,
+    print_trainable_parameters,
+)
 from minilora.nn import Embedding, LayerNorm, Linear, Module, ModuleList, Parameter, RMSNorm
 from minilora.optim import SGD, AdamW, clip_grad_norm, warmup_cosine
 from minilora.system.memory import keep_freed_memory
@@ -66,8 +70,8 @@ __all__ = [
     "TransformerConfig", "__version__", "active_adapter", "add_adapter", "clip_grad_norm",
     "count_parameters", "cross_entropy", "decode", "delete_adapter", "disable_adapter", "encode",
     "exact_match", "generate", "get_delta_weight", "grad", "gradcheck", "keep_freed_memory",
-    "load_adapter", "load_corpus", "load_model", "load_text", "load_words", "merge_adapter",
-    "merge_and_unload", "no_grad", "print_trainable_parameters", "random_windows", "save_adapter",
-    "save_model", "set_adapter", "text_loss", "to_alphabet", "train", "unmerge_adapter",
-    "warmup_cosine", "write",
+    "load_adapter", "load_corpus", "load_model", "load_text", "load_words", "lora_state_dict",
+    "merge_adapter", "merge_and_unload", "no_grad", "print_trainable_parameters",
+    "random_windows", "save_adapter", "save_model", "set_adapter", "text_loss", "to_alphabet",
+    "train", "unmerge_adapter", "warmup_cosine", "write",
 ]  # fmt: skip

@@ -28,6 +28,8 @@ class LowRank(Module):
     """One adapter of one Linear: ΔW = s A B.   A (d_in, r), B (r, d_out)"""
 
     def __init__(self, A: np.ndarray, B: np.ndarray, s: float, dropout: float = 0.0) -> None:
+        if A.ndim != 2 or B.ndim != 2 or A.shape[1] != B.shape[0]:
+            raise UsageError(f"A {A.shape} and B {B.shape} do not multiply: (d_in, r), (r, d_out)")
         self.A, self.B, self.s, self.dropout = Parameter(A), Parameter(B), s, dropout
 
     def __call__(self, x: Tensor, W: Tensor, b: Tensor | None, rng: Rng | None = None) -> Tensor:

@@ -18,7 +18,7 @@ from minilora.experiments.tasks import TEXT_LORA
 from minilora.experiments.tuning import adjust
 from minilora.hub import load_model
 from minilora.lora import add_adapter, lora_layers
-from minilora.methods.registry import count_parameters
+from minilora.methods.trainable import count_parameters
 from minilora.plots import counts_figure, profile_figure, save_figure
 
 

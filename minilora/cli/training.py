@@ -25,7 +25,7 @@ from minilora.experiments.rows import save_json
 from minilora.experiments.tasks import BASE_MODELS, TASKS, load_task, new_model
 from minilora.experiments.tuning import set_up
 from minilora.hub import load_adapter, load_model, save_adapter, save_model
-from minilora.methods.registry import print_trainable_parameters
+from minilora.methods.trainable import print_trainable_parameters
 from minilora.plots import compare_figure, save_figure
 from minilora.system.errors import UsageError
 from minilora.text.alphabet import decode, encode, to_alphabet

@@ -22,7 +22,8 @@ from minilora.experiments.tasks import Task, load_task
 from minilora.experiments.tuning import Tuned, measure, set_up, uses_lora
 from minilora.hub import load_model, save_adapter, save_model
 from minilora.lora import active_adapter, disable_adapter
-from minilora.methods.registry import LABELS, count_parameters
+from minilora.methods.registry import LABELS
+from minilora.methods.trainable import count_parameters
 from minilora.system.errors import UsageError
 from minilora.text.sampling import write
 from minilora.training.loop import run

@@ -21,7 +21,8 @@ from minilora.experiments.tasks import Task, TextData, load_task
 from minilora.hub import load_model
 from minilora.lora import lora_layers
 from minilora.lora_config import LoraConfig
-from minilora.methods.registry import LABELS, METHODS, count_parameters
+from minilora.methods.registry import LABELS, METHODS
+from minilora.methods.trainable import count_parameters
 from minilora.system.errors import UsageError
 from minilora.text.alphabet import ALPHABET
 from minilora.text.windows import WINDOW

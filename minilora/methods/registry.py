@@ -1,10 +1,7 @@
-"""Every way to fine-tune on one list. A method prepares a model: afterwards `trainable_parameters`
-are what it trains, and everything else is frozen.
+"""Every way to fine-tune, on one list.
 
 Three families: *selective* methods train some of the model's own numbers, *additive* ones put
-small new modules into it, *reparameterized* ones (LoRA and its kin) train a change of W. To compare
-like with like, adapters and prefixes get about as many numbers as LoRA trains (a prompt fewer).
-Imports tensor.py, ops.py, functional.py, nn.py, transformer.py, lora_config.py, lora.py.
+small new modules into it, *reparameterized* ones (LoRA and its kin) train a change of W.
 """
 
 from __future__ import annotations
@@ -13,200 +10,59 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from minilora import functional as F
-from minilora import ops
 from minilora.lora import add_adapter
 from minilora.lora_config import LoraConfig
-from minilora.lora_targets import find_targets
-from minilora.nn import Embedding, LayerNorm, Linear, Module, Parameter, RMSNorm, Rng
+from minilora.methods.additive import bottleneck_adapter, prefix_tuning, prompt_tuning
+from minilora.methods.selective import bitfit, full, head_only, last_block
+from minilora.nn import Rng
+from minilora.system.checks import require_rng
 from minilora.system.errors import UsageError
-from minilora.tensor import Tensor, no_grad
-from minilora.transformer import Attention, KVCache, Transformer
+from minilora.transformer import Transformer
 
-Prepare = Callable[[Transformer, LoraConfig, Rng], None]
+Change = Callable[[Transformer, LoraConfig, Rng], None]
 
 
 @dataclass(frozen=True)
 class Method:
-    """prepare(model, lora, rng) changes the model in place. `lora` is the configuration that LoRA
-    itself would have: its kin vary it, and additive methods take their size from it."""
+    """A way to fine-tune: its name, its label in figures, its family, and what it does to a model.
+
+    loraplus_lr_ratio: how many times the rate the B of an adapter gets (LoRA+).
+    """
 
     name: str
     label: str
     family: str
-    source: str
-    prepare: Prepare
+    change: Change
     loraplus_lr_ratio: float = 1.0
 
+    def prepare(self, model: Transformer, lora: LoraConfig, rng: Rng) -> None:
+        """Change the model in place: then `model.trainable_parameters()` are what this method
+        trains, and everything else is frozen.
 
-def count_parameters(model: Module) -> tuple[int, int]:
-    """(how many numbers train, how many there are)"""
-    trainable, every = model.trainable_parameters(), model.parameters()
-    return sum(p.size for p in trainable), sum(p.size for p in every)
-
-
-def print_trainable_parameters(model: Module) -> None:
-    trainable, total = count_parameters(model)
-    share = f"trainable%: {100 * trainable / total:.4f}"
-    print(f"trainable params: {trainable:,} || all params: {total:,} || {share}")
-
-
-def full(model: Transformer, lora: LoraConfig, rng: Rng) -> None:
-    model.requires_grad_(True)
-
-
-def head_only(model: Transformer, lora: LoraConfig, rng: Rng) -> None:
-    """The last norm and the head. A tied head is the embedding, which then changes as input too."""
-    model.requires_grad_(False)
-    model.norm.requires_grad_(True)
-    (model.tok_embed if model.config.tie_embeddings else model.head).requires_grad_(True)
+        lora: the configuration that LoRA itself would have: its kin vary it, and additive methods
+        take their size from it. rng draws what is new. All or nothing: raises ValueError or
+        TypeError, and changes nothing, for a model that is merged, that has adapters (LoRA and its
+        kin may be added beside others) or that the method does not fit.
+        """
+        if not isinstance(model, Transformer) or not isinstance(lora, LoraConfig):
+            given = f"{type(model).__name__} and {type(lora).__name__}"
+            raise TypeError(f"{self.label} needs a Transformer and a LoraConfig, got {given}")
+        require_rng(rng)
+        if self.family != "reparameterized":
+            _require_plain(model, self.label)
+        self.change(model, lora, rng)
 
 
-def last_block(model: Transformer, lora: LoraConfig, rng: Rng) -> None:
-    model.requires_grad_(False)
-    model.layers[-1].requires_grad_(True)
+def _require_plain(model: Transformer, label: str) -> None:
+    wrappers = (type(m).__name__ for _, m in model.named_modules() if "base" in vars(m))
+    if wrapper := next(wrappers, None):
+        raise UsageError(
+            f"{label} starts from a plain model, and this one has been changed already (it holds "
+            f"a {wrapper}): call merge_and_unload(model), or load the model again"
+        )
 
 
-def bitfit(model: Transformer, lora: LoraConfig, rng: Rng) -> None:
-    """All biases, and nothing else. Raises ValueError for a model without (Llama)."""
-    biases = [p for name, p in model.named_parameters() if name.endswith(".bias")]
-    if not biases:
-        raise UsageError("BitFit trains biases, and this model has none; choose another method")
-    model.requires_grad_(False)
-    for p in biases:
-        p.requires_grad = True
-
-
-class Bottleneck(Module):
-    """y = base(x), then y + gelu(y D + c) U + e: a small MLP beside a shortcut. U starts at zero,
-    so that it changes nothing yet.   D (C, m), U (m, C)"""
-
-    def __init__(self, base: Linear, m: int, rng: Rng) -> None:
-        C = base.weight.shape[1]
-        self.base = base
-        self.down = Linear(C, m, rng=rng)
-        self.up = Linear(m, C, rng=rng, std=0.0)
-
-    def __call__(self, x: Tensor, rng: Rng | None = None) -> Tensor:
-        y = self.base(x, rng)
-        return y + self.up(F.gelu(self.down(y)))
-
-
-def bottleneck_adapter(model: Transformer, lora: LoraConfig, rng: Rng) -> None:
-    """Two in each block: after attention and after the MLP, before they are added to the stream."""
-    C, per_block = model.config.n_embd, lora_size(model, lora) / len(model.layers)
-    m = max(1, round(per_block / 2 / (2 * C)))
-    model.requires_grad_(False)
-    for block in model.layers:
-        block.attn.o_proj = Bottleneck(block.attn.o_proj, m, rng)
-        block.mlp.down_proj = Bottleneck(block.mlp.down_proj, m, rng)
-
-
-class PrefixAttention(Module):
-    """Attention in which every query also sees n trained keys and values.   (n, J*D) each
-
-    To the wrapped Attention they look like a cache that is not empty when the text begins.
-    """
-
-    def __init__(self, base: Attention, k: np.ndarray, v: np.ndarray) -> None:
-        self.base = base
-        self.prefix_k, self.prefix_v = Parameter(k.copy()), Parameter(v.copy())
-
-    def __call__(self, x: Tensor, rng: Rng | None, cache: KVCache | None) -> Tensor:
-        return self.base(x, rng, _PrefixedCache(self.prefix_k, self.prefix_v, cache))
-
-
-class _PrefixedCache(KVCache):
-    def __init__(self, prefix_k: Tensor, prefix_v: Tensor, cache: KVCache | None) -> None:
-        self.prefix_k, self.prefix_v, self.cache = prefix_k, prefix_v, cache
-        self.length = cache.length if cache else 0  # the prefix takes none of the positions
-
-    def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        if self.cache is not None:
-            k, v = self.cache.extend(k, v)
-        return _put_before(self.prefix_k, k), _put_before(self.prefix_v, v)  # (B, n + S, J*D)
-
-
-def _put_before(prefix: Tensor, x: Tensor) -> Tensor:
-    """(n, C), (B, T, C) -> (B, n + T, C)"""
-    repeated = prefix + Tensor(np.zeros((x.shape[0], *prefix.shape), x.dtype))
-    return ops.concatenate([repeated, x], axis=1)
-
-
-def prefix_tuning(model: Transformer, lora: LoraConfig, rng: Rng) -> None:
-    """n keys and n values in every layer, trained as they are, without Li & Liang's MLP. They start
-    as those of n random symbols: starting from real activations is what Li & Liang advise."""
-    c = model.config
-    width = c.kv_heads * c.head_size
-    n = max(1, round(lora_size(model, lora) / len(model.layers) / (2 * width)))
-    n = min(n, c.block_size)
-    caches = [KVCache(c.block_size) for _ in model.layers]
-    with no_grad():
-        model(rng.integers(0, c.vocab_size, (1, n)), cache=caches)
-    model.requires_grad_(False)
-    for block, cache in zip(model.layers, caches, strict=True):
-        block.attn = PrefixAttention(block.attn, cache.k[0, :n], cache.v[0, :n])
-
-
-class PromptEmbedding(Module):
-    """The token embedding with n trained vectors in front.   ids (B, T) -> (B, n + T, C)"""
-
-    def __init__(self, base: Embedding, n: int, rng: Rng) -> None:
-        self.base = base
-        rows = rng.choice(base.weight.shape[0], n)  # Lester et al. start from words' embeddings
-        self.prompt = Parameter(base.weight.data[rows].copy())
-
-    @property
-    def weight(self) -> Parameter:
-        return self.base.weight
-
-    def __call__(self, ids: np.ndarray) -> Tensor:
-        return _put_before(self.prompt, self.base(ids))
-
-
-class ShiftedPositions(Module):
-    """The position embedding, with none for the n prompt vectors.   (T,) -> (n + T, C)"""
-
-    def __init__(self, base: Embedding, n: int) -> None:
-        self.base, self.none = base, Tensor(np.zeros((n, base.weight.shape[1]), base.weight.dtype))
-
-    def __call__(self, positions: np.ndarray) -> Tensor:
-        return ops.concatenate([self.none, self.base(positions)])
-
-
-class DropPrompt(Module):
-    """The last norm, of the text alone.   (B, n + T, C) -> (B, T, C)"""
-
-    def __init__(self, base: LayerNorm | RMSNorm, n: int) -> None:
-        self.base, self.n = base, n
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.base(x[:, self.n :])
-
-
-def prompt_tuning(model: Transformer, lora: LoraConfig, rng: Rng) -> None:
-    """n vectors in front of the text; at most 20, as attention has to read them all (Lester et al.
-    find little gain beyond)."""
-    n = min(20, max(1, lora_size(model, lora) // model.config.n_embd))
-    model.requires_grad_(False)
-    model.set_submodule("tok_embed", PromptEmbedding(model.tok_embed, n, rng))
-    if model.config.positions == "learned":
-        model.set_submodule("pos_embed", ShiftedPositions(model.pos_embed, n))
-    model.set_submodule("norm", DropPrompt(model.norm, n))
-    model.can_cache = False
-
-
-def lora_size(model: Transformer, lora: LoraConfig) -> int:
-    """How many numbers LoRA would train: r (d_in + d_out) for each target."""
-    return sum(
-        lora.rank_and_scale(path)[0] * sum(linear.weight.shape)
-        for path, linear in find_targets(model, lora).items()
-    )
-
-
-def _lora(**changes: Any) -> Prepare:
+def _lora(**changes: Any) -> Change:
     def prepare(model: Transformer, lora: LoraConfig, rng: Rng) -> None:
         add_adapter(model, replace(lora, **changes), rng=rng)
 
@@ -217,19 +73,19 @@ _SELECT, _ADD, _LOW_RANK = "selective", "additive", "reparameterized"
 METHODS = {
     method.name: method
     for method in (
-        Method("full", "full fine-tuning", "full", "", full),
-        Method("head", "head only", _SELECT, "", head_only),
-        Method("last-block", "last block", _SELECT, "", last_block),
-        Method("bitfit", "BitFit", _SELECT, "Ben Zaken et al. 2022", bitfit),
-        Method("adapter", "bottleneck adapter", _ADD, "Houlsby et al. 2019", bottleneck_adapter),
-        Method("prompt", "prompt tuning", _ADD, "Lester et al. 2021", prompt_tuning),
-        Method("prefix", "prefix tuning", _ADD, "Li & Liang 2021", prefix_tuning),
-        Method("lora", "LoRA", _LOW_RANK, "Hu et al. 2021", _lora()),
-        Method("rslora", "rsLoRA", _LOW_RANK, "Kalajdzievski 2023", _lora(use_rslora=True)),
-        Method("lora+", "LoRA+", _LOW_RANK, "Hayou et al. 2024", _lora(), loraplus_lr_ratio=16),
-        Method("dora", "DoRA", _LOW_RANK, "Liu et al. 2024", _lora(use_dora=True)),
-        Method("pissa", "PiSSA", _LOW_RANK, "Meng et al. 2024", _lora(init_lora_weights="pissa")),
-        Method("olora", "OLoRA", _LOW_RANK, "Büyükakyüz 2024", _lora(init_lora_weights="olora")),
+        Method("full", "full fine-tuning", "full", full),
+        Method("head", "head only", _SELECT, head_only),
+        Method("last-block", "last block", _SELECT, last_block),
+        Method("bitfit", "BitFit", _SELECT, bitfit),
+        Method("adapter", "bottleneck adapter", _ADD, bottleneck_adapter),
+        Method("prompt", "prompt tuning", _ADD, prompt_tuning),
+        Method("prefix", "prefix tuning", _ADD, prefix_tuning),
+        Method("lora", "LoRA", _LOW_RANK, _lora()),
+        Method("rslora", "rsLoRA", _LOW_RANK, _lora(use_rslora=True)),
+        Method("lora+", "LoRA+", _LOW_RANK, _lora(), loraplus_lr_ratio=16),
+        Method("dora", "DoRA", _LOW_RANK, _lora(use_dora=True)),
+        Method("pissa", "PiSSA", _LOW_RANK, _lora(init_lora_weights="pissa")),
+        Method("olora", "OLoRA", _LOW_RANK, _lora(init_lora_weights="olora")),
     )
 }
 LABELS = {name: method.label for name, method in METHODS.items()} | {"scratch": "from scratch"}

@@ -19,7 +19,8 @@ from minilora.experiments.tasks import (
 )
 from minilora.lora import add_adapter
 from minilora.lora_config import LoraConfig
-from minilora.methods.registry import LABELS, METHODS, count_parameters
+from minilora.methods.registry import LABELS, METHODS
+from minilora.methods.trainable import count_parameters
 from minilora.studies import shipped_rows
 from minilora.tensor import Tensor
 from minilora.text.alphabet import decode, encode

@@ -21,7 +21,8 @@ from minilora.experiments import tuning
 from minilora.experiments.sweeps import sweep
 from minilora.experiments.tasks import load_task
 from minilora.experiments.tuning import tune
-from minilora.methods.registry import METHODS, count_parameters
+from minilora.methods.registry import METHODS
+from minilora.methods.trainable import count_parameters
 from minilora.studies import STUDIES, forgetting_frontier, subspace_similarity, which_weights
 from minilora.studies.forgetting_frontier import frontier_run
 from minilora.studies.known_rank_teacher import teacher_run

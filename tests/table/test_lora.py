@@ -21,7 +21,7 @@ from minilora import lora as L
 from minilora.lora import LoraLinear
 from minilora.lora_config import LoraConfig
 from minilora.lora_targets import find_targets, plain_path
-from minilora.methods.registry import count_parameters, print_trainable_parameters
+from minilora.methods.trainable import count_parameters, print_trainable_parameters
 from minilora.nn import Linear, Module, Parameter
 from minilora.tensor import Node, Tensor, grad
 from minilora.testing import gradcheck

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from minilora.lora import LoraConfig, add_adapter
-from minilora.methods.registry import count_parameters
+from minilora.methods.trainable import count_parameters
 from minilora.optim import SGD, AdamW, clip_grad_norm, warmup_cosine
 from minilora.tensor import Tensor
 from minilora.transformer import Transformer, TransformerConfig

@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from minilora import functional as F
 from minilora.lora import LoraConfig, add_adapter
-from minilora.methods.registry import count_parameters
+from minilora.methods.trainable import count_parameters
 from minilora.optim import AdamW, clip_grad_norm, warmup_cosine
 from minilora.text.corpora import load_corpus
 from minilora.text.windows import random_windows
