@@ -106,7 +106,8 @@ def load_adapter(model: Transformer, folder: str | Path, name: str = DEFAULT) ->
     _refuse_embeddings(model, found, peft)
     _drop_frozen_weights(model, found, peft, hf_base)
     shapes = _adapter_shapes(model, layout, peft, found, hf_base)
-    require_fit(found, shapes, f"the adapter in {folder} does not fit {_describe(model, written)}")
+    what = f"the adapter in {folder} {_misfit(model, written)}"
+    require_fit(found, shapes, what, "load the model it was trained on")
 
     trained = from_hf(found, layout)  # biases, and modules that were trained whole
     whole = tuple(n.removesuffix(".weight") for n in trained if n.endswith(".weight"))
@@ -149,13 +150,13 @@ def _base_of(model: Transformer) -> str | None:
     return model.loaded_from if same else None
 
 
-def _describe(model: Transformer, written: Mapping[str, Any]) -> str:
-    """This model, and where to look for the one that the adapter fits."""
+def _misfit(model: Transformer, written: Mapping[str, Any]) -> str:
+    """Which model the adapter was trained on, if that is recorded, and which one this is."""
     c, base = model.config, _base_in(written)
-    sizes = f"this model ({family(c)}, {c.n_layer} layers of width {c.n_embd})"
-    if base is None:
-        return f"{sizes}; load the model it was trained on"
-    return f"{sizes}; it was trained on {base}, this is {model.loaded_from or 'not loaded'}"
+    sizes = f"({family(c)}, {c.n_layer} layers of width {c.n_embd})"
+    if base is None or base == model.loaded_from:
+        return f"does not fit this model {sizes}"
+    return f"was trained on {base}, this is {model.loaded_from or 'another model'} {sizes}"
 
 
 def _bias_trains(bias: str, path: str, adapted: Collection[str]) -> bool:
@@ -174,14 +175,14 @@ def _refuse_embeddings(model: Transformer, found: Arrays, peft: LoraConfig) -> N
     embeddings = [key.partition(".lora_embedding_") for key in sorted(found)]
     if paths := sorted({path for path, _, rest in embeddings if rest}):
         raise UsageError(
-            f"the adapter adapts {first_two(paths)}: LoRA of an embedding is not supported; train "
-            "it with Linear layers as target_modules"
+            f"the adapter adapts {first_two(paths)}, but LoRA of an embedding is not supported; "
+            "train one whose target_modules are Linear layers"
         )
     head = _tied_head(model)
     if head in adapted_paths(found) or head in peft.modules_to_save:
         raise UsageError(
-            f"the adapter trains {head}, but the head is tied here: it is the embedding; save the "
-            "base model with tie_word_embeddings=False and load that"
+            f"the adapter trains {head}, but the head is tied here, to the embedding; load the "
+            "base model saved with tie_word_embeddings=False"
         )
 
 
@@ -226,7 +227,10 @@ def _adapter_shapes(
     for word in peft.modules_to_save:  # PEFT saves every module whose path ends in this word
         inside = {word} & paths or {path for path in paths if _is_in(path, word)}
         if not inside:
-            raise UsageError(f"modules_to_save={word!r} of the adapter is not in this model")
+            raise UsageError(
+                f"the adapter trains {word!r} (modules_to_save), which this model does not have; "
+                "load the model it was trained on"
+            )
         whole |= inside
     for key, array in base.items():
         path, _, kind = key.rpartition(".")

@@ -125,6 +125,8 @@ def _rope_theta(data: Mapping[str, Any]) -> Any:
         rope = data.get(key) or {"rope_theta": theta}
         plain = isinstance(rope, dict) and rope.get("partial_rotary_factor", 1) == 1
         if not plain or rope.get("rope_type", rope.get("type", "default")) != "default":
-            raise UsageError(f"{key}={rope!r} is not supported, only rope_type='default'")
+            raise UsageError(
+                f"{key}={rope!r} is not supported, only rope_type='default' for whole heads"
+            )
         theta = rope.get("rope_theta", theta)
     return theta

@@ -106,7 +106,8 @@ def load_model(name_or_folder: str | Path) -> Transformer:
                 f"in {folder} lm_head.weight is not the embedding, to which config.json ties it; "
                 "set tie_word_embeddings to false there"
             )
-    require_fit(found, shapes, f"the weights in {folder} do not fit its config.json")
+    what = f"the weights in {folder} do not fit its config.json"
+    require_fit(found, shapes, what, "copy or download both files again")
     model = Transformer(config, rng=_Zeros(np.random.PCG64()))
     model.load_state_dict(from_hf(found, layout))
     model.loaded_from = name if name in bundled else os.path.abspath(folder)

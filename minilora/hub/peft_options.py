@@ -51,9 +51,7 @@ def read_options(written: Mapping[str, Any]) -> LoraConfig:
         raise UsageError(f"peft_type={written.get('peft_type')!r} is not supported, only 'LORA'")
     for key in _REFUSED:
         if written.get(key):
-            raise UsageError(
-                f"{key}={written[key]!r} is not supported: LoRA and DoRA are, without it"
-            )
+            raise UsageError(f"{key}={written[key]!r} is not supported; train one without it")
     init = written.get("init_lora_weights", True)
     init = init.lower() if isinstance(init, str) else init  # PEFT takes "OLoRA" too
     if str(init).startswith(_CHANGES_BASE):

@@ -161,8 +161,8 @@ def _converted(array: np.ndarray, dtype: Any, what: str) -> np.ndarray:
     return result
 
 
-def require_fit(found: Arrays, shapes: Shapes, what: str) -> None:
-    """Raise ValueError, which begins with `what`, unless these are the keys and shapes."""
+def require_fit(found: Arrays, shapes: Shapes, what: str, remedy: str) -> None:
+    """Raise ValueError, which says `what` is wrong and the remedy, unless keys and shapes fit."""
     wrong = [f"missing {key} {shape}" for key, shape in shapes.items() if key not in found]
     wrong += [f"unexpected {key} {a.shape}" for key, a in found.items() if key not in shapes]
     wrong += [
@@ -171,12 +171,12 @@ def require_fit(found: Arrays, shapes: Shapes, what: str) -> None:
         if key in found and found[key].shape != shape
     ]
     if wrong:
-        raise UsageError(f"{what}: {first_two(wrong, '; ')}")
+        raise UsageError(f"{what}: {first_two(wrong)}; {remedy}")
 
 
-def first_two(items: Sequence[str], separator: str = ", ") -> str:
+def first_two(items: Sequence[str]) -> str:
     """The items, or the first two of them and how many more there are."""
-    text = separator.join(items[:2])
+    text = ", ".join(items[:2])
     return f"{text} and {len(items) - 2} more" if len(items) > 2 else text
 
 

@@ -363,7 +363,7 @@ def test_word_that_ends_several_paths_means_all_of_them_as_in_peft(tmp_path):
     rewrite(tmp_path, "adapter", dict(modules_to_save=["norm"]))
     assert same_logits(loaded_with("llama", tmp_path), model)
     rewrite(tmp_path, "adapter", drop=[f"{PREFIX}model.layers.0.input_layernorm.weight"])
-    with pytest.raises(ValueError, match=r"missing model.layers.0.input_layernorm.weight \(8,\)$"):
+    with pytest.raises(ValueError, match=r"missing model.layers.0.input_layernorm.weight \(8,\);"):
         loaded_with("llama", tmp_path)
 
 
@@ -546,7 +546,7 @@ def test_adapter_names_its_base_as_long_as_the_base_is_what_was_loaded(tmp_path)
 
 def test_adapter_of_another_base_names_both(tmp_path):
     save_adapter(adapt(load_model("words-tiny"), target_modules=["up_proj"]), tmp_path)
-    sentence = "it was trained on words-tiny, this is docs-tiny: .* and .* more$"
+    sentence = "was trained on words-tiny, this is docs-tiny .*: .* and .* more; load the model"
     with pytest.raises(ValueError, match=sentence) as raised:
         load_adapter(load_model("docs-tiny"), tmp_path)
     assert len(str(raised.value)) < 500
