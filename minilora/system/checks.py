@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import numbers
+import sys
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ def require_whole(at_least: int, **values: Any) -> None:
 def require_positive(**values: Any) -> None:
     """Raise ValueError, naming the argument, unless each value is a finite number above 0."""
     for name, value in values.items():
-        if not (is_number(value) and 0 < value < math.inf):
+        if not (is_number(value) and 0 < value <= sys.float_info.max):
             raise UsageError(f"{name} must be a positive number, got {value!r}")
 
 
