@@ -10,6 +10,7 @@ import argparse
 import json
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -147,7 +148,7 @@ def run_pretrain(args: argparse.Namespace) -> None:
             config,
             args.threads,
             name=name,
-            evaluate=lambda model, data=data: data.quality(model, "val"),
+            evaluate=partial(data.quality, split="val"),
             evaluate_every=250,
             checkpoint=checkpoint,
         )

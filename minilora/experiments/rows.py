@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from minilora.system.errors import UsageError
 from minilora.system.files import write_atomically
 
 Row = dict[str, Any]
@@ -49,7 +50,10 @@ def save_json(value: Any, file: str | Path) -> None:
 
     Raises ValueError for NaN and infinity, which JSON does not have.
     """
-    text = _layout(value, 0) + "\n"
+    try:
+        text = _layout(value, 0) + "\n"
+    except ValueError as error:
+        raise UsageError(f"{file} would hold NaN or infinity, which JSON has not") from error
     write_atomically(Path(file), lambda path: path.write_text(text, "utf-8"))
 
 

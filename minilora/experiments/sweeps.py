@@ -66,7 +66,7 @@ def sweep(
     install, without joblib (or distributed); ConnectionError if the scheduler does not answer;
     RuntimeError if a process was killed. What a run raises is passed on; the others stay saved.
     """
-    settings, folder = list(settings), Path(folder)
+    settings, folder = _listed(settings), Path(folder)
     if jobs is not None:
         require_whole(1, jobs=jobs)
     if not settings:
@@ -95,6 +95,15 @@ def sweep(
             "the same command goes on from here"
         ) from None
     return [row for file in ordered for row in found[file] or []]
+
+
+def _listed(settings: Iterable[Settings]) -> list[Settings]:
+    listed = list(settings)
+    if not all(isinstance(s, dict) for s in listed):
+        raise UsageError(
+            f"settings must be a list of dictionaries, one for each run, not {settings!r}"
+        )
+    return listed
 
 
 def run_files(

@@ -7,7 +7,9 @@ joblib and the workers of Dask can import them.
 """
 
 import gc
+import importlib.util
 import json
+import linecache
 import os
 import re
 import signal
@@ -16,6 +18,7 @@ import sys
 import threading
 import time
 import zlib
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,14 +26,15 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
-import minilora
-from minilora.experiments.sweeps import SweepInterrupted, sweep
+from minilora.experiments.sweeps import SweepInterrupted, forget_runs, run_files, sweep
 from minilora.experiments.tuning import tune
+from minilora.system.errors import UsageError
 
 SEVERAL = pytest.mark.skipif(find_spec("joblib") is None, reason="needs joblib")
 CLUSTER = pytest.mark.skipif(find_spec("distributed") is None, reason="needs distributed")
-JOBS = pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=SEVERAL)])
+JOBS = pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=[SEVERAL, pytest.mark.system])])
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+SYSTEM = pytest.mark.system
 
 
 def logged(number, log, **ignored):
@@ -131,6 +135,7 @@ def processes_end():
         get_reusable_executor().shutdown(wait=True, kill_workers=True)
 
 
+@SYSTEM
 @SEVERAL
 def test_several_runs_at_a_time_give_rows_in_the_order_of_their_settings(tmp_path):
     rows = sweep(first_ends_last, numbered(tmp_path, 5), tmp_path / "rows", jobs=2)
@@ -160,9 +165,113 @@ def test_a_run_is_known_by_its_function_its_settings_and_the_version(tmp_path, m
     sweep(raising, numbered(tmp_path, 1), rows, jobs=1)
     sweep(logged, numbered(tmp_path, 1, other=0), rows, jobs=1)
     assert times_run(tmp_path) == {0: 3}
-    monkeypatch.setattr(minilora, "__version__", "another")
+    monkeypatch.setattr("minilora.experiments.sweeps.__version__", "another")
     sweep(logged, numbered(tmp_path, 1), rows, jobs=1)
     assert times_run(tmp_path) == {0: 4}
+
+
+def test_rows_of_a_function_that_was_edited_are_not_those_of_the_new_one(tmp_path, monkeypatch):
+    """Of the same name, as in a file or a notebook's cell that is changed and run again."""
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "edited.py"
+    for factor in (1, 10, 100):
+        file.write_text(f"def run(x):\n    return [{{'y': {factor} * x}}]\n", "utf-8")
+        importlib.invalidate_caches()
+        sys.modules.pop("edited", None)
+        linecache.clearcache()
+        spec = importlib.util.spec_from_file_location("edited", file)
+        module = importlib.util.module_from_spec(spec)
+        exec(compile(file.read_text("utf-8"), file, "exec"), vars(module))
+        rows = sweep(module.run, [{"x": 2}], tmp_path / "rows", jobs=1)
+        assert rows == [{"y": 2 * factor}]
+
+
+def test_a_function_whose_text_nobody_can_read_is_refused(tmp_path):
+    namespace = {}
+    exec("def run(x):\n    return [{'y': x}]", namespace)
+    for run in (namespace["run"], partial(logged, number=1), print, None, 3):
+        with pytest.raises(UsageError, match="the source of .* cannot be read.*define it with def"):
+            sweep(run, [{"x": 1}], tmp_path / "rows", jobs=1)
+    assert not (tmp_path / "rows").exists()
+
+
+@pytest.mark.parametrize("content", ["", "true", "{}", "[1, 2]", '[{"number":', "\x00"])
+def test_a_run_file_that_is_damaged_is_named_and_its_run_repeated(content, tmp_path):
+    rows = tmp_path / "rows"
+    first = sweep(logged, numbered(tmp_path, 2), rows, jobs=1)
+    damaged = sorted(rows.iterdir())[0]
+    damaged.write_text(content, "utf-8")
+    with pytest.warns(UserWarning, match=f"{damaged.name} is damaged; its run is repeated"):
+        assert sweep(logged, numbered(tmp_path, 2), rows, jobs=1) == first
+    assert sorted(times_run(tmp_path).values()) == [1, 2]
+    assert sweep(logged, numbered(tmp_path, 2), rows, jobs=1) == first
+
+
+def unsaid(**ignored):
+    return None
+
+
+def one_row(**ignored):
+    return {"value": 1}
+
+
+def not_finite(**ignored):
+    return [{"value": float("nan")}]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"jobs": 0}, "jobs must be a whole number of at least 1, got 0"),
+        ({"jobs": -1}, "jobs must be .* got -1"),
+        ({"jobs": 2.5}, "jobs must be .* got 2.5"),
+        ({"jobs": True}, "jobs must be .* got True"),
+        ({"settings": {"number": 1}}, "settings must be a list of dictionaries"),
+        ({"settings": "ab"}, "settings must be a list of dictionaries"),
+        ({"settings": [None]}, "settings must be a list of dictionaries"),
+        ({"settings": [{"number": 1j}]}, "the settings .* are not plain JSON"),
+        ({"settings": [{"number": np.arange(3)}]}, "the settings .* are not plain JSON"),
+        ({"run": unsaid}, "unsaid must return rows, a list of dictionaries, and returned NoneType"),
+        ({"run": one_row}, "one_row must return rows, a list of dictionaries, and returned dict"),
+        ({"run": not_finite}, "NaN or infinity"),
+    ],
+)
+def test_a_sweep_that_cannot_be_meant_is_refused(change, sentence, tmp_path):
+    arguments = {"run": logged, "settings": numbered(tmp_path, 1), "jobs": 1} | change
+    with pytest.raises(UsageError, match=sentence):
+        sweep(folder=tmp_path / "rows", **arguments)
+    assert not list((tmp_path / "rows").glob("*"))
+
+
+def test_settings_may_be_a_generator_and_the_folder_a_str(tmp_path):
+    rows = sweep(logged, (s for s in numbered(tmp_path, 2)), str(tmp_path / "rows"), jobs=1)
+    assert rows == squares(2)
+
+
+@SYSTEM
+@SEVERAL
+def test_what_cannot_go_to_another_process_is_named(tmp_path):
+    lock = threading.Lock()
+
+    def holding(number, log):
+        return logged(number, log) if lock else []
+
+    with pytest.raises(UsageError, match="holding cannot be sent to another process.*jobs=1"):
+        sweep(holding, numbered(tmp_path, 2), tmp_path / "rows", jobs=2)
+    assert sweep(holding, numbered(tmp_path, 2), tmp_path / "rows", jobs=1) == squares(2)
+
+
+def test_finished_runs_are_forgotten_with_their_folder_and_nobody_elses(tmp_path):
+    settings, rows = numbered(tmp_path, 2), tmp_path / "rows"
+    sweep(logged, settings, rows, jobs=1)
+    other = rows / "other.json"
+    other.write_text("[]", "utf-8")
+    forget_runs(run_files(logged, settings, rows))
+    assert list(rows.iterdir()) == [other]
+    other.unlink()
+    forget_runs(run_files(logged, settings, rows))
+    forget_runs([])
+    assert not rows.exists()
 
 
 def test_the_same_settings_twice_are_one_run_and_twice_its_rows(tmp_path):
@@ -170,8 +279,9 @@ def test_the_same_settings_twice_are_one_run_and_twice_its_rows(tmp_path):
     assert times_run(tmp_path) == {0: 1, 1: 1}
 
 
-def test_no_settings_are_no_rows(tmp_path):
+def test_no_settings_are_no_rows_and_no_folder(tmp_path):
     assert sweep(logged, [], tmp_path / "rows") == []
+    assert not (tmp_path / "rows").exists()
 
 
 @JOBS
@@ -191,6 +301,7 @@ def test_rows_that_are_not_json_leave_no_file(tmp_path):
     assert list((tmp_path / "rows").iterdir()) == []
 
 
+@SYSTEM
 @SEVERAL
 @POSIX
 def test_several_at_a_time_say_so_when_a_process_was_killed_and_go_on(tmp_path):
@@ -203,6 +314,7 @@ def test_several_at_a_time_say_so_when_a_process_was_killed_and_go_on(tmp_path):
     assert all(times_run(tmp_path)[number] == 1 for number in kept)
 
 
+@SYSTEM
 @SEVERAL
 def test_trainings_are_the_same_to_the_last_bit_however_many_run_at_a_time(tmp_path):
     settings = [{"seed": seed} for seed in range(3)]
@@ -238,7 +350,7 @@ import sys
 from pathlib import Path
 
 from minilora.experiments.sweeps import SweepInterrupted, sweep
-from test_sweep import numbered, stalling
+from test_sweeps import numbered, stalling
 
 folder, jobs = Path(sys.argv[1]), int(sys.argv[2])
 try:
@@ -288,6 +400,7 @@ def assert_goes_on(folder, jobs):
     assert times_run(folder) == {n: 2 if 4 <= n < 4 + jobs else 1 for n in range(8)}
 
 
+@SYSTEM
 @POSIX
 @JOBS
 def test_a_sweep_that_was_killed_goes_on_and_repeats_no_finished_run(jobs, tmp_path):
@@ -297,12 +410,28 @@ def test_a_sweep_that_was_killed_goes_on_and_repeats_no_finished_run(jobs, tmp_p
     assert_goes_on(tmp_path, jobs)
 
 
+@SYSTEM
+@SEVERAL
+@POSIX
+def test_workers_end_with_a_sweep_that_was_killed_alone(tmp_path):
+    """kill -9 of the one process that could have ended them."""
+    child = Child(tmp_path, 2)
+    child.go_to_four()
+    workers = children_of(child.process.pid)
+    assert len(workers) >= 2
+    child.process.kill()
+    child.process.wait()
+    wait_for(lambda: not any(Path("/proc", pid, "cmdline").exists() for pid in workers), 60)
+    child.end()
+
+
 def assert_only_the_tracker_speaks(rest):
     """Once in twenty times joblib's resource tracker, which outlives the other processes, warns
     that it cleans up after them."""
     assert rest == "" or ("resource_tracker" in rest and "Traceback" not in rest)
 
 
+@SYSTEM
 @POSIX
 @JOBS
 def test_ctrl_c_ends_with_one_sentence_and_the_sweep_goes_on(jobs, tmp_path):
@@ -319,6 +448,7 @@ def test_ctrl_c_ends_with_one_sentence_and_the_sweep_goes_on(jobs, tmp_path):
     assert_goes_on(tmp_path, jobs)
 
 
+@SYSTEM
 @SEVERAL
 @POSIX
 def test_several_processes_that_only_begin_are_quiet_about_ctrl_c_too(tmp_path):
@@ -349,6 +479,7 @@ def test_ctrl_c_is_a_keyboard_interrupt():
     assert issubclass(SweepInterrupted, KeyboardInterrupt)
 
 
+@SYSTEM
 @CLUSTER
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense"])
 def test_several_machines_without_a_scheduler_are_an_error_that_says_so(
@@ -399,6 +530,7 @@ class Cluster:
         self.processes[0].stderr.close()
 
 
+@SYSTEM
 @CLUSTER
 @POSIX
 def test_several_machines_lose_no_run_when_a_worker_dies(tmp_path):
