@@ -209,8 +209,9 @@ def execute(book: NotebookNode) -> None:
             resources={"metadata": {"path": folder}},
         )  # fmt: skip
         environment = dict(
-            os.environ, IPYTHONDIR=no_profile, OPENBLAS_NUM_THREADS="1", PYTHONHASHSEED="0"
-        )
+            os.environ, IPYTHONDIR=no_profile, OPENBLAS_NUM_THREADS="1", PYTHONHASHSEED="0",
+            TQDM_DISABLE="1",  # a progress bar shows seconds, which differ each time
+        )  # fmt: skip
         try:
             client.execute(cleanup_kc=True, env=environment)
         except CellExecutionError as error:

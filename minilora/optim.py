@@ -199,7 +199,7 @@ def warmup_cosine(step: int, steps: int, warmup: int = 20, final: float = 0.1) -
     return min(1.0, (step + 1) / max(warmup, 1)) * (cosine * (1 - final) + final)
 
 
-def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
+def clip_grad_norm(params: Iterable[Tensor] | Tensor, max_norm: float) -> float:
     """Scale all gradients together so that their joint length is at most `max_norm`; returns the
     length before (Pascanu et al. 2013).
 
@@ -208,7 +208,8 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
     """
     if max_norm != math.inf:
         require_positive(max_norm=max_norm)
-    trained = [p for p in _distinct(params) if p.grad is not None]
+    given = [params] if isinstance(params, Tensor) else params
+    trained = [p for p in _distinct(given) if p.grad is not None]
     grads = [p.grad.ravel() for p in trained if p.grad is not None]
     # np.vdot makes no array of the squares.
     norm = math.sqrt(sum(float(np.vdot(g, g)) for g in grads))

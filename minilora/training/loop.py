@@ -244,8 +244,9 @@ class Training:
     def _resume(self) -> None:
         assert self.checkpoint is not None
         history, state = read_checkpoint(self.checkpoint, self._identity)
-        if not len(history.losses) == len(history.seconds) <= self.config.steps:
-            raise damaged(self.checkpoint, f"it has {len(history.losses)} losses")
+        done, steps = len(history.losses), int(state.get("t", -1))
+        if not done == len(history.seconds) == steps <= self.config.steps:
+            raise damaged(self.checkpoint, f"it has {done} losses and {steps} steps")
         try:
             self.optimizer.load_state(state)
         except UsageError as error:
