@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import sys
 from typing import Any
@@ -25,7 +26,8 @@ def require_whole(at_least: int, **values: Any) -> None:
 def require_positive(**values: Any) -> None:
     """Raise ValueError, naming the argument, unless each value is a finite number above 0."""
     for name, value in values.items():
-        if not (is_number(value) and 0 < value <= sys.float_info.max):
+        too_large = isinstance(value, int) and value > sys.float_info.max
+        if not (is_number(value) and 0 < value < math.inf) or too_large:
             raise UsageError(f"{name} must be a positive number, got {value!r}")
 
 

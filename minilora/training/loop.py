@@ -370,8 +370,12 @@ def _bar(training: Training, position: int, quiet: bool) -> Any:
         monitor_interval = 0  # no watching thread: in a browser there are none
 
     options: dict[str, Any] = dict(position=position, unit="step", dynamic_ncols=True)
-    if quiet or not _in_notebook():
-        options["disable"] = quiet or None  # None: unless this is a terminal
+    if quiet or os.environ.get("TQDM_DISABLE"):  # which tqdm itself overlooks in notebooks
+        options["disable"] = True
+    elif _in_notebook():
+        options["file"] = sys.stdout  # what comes by stderr is red there
+    else:
+        options["disable"] = None  # unless this is a terminal
     done, steps = training.steps_done, training.config.steps
     return Bar(initial=done, total=steps, desc=f"{training.name:<16}", **options)
 

@@ -557,7 +557,7 @@ def test_a_backward_pass_through_a_loss_of_before_the_step_is_an_error(make):
     first, second = (w * w).sum(), (w * w * w).sum()
     first.backward()
     optimizer.step()
-    with pytest.raises(StateError, match="changed between the forward and the backward pass"):
+    with pytest.raises(StateError, match="was changed after it was used"):
         second.backward()
 
 

@@ -558,9 +558,19 @@ def test_nothing_is_printed_where_nobody_looks(capfd):
 def test_a_bar_shows_name_and_loss_to_a_person_unless_quiet(place, quiet, capsys, request):
     request.getfixturevalue(place)
     train(make(), batch, CONFIG, name="mine", quiet=quiet)
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err == "" if quiet else "mine" in err and "10/10" in err and "loss=" in err
+    shown, other = capsys.readouterr()
+    if place == "terminal":
+        shown, other = other, shown
+    assert other == ""
+    assert shown == "" if quiet else all(part in shown for part in ("mine", "10/10", "loss="))
+
+
+@pytest.mark.parametrize("place", ["terminal", "notebook"])
+def test_tqdms_own_switch_turns_the_bar_off_everywhere(place, capfd, request, monkeypatch):
+    request.getfixturevalue(place)
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    train(make(), batch, CONFIG)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_training_uses_one_blas_thread_and_gives_the_others_back():
