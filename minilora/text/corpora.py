@@ -46,8 +46,8 @@ class Corpus:
 def load_corpus(name: str) -> Corpus:
     """Return "prose" or "code" of the running interpreter's standard library.
 
-    The first call builds it from the sources, later ones read a cache. Raises ValueError for another
-    name, TextError if the standard library comes without sources.
+    The first call builds it from the sources, later ones read a cache. Raises ValueError for
+    another name, TextError if the standard library comes without sources.
     """
     if name not in ("prose", "code"):
         raise UsageError(f"there is no corpus {name!r}; use 'prose' or 'code'")
