@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from glob import escape
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 from minilora.experiments.costs import disk_bytes, step_memory
 from minilora.experiments.rows import Row, select
 from minilora.experiments.tasks import Task, load_task
-from minilora.experiments.tuning import Tuned, measure, set_up, uses_lora
+from minilora.experiments.tuning import Tuned, measure, require_method, set_up, uses_lora
 from minilora.hub import load_model, save_adapter, save_model
 from minilora.lora import active_adapter, disable_adapter
 from minilora.methods.registry import LABELS
@@ -36,10 +36,10 @@ EVALUATIONS = 12  # points of a learning curve
 
 def compare(
     task: Task | Path | str,
-    out: Path,
+    out: str | Path,
     *,
-    methods: Sequence[str] = DEFAULT_METHODS,
-    seeds: Sequence[int] = (0,),
+    methods: Iterable[str] = DEFAULT_METHODS,
+    seeds: Iterable[int] = (0,),
     rates: dict[str, float] | None = None,
     steps: int | None = None,
     r: int | None = None,
@@ -55,14 +55,16 @@ def compare(
     methods that have them, as in set_up. threads, quiet: see run. say: told what is going on.
 
     Returns {"task", "about", "metric", "base": {"test", "old", "total"}, "runs": rows, "samples"}.
+    Raises ValueError for arguments that cannot be meant or would have no effect.
     Checkpoints are kept in `out` until `forget`, so that the same call goes on where it was
     interrupted and repeats no finished run. Of the first seed the fully tuned model is saved in
     `out`, and every adapter (LoRA's and its kin's), as `folder_name` says.
     """
-    task, rates = load_task(task), rates or {}
+    task, out, rates = load_task(task), Path(out), rates or {}
+    methods, seeds = _each_once("methods", methods), _each_once("seeds", seeds)
     given = {"r": r, "lora_alpha": lora_alpha, "target_modules": target_modules}
     lora = {key: value for key, value in given.items() if value is not None}
-    _check(methods, seeds, rates, lora)
+    _check_effect(methods, rates, lora)
     base = load_model(task.base)
     entry: dict[str, Any] = {
         "task": task.name,
@@ -101,8 +103,9 @@ def folder_name(task: Task, method: str) -> str:
     return f"{Path(task.name).stem}-{method}"
 
 
-def forget(task: Task, out: Path) -> None:
+def forget(task: Task, out: str | Path) -> None:
     """Remove the checkpoints of a task, once its results are safe: the next call starts anew."""
+    out = Path(out)
     for checkpoint in _checkpoints(out).glob(f"{escape(task.name)}-*"):
         checkpoint.unlink()
     with suppress(OSError):  # other tasks' may be there
@@ -130,20 +133,22 @@ def improvement(entry: dict[str, Any]) -> tuple[float, float]:
     return share, abs(full - lora)
 
 
-def _check(
-    methods: Sequence[str], seeds: Sequence[int], rates: dict[str, float], lora: dict[str, Any]
-) -> None:
-    """Refuse what would have no effect."""
-    for name, values in (("methods", methods), ("seeds", seeds)):
-        if isinstance(values, str) or not values or len(set(values)) < len(values):
-            raise UsageError(f"{name} must be a list of different ones, got {values!r}")
+def _each_once(name: str, values: Iterable[Any]) -> list[Any]:
+    listed = [] if isinstance(values, str) else list(values)
+    if not listed or len(set(listed)) < len(listed):
+        raise UsageError(f"{name} must be a list of different ones, got {values!r}")
+    return listed
+
+
+def _check_effect(methods: list[str], rates: dict[str, float], lora: dict[str, Any]) -> None:
+    """Refuse what is no method, or what no method would use."""
+    for method in methods:
+        require_method(method)
     unused = [method for method in rates if method not in methods]
     if unused:
         raise UsageError(f"there is a rate for {unused[0]}, which is not among the methods")
     if lora and not any(uses_lora(method) for method in methods):
-        raise UsageError(
-            f"none of these methods has a rank, alpha or targets: {', '.join(methods)}"
-        )
+        raise UsageError(f"a rank, alpha or targets mean nothing to {' and '.join(methods)}")
 
 
 def _set_up(

@@ -93,8 +93,7 @@ def set_up(
     Raises ValueError for values that have no meaning or would have no effect.
     """
     task = load_task(task)
-    if method not in LABELS:
-        raise UsageError(f"there is no method {method!r}; use one of: {', '.join(LABELS)}")
+    require_method(method)
     if model is not None:
         task = replace(task, base=str(model))
     if characters is not None:
@@ -148,6 +147,12 @@ def measure(tuned: Tuned) -> Row:
     if tuned.diverged:
         return tuned.row | dict.fromkeys(splits)
     return tuned.row | {name: quality(tuned.model) for name, quality in splits.items()}
+
+
+def require_method(method: str) -> None:
+    """Raise ValueError unless there is this method, or it is "scratch"."""
+    if method not in LABELS:
+        raise UsageError(f"there is no method {method!r}; use one of: {', '.join(LABELS)}")
 
 
 def uses_lora(method: str) -> bool:

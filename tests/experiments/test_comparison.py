@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import signal
-import tracemalloc
 import zlib
 from collections import Counter
 from dataclasses import replace
@@ -20,14 +19,14 @@ from rich.console import Console
 
 import minilora as ml
 from minilora.cli.tables import print_comparison
-from minilora.experiments.comparison import DEFAULT_METHODS, compare, forget
-from minilora.experiments.costs import step_memory
+from minilora.experiments.comparison import DEFAULT_METHODS, compare, folder_name, forget
 from minilora.experiments.tasks import BASE_MODELS, load_task
 from minilora.hub.models import ASSETS
 from minilora.lora import lora_layers
 from minilora.methods.registry import METHODS
 from minilora.nn import Linear
 from minilora.plots.comparisons import compare_figure
+from minilora.system.errors import UsageError
 from minilora.training import loop
 from minilora.training.loop import TrainingInterrupted
 
@@ -380,30 +379,57 @@ def test_recipe_has_its_own_rate_for_each_method(code):
     }
 
 
-@pytest.mark.parametrize("rate", [{"full": 0.0}, {"lora": 0.0}])
-def test_rate_of_zero_is_an_error_and_not_the_default(reverse, tmp_path, rate):
-    with pytest.raises(ValueError, match="lr must be a positive number, got 0"):
-        compare(reverse.task, tmp_path, rates=rate, steps=1, quiet=True)
+CASES = [
+    ({"methods": "full"}, "methods must be a list of different ones, got 'full'"),
+    ({"methods": []}, "methods must be a list of different ones"),
+    ({"methods": ["lora", "lora"]}, "methods must be a list of different ones"),
+    ({"methods": ["full", "lore"]}, "there is no method 'lore'"),
+    ({"seeds": []}, "seeds must be a list of different ones"),
+    ({"seeds": [0, 0]}, "seeds must be a list of different ones"),
+    ({"seeds": [0.5]}, "seed must be .* got 0.5"),
+    ({"seeds": [-1]}, "seed must be .* got -1"),
+    ({"rates": {"lora": 0.0}}, "lr must be"),
+    ({"rates": {"full": float("nan")}}, "lr must be"),
+    ({"rates": {"dora": 1e-2}}, "there is a rate for dora, which is not among the methods"),
+    ({"steps": 0}, "steps must be .* got 0"),
+    ({"steps": 2.5}, "steps must be .* got 2.5"),
+    ({"threads": 0}, "threads must be"),
+    ({"r": 0}, "rank must be at least 1, got 0|r must be"),
+    ({"methods": ["full", "scratch"], "r": 3}, "mean nothing to full and scratch"),
+    ({"methods": ["bitfit"], "target_modules": ["q_proj"]}, "mean nothing to bitfit"),
+]
 
 
-def test_measuring_memory_leaves_the_training_where_it_was(reverse):
-    model = ml.load_model("words-tiny")
-    training = ml.Training(model, reverse.task.batch, ml.TrainConfig(steps=5, lr=1e-2))
-    before = {name: array.copy() for name, array in model.state_dict().items()}
-    assert step_memory(training) > 0
-    assert training.steps_done == 0 and not training.optimizer.m.any()
-    for name, array in model.state_dict().items():
-        np.testing.assert_array_equal(array, before[name])
+@pytest.mark.parametrize(("change", "sentence"), CASES)
+def test_what_cannot_be_meant_or_has_no_effect_is_refused(change, sentence, tmp_path):
+    with pytest.raises(UsageError, match=sentence):
+        compare(quick("reverse"), tmp_path, **{"steps": 1, "quiet": True} | change)
+    assert not list(tmp_path.glob("reverse*"))
 
 
-def test_measuring_memory_stops_when_the_step_fails(reverse):
-    def fail(rng):
-        raise RuntimeError("no batch")
+def test_seeds_and_methods_may_be_any_iterables_and_the_folder_a_str(tmp_path):
+    task = quick("reverse", prompts=())
+    methods, seeds = (name for name in ("bitfit", "lora")), iter([2])
+    entry = compare(task, str(tmp_path), methods=methods, seeds=seeds, steps=1, quiet=True)
+    assert [(run["method"], run["seed"]) for run in entry["runs"]] == [("bitfit", 2), ("lora", 2)]
+    forget(task, str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["reverse-lora"]
 
-    training = ml.Training(ml.load_model("words-tiny"), fail, ml.TrainConfig(steps=5, lr=1e-2))
-    with pytest.raises(RuntimeError, match="no batch"):
-        step_memory(training)
-    assert not tracemalloc.is_tracing()
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("a/notes.txt", "notes-lora"),
+        ("my notes.v2.md", "my notes.v2-lora"),
+        ("sort", "sort-text-lora"),
+    ],
+)
+def test_what_is_saved_is_named_by_the_texts_stem_and_the_method(path, name, tmp_path):
+    file = tmp_path / path
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("It was the best of times, it was the worst of times. " * 60, "utf-8")
+    assert folder_name(load_task(file), "lora") == name
+    assert folder_name(load_task("sort"), "lora") == "sort-lora"
 
 
 FOUR = ("full", "bitfit", "dora", "prefix")
