@@ -420,7 +420,7 @@ def test_seeds_and_methods_may_be_any_iterables_and_the_folder_a_str(tmp_path):
     ("path", "name"),
     [
         ("a/notes.txt", "notes-lora"),
-        ("my notes.v2.md", "my notes.v2-lora"),
+        ("my v2.0.md", "my v2.0-lora"),
         ("sort", "sort-text-lora"),
     ],
 )
