@@ -1,10 +1,10 @@
-"""LoRA, low-rank adaptation (Hu et al. 2021): y = x (W + s A B) + b with W frozen, A and B trained.
+"""LoRA, low-rank adaptation (Hu et al. 2021): y = x (W + s A B) + b with W frozen.
 
-A (d_in, r) starts random and B (r, d_out) at zero, so the adapted model starts exactly at the
-base model; s = lora_alpha / r. r (d_in + d_out) numbers train instead of d_in · d_out. After
-training ΔW = s A B is merged into W, or kept beside it and swapped for another. LoRA wraps:
-`attn.q_proj` becomes a LoraLinear that holds the frozen Linear. Names are PEFT's. The paper
-multiplies columns, W x + s B A x: its A and B are ours transposed.
+Only A and B train: r (d_in + d_out) numbers instead of d_in · d_out. A (d_in, r) starts random
+and B (r, d_out) at zero, so the adapted model starts exactly at the base; s = lora_alpha / r.
+After training ΔW = s A B is merged into W, or kept beside it and swapped for another. LoRA
+wraps: `attn.q_proj` becomes a LoraLinear that holds the frozen Linear. Names are PEFT's. The
+paper multiplies columns, W x + s B A x: its A and B are ours transposed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from minilora import functional as F
 from minilora import lora_targets
 from minilora.lora_config import DEFAULT, LoraConfig
 from minilora.lora_init import initial_factors
-from minilora.lora_targets import Adapter, plain_path
+from minilora.lora_targets import Adapter, plain_path, require_model
 from minilora.nn import Linear, Module, Parameter, Rng
+from minilora.ops import as_tensor
 from minilora.system.errors import UsageError
 from minilora.tensor import Tensor
 
@@ -28,11 +29,9 @@ class LowRank(Module):
     """One adapter of one Linear: ΔW = s A B.   A (d_in, r), B (r, d_out)"""
 
     def __init__(self, A: np.ndarray, B: np.ndarray, s: float, dropout: float = 0.0) -> None:
-        if A.ndim != 2 or B.ndim != 2 or A.shape[1] != B.shape[0]:
-            raise UsageError(f"A {A.shape} and B {B.shape} do not multiply: (d_in, r), (r, d_out)")
         self.A, self.B, self.s, self.dropout = Parameter(A), Parameter(B), s, dropout
 
-    def __call__(self, x: Tensor, W: Tensor, b: Tensor | None, rng: Rng | None = None) -> Tensor:
+    def __call__(self, x: Tensor, W: Tensor, b: Tensor | None, rng: Rng | None) -> Tensor:
         """x W + b + s (x A) B.   x (..., d_in) -> (..., d_out)"""
         drops = rng is not None and self.dropout > 0
         if not drops and 16 * x.size >= W.size:  # many rows: adding s A B to W first is faster
@@ -40,18 +39,15 @@ class LowRank(Module):
         x_A = F.dropout(x, self.dropout, rng) @ self.A  # (..., r)
         return F.linear(x, W, b) + self.s * (x_A @ self.B)
 
-    def describe(self) -> str:
-        return f"r={self.B.shape[0]}, s={self.s:g}"
-
     def delta(self, W: np.ndarray) -> np.ndarray:
         """ΔW (d_in, d_out): what W becomes, minus W."""
         return self.A.data @ self.B.data * self.s
 
     def start(self, W: np.ndarray) -> None:
-        """What other kinds of adapter (methods/variants.py) take from W when they are added."""
+        """What other kinds of adapter (methods/variants.py) take from W when added."""
 
     def factors(self, W: np.ndarray) -> dict[str, np.ndarray]:
-        """The arrays that give the same ΔW as an adapter of the whole W, as PEFT stores them."""
+        """The arrays of the plain adapter of W that gives the same ΔW, as PEFT stores it."""
         return {name: p.data for name, p in self.named_parameters()}
 
 
@@ -67,18 +63,18 @@ class LoraLinear(Module):
         self.unmerged_weight: np.ndarray | None = None  # W as it was before merging
 
     def __call__(self, x: Tensor, rng: Rng | None = None) -> Tensor:
-        """x (..., d_in) -> (..., d_out). rng draws the adapter's dropout; None switches it off."""
+        """x (..., d_in) -> (..., d_out). rng draws dropout; None switches it off."""
         if self.active is None or self.unmerged_weight is not None:
             return self.base(x, rng)
-        return self.adapters[self.active](x, self.base.weight, self.base.bias, rng)
+        W, b = self.base.weight, self.base.bias
+        return self.adapters[self.active](as_tensor(x, W), W, b, rng)
 
     def describe(self) -> str:
-        d_in, d_out = self.base.weight.shape
-        about = [
-            f"{name}: {adapter.describe()}{', active' if name == self.active else ''}"
-            for name, adapter in self.adapters.items()
-        ]
-        return f"LoraLinear({d_in} -> {d_out}, {'; '.join(about)})"
+        line = "LoraLinear({} -> {}".format(*self.base.weight.shape)
+        for name, adapter in self.adapters.items():
+            line += f", {name}: r={len(adapter.B.data)}, s={adapter.s:g}"
+            line += ", active" if name == self.active else ""
+        return line + ")"
 
     def delta_weight(self, name: str) -> np.ndarray:
         """ΔW (d_in, d_out) of an adapter, merged or not."""
@@ -86,7 +82,7 @@ class LoraLinear(Module):
         return self.adapters[name].delta(W)
 
 
-KINDS: dict[str, type[LowRank]] = {"lora": LowRank}  # by LoraConfig.kind; variants.py adds its own
+KINDS: dict[str, type[LowRank]] = {"lora": LowRank}  # by LoraConfig.kind; variants.py has more
 
 
 def adapters(model: Module) -> dict[str, Adapter]:
@@ -96,7 +92,7 @@ def adapters(model: Module) -> dict[str, Adapter]:
 
 def lora_layers(model: Module) -> dict[str, LoraLinear]:
     """Every adapted layer, by its path in the plain model."""
-    modules = model.named_modules()
+    modules = require_model(model).named_modules()
     return {plain_path(path): m for path, m in modules if isinstance(m, LoraLinear)}
 
 
@@ -108,8 +104,8 @@ def active_adapter(model: Module) -> str | None:
 def add_adapter(model: Module, config: LoraConfig, name: str = DEFAULT, *, rng: Rng) -> None:
     """Freeze the model, adapt every targeted Linear, and make the new adapter the active one.
 
-    rng draws A. Raises ValueError, and changes nothing, for targets that match nothing, a rank too
-    large, a tied embedding, a name already taken, or while an adapter is merged.
+    rng draws A. Raises ValueError, and changes nothing, for targets that match nothing, a rank
+    too large, a tied embedding, a name already taken, or while an adapter is merged.
     """
     _require_unmerged(model)
     lora_targets.check_new_name(name, adapters(model))
@@ -167,7 +163,8 @@ def disable_adapter(model: Module) -> Iterator[None]:
     try:
         yield
     finally:
-        _activate(model, name if name in adapters(model) else None)
+        if name in adapters(model) and active_adapter(model) is None:
+            _activate(model, name)
 
 
 def merge_adapter(model: Module) -> None:
@@ -192,7 +189,7 @@ def unmerge_adapter(model: Module) -> None:
 
 
 def merge_and_unload(model: Module) -> None:
-    """Merge the active adapter for good: a plain model of the base's shape, and no adapters."""
+    """Merge the active adapter for good: a plain model of the base's shape, no adapters."""
     if not _is_merged(model):
         merge_adapter(model)
     adapters(model).clear()
@@ -206,23 +203,23 @@ def get_delta_weight(model: Module, path: str, name: str | None = None) -> np.nd
     active adapter or a named one. Raises KeyError for a layer this adapter does not have."""
     name, layers = name or active_adapter(model), lora_layers(model)
     if name is None or path not in layers or name not in layers[path].adapters:
-        raise KeyError(f"adapter {name!r} does not adapt {path!r}; adapted: {', '.join(layers)}")
+        known = ", ".join(layers)
+        raise KeyError(f"adapter {name!r} does not adapt {path!r}; adapted: {known}")
     return layers[path].delta_weight(name)
 
 
 def _activate(model: Module, name: str | None) -> None:
-    """Let the layers and the copied parameters be those of one adapter, or (None) of the base."""
+    """Let layers and copied parameters be those of one adapter, or (None) of the base."""
     for layer in lora_layers(model).values():
         layer.active = name if name in layer.adapters else None
     for adapter in adapters(model).values():
-        for copied in adapter.copies:
-            setattr(copied.owner, copied.attribute, copied.original)
-    for copied in adapters(model)[name].copies if name else []:
-        setattr(copied.owner, copied.attribute, copied.copy)
+        adapter.put(use_copies=False)
+    if name is not None:
+        adapters(model)[name].put(use_copies=True)
 
 
 def _unwrap(model: Module) -> None:
-    """Put the Linear back where no adapter is left; with none anywhere, let the model train."""
+    """Put the Linear back where no adapter is left; with none anywhere, let all train."""
     for path, module in list(model.named_modules()):
         if isinstance(module, LoraLinear) and not module.adapters:
             model.set_submodule(path, module.base)
@@ -243,6 +240,6 @@ def _require_unmerged(model: Module) -> None:
 
 
 def _require_adapter(model: Module, name: str) -> None:
-    if name not in adapters(model):
+    if not isinstance(name, str) or name not in adapters(model):
         known = ", ".join(adapters(model)) or "none"
         raise UsageError(f"this model has no adapter {name!r}; it has: {known}")

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import InitVar, dataclass, field
 from typing import Any
 
+import numpy as np
+
 from minilora.lora_init import INITS, PART_OF_W
 from minilora.nn import Linear
 from minilora.system.checks import is_number, require_positive, require_whole
@@ -81,14 +83,15 @@ class LoraConfig:
             require_positive(**{f"alpha_pattern[{path!r}]": alpha})
         if self.bias not in ("none", "all", "lora_only"):
             raise UsageError(f'bias must be "none", "all" or "lora_only", got {self.bias!r}')
-        if self.init_lora_weights not in INITS:
+        init = self.init_lora_weights
+        if not isinstance(init, bool | str) or init not in INITS:
             raise UsageError(
                 f"init_lora_weights must be one of {INITS}, got {self.init_lora_weights!r}"
             )
         if not is_number(self.lora_dropout) or not 0 <= self.lora_dropout < 1:
             raise UsageError(f"lora_dropout must lie in [0, 1), got {self.lora_dropout!r}")
         for option in ("use_rslora", "use_dora"):
-            if not isinstance(getattr(self, option), bool):
+            if not isinstance(getattr(self, option), bool | np.bool):
                 raise UsageError(f"{option} must be True or False, got {getattr(self, option)!r}")
         texts = [p for p in (self.target_modules, self.exclude_modules) if isinstance(p, str)]
         for text in [*texts, *self.rank_pattern, *self.alpha_pattern]:
@@ -147,7 +150,7 @@ class LoraConfig:
 
 
 def _by_path(option: str, given: Any) -> dict[str, Any]:
-    if not isinstance(given, dict | None):
+    if not isinstance(given, dict | None) or not all(isinstance(key, str) for key in given or ()):
         raise UsageError(f"{option} must be a dict by path, got {given!r}")
     return dict(given or {})
 

@@ -21,6 +21,12 @@ def plain_path(path: str) -> str:
     return ".".join(word for word in path.split(".") if word != "base")
 
 
+def require_model(model: Module) -> Module:
+    if not isinstance(model, Module):
+        raise TypeError(f"expected a model, got {type(model).__name__}")
+    return model
+
+
 def base_modules(model: Module) -> dict[str, Module]:
     """The plain model's modules by path, without wrappers and what these put beside their base."""
     found: dict[str, Module] = {}
@@ -35,7 +41,7 @@ def base_modules(model: Module) -> dict[str, Module]:
             for name, child in module.named_children():
                 visit(f"{path}.{name}" if path else name, child)
 
-    visit("", model)
+    visit("", require_model(model))
     return found
 
 
@@ -49,6 +55,8 @@ def find_targets(model: Module, config: LoraConfig) -> dict[str, Linear]:
         raise TypeError(f"config must be a minilora.LoraConfig, got {type(config).__name__}")
     modules = base_modules(model)
     linears = {path: m for path, m in modules.items() if isinstance(m, Linear)}
+    if "" in linears:
+        raise UsageError("LoRA replaces a Linear in the module that holds it, and none holds this")
     wanted = config.target_modules
     if wanted == "all-linear":
         targets = {path: m for path, m in linears.items() if path != "head"}
@@ -144,6 +152,12 @@ class Adapter:
 
     config: LoraConfig
     copies: list[CopiedParameter]  # of biases and modules_to_save
+
+    def put(self, use_copies: bool) -> None:
+        """Put the copies, or the base's own parameters, in their place in the model."""
+        for copied in self.copies:
+            new = copied.copy if use_copies else copied.original
+            setattr(copied.owner, copied.attribute, new)
 
 
 def check_new_name(name: str, taken: Collection[str]) -> None:

@@ -8,12 +8,11 @@ section 4.1). What that saves is less than it seems: the frozen weights must sti
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from minilora.system.checks import require_whole
+from minilora.system.checks import require_positive, require_whole
 from minilora.system.errors import UsageError
 from minilora.transformer import TransformerConfig
 
@@ -125,8 +124,7 @@ def training_bytes(frozen: int, trained: int, frozen_bits: float = 16) -> dict[s
     each (Rajbhandari et al. 2020, ZeRO, section 3.1). Raises ValueError for counts below 0.
     """
     require_whole(0, frozen=frozen, trained=trained)
-    if not 0 < frozen_bits < math.inf:
-        raise UsageError(f"frozen_bits must be a finite number above 0, got {frozen_bits}")
+    require_positive(frozen_bits=frozen_bits)
     parts = {
         "weights": frozen * frozen_bits / 8 + 2 * trained,
         "gradients": 2.0 * trained,

@@ -14,7 +14,7 @@ import math
 import numpy as np
 
 from minilora.nn import Rng
-from minilora.system.checks import require_rng, require_whole
+from minilora.system.checks import require_between, require_rng, require_whole
 from minilora.system.cores import one_blas_thread
 from minilora.system.errors import UsageError
 
@@ -106,8 +106,7 @@ def intruder_dimensions(
     """
     W, W_after = require_pair(W, W_after, same=2)
     require_count("k", k, 1, min(W.shape))
-    if not 0 <= epsilon <= 1:
-        raise UsageError(f"epsilon is a cosine, between 0 and 1, got {epsilon}")
+    require_between(0, 1, epsilon=epsilon)  # a cosine
     V, V_after = directions(W)[1], directions(W_after)[1][:, :k]
     best = np.abs(V.T @ V_after).max(axis=0)  # (n, k) -> (k,)
     return int(np.sum(best < epsilon))
@@ -141,7 +140,10 @@ def directions(M: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def require_matrix(M: np.ndarray) -> np.ndarray:
     """M in float64. Raises ValueError if it is not a matrix of finite real numbers."""
-    M = np.asarray(M)
+    try:
+        M = np.asarray(M)
+    except ValueError:
+        raise UsageError("expected a matrix of real numbers, got rows of several lengths") from None
     if M.dtype.kind not in "fiu":
         raise UsageError(f"expected a matrix of real numbers, got an array of {M.dtype}")
     M = M.astype(np.float64)

@@ -25,7 +25,7 @@ class Dora(LowRank):
     def start(self, W: np.ndarray) -> None:
         self.m = Parameter(np.linalg.norm(W, axis=0))
 
-    def __call__(self, x: Tensor, W: Tensor, b: Tensor | None, rng: Rng | None = None) -> Tensor:
+    def __call__(self, x: Tensor, W: Tensor, b: Tensor | None, rng: Rng | None) -> Tensor:
         lengths = np.linalg.norm(W.data + super().delta(W.data), axis=0)  # (d_out,)
         y = super().__call__(x, W, None, rng) * (self.m / lengths)
         return y if b is None else y + b
@@ -46,7 +46,7 @@ class PartOfW(LowRank):
         self.A0, self.B0 = Tensor(self.A.data.copy()), Tensor(self.B.data.copy())
         self.residual = Tensor(W - self.A.data @ self.B.data * self.s)
 
-    def __call__(self, x: Tensor, W: Tensor, b: Tensor | None, rng: Rng | None = None) -> Tensor:
+    def __call__(self, x: Tensor, W: Tensor, b: Tensor | None, rng: Rng | None) -> Tensor:
         return super().__call__(x, self.residual, b, rng)
 
     def delta(self, W: np.ndarray) -> np.ndarray:

@@ -72,6 +72,8 @@ def test_one_matrix_of_finite_numbers_is_needed(f):
             f(np.ones(shape))
     with pytest.raises(ValueError, match="inf or nan"):
         f(np.array([[1, 2], [3, np.nan]]))
+    with pytest.raises(ValueError, match="rows of several lengths"):
+        f([[1, 2], [3]])
     for M in (None, "W", (row for row in M32), M32 * 1j, [[True]], [["a"]]):
         with pytest.raises(ValueError, match="expected a matrix of real numbers, got an array of"):
             f(M)
@@ -118,7 +120,10 @@ def test_a_zero_matrix_has_no_directions(name):
         (lambda: amplify(M32, np.outer(M32[:, 0], N32[0]), 2), "r is at most 1"),
         (lambda: intruder_dimensions(M32, N32), "k is at most 5 .* got 10"),
         (lambda: intruder_dimensions(M32, N32, k=0), "k must be a whole number of at least 1"),
-        (lambda: intruder_dimensions(M32, N32, 1, np.nan), "epsilon is a cosine, .* got nan"),
+        (
+            lambda: intruder_dimensions(M32, N32, 1, np.nan),
+            "epsilon must be a number from 0 to 1",
+        ),
         (lambda: amplification(M32, N32, 1, rng=0), r"rng must be np.random.default_rng\(seed\)"),
         (lambda: chance_best_cosine(8, None), r"rng must be np.random.default_rng\(seed\)"),
         (lambda: chance_best_cosine(0, RNG), "d must be a whole number of at least 1, got 0"),
@@ -128,7 +133,7 @@ def test_a_zero_matrix_has_no_directions(name):
         (lambda: training_bytes(-1, 5), "frozen must be a whole number of at least 0, got -1"),
         (
             lambda: training_bytes(10, 5, np.nan),
-            "frozen_bits must be a finite number above 0",
+            "frozen_bits must be a positive number",
         ),
         (lambda: checkpoint_bytes(-1), "numbers must be a whole number of at least 0, got -1"),
     ],
