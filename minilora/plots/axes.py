@@ -66,7 +66,10 @@ def legend_below(figure: Figure, ax: Axes, lines: int = 1) -> None:
 
 
 def by_method(rows: Rows) -> Iterator[tuple[Rows, dict[str, Any]]]:
-    """The rows of full fine-tuning, then those of each rank, and how their line looks."""
+    """The rows of full fine-tuning, then those of each rank, and how their line looks. Raises
+    UsageError for rows of another method."""
+    if others := set(distinct(rows, "method")) - {"full", "lora"}:
+        raise UsageError(f"only full fine-tuning and LoRA are drawn here, not {min(others)}")
     if full := select(rows, method="full"):
         yield full, {"color": COLORS["full"], "marker": "o", "label": LABELS["full"]}
     lora = select(rows, method="lora")

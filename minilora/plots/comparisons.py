@@ -87,7 +87,12 @@ def plot_methods(entry: dict[str, Any], ax: Axes, which: str) -> Axes:
 
 
 def plot_learning_curves(entry: dict[str, Any], ax: Axes) -> Axes:
-    """Quality on the new task's validation split by step: mean of the seeds, and their range."""
+    """Quality on the new task's validation split by step: mean of the seeds, and their range.
+    Raises UsageError for runs of other methods than full, lora and scratch."""
+    if others := {run["method"] for run in entry["runs"]} - COLORS.keys():
+        raise UsageError(
+            f"curves are of full, lora and scratch, not of {min(others)}: plot_methods"
+        )
     for method, label in LABELS.items():
         runs = [run["curve"] for run in entry["runs"] if run["method"] == method]
         if not runs:
@@ -117,7 +122,10 @@ def plot_learning_curves(entry: dict[str, Any], ax: Axes) -> Axes:
 
 
 def plot_costs(entry: dict[str, Any], ax: Axes) -> Axes:
-    """What LoRA takes of each of full fine-tuning's costs, in per cent."""
+    """What LoRA takes of each of full fine-tuning's costs, in per cent. Raises UsageError unless
+    there are runs of both."""
+    if not {"full", "lora"} <= {run["method"] for run in entry["runs"]}:
+        raise UsageError("costs are LoRA's beside full fine-tuning's; there are not runs of both")
     average = {
         method: {
             key: mean(run[key] for run in entry["runs"] if run["method"] == method)

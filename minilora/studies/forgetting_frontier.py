@@ -32,7 +32,8 @@ def settings(seeds: range) -> list[Settings]:
 
 
 def frontier_run(task: str, **settings: Any) -> Rows:
-    """New and old quality (on val and on test) together, along the way."""
+    """Quality on the new task's validation split and on the old task's test split together, along
+    the way; at the end None if it diverged."""
     olds, measured = [], load_task(task)
 
     def both(model: Transformer) -> float:
@@ -42,7 +43,8 @@ def frontier_run(task: str, **settings: Any) -> Rows:
     t = tune(measured, **settings, evaluate_every=50, evaluate=both)
     evaluations = zip(t.training.history.evaluations, olds, strict=True)
     curve = [[step, new, old] for (step, new), old in evaluations]
-    return [t.row | {"val": curve[-1][1], "old": curve[-1][2], "curve": curve}]
+    _, val, old = [None] * 3 if t.diverged else curve[-1]
+    return [t.row | {"val": val, "old": old, "curve": curve}]
 
 
 @style()

@@ -16,12 +16,7 @@ from minilora.lora import LoraLinear, LowRank
 from minilora.lora_init import initial_factors
 from minilora.nn import Linear
 from minilora.optim import AdamW, warmup_cosine
-from minilora.plots.axes import (
-    legend_below,
-    panel_for_each,
-    plot_spread,
-    rank_axis,
-)
+from minilora.plots.axes import legend_below, panel_for_each, plot_spread, rank_axis
 from minilora.plots.house_style import COLORS, DASHES, MARKERS, NOTE_SIZE, shade, style
 from minilora.studies.study import Settings, Study
 from minilora.system.checks import require_between, require_whole
@@ -44,17 +39,19 @@ def settings(seeds: range) -> list[Settings]:
 
 @one_blas_thread()
 def teacher_run(k: int, spectrum: str, r: int, seed: int) -> Rows:
-    """Known-rank teacher: a linear layer W0 must become W0 + Δ, with Δ of rank k. LoRA of rank r
-    learns it from 1,024 samples; its loss on new ones beside the least that rank r allows: Σ σ_i²/d
-    over Δ's singular values beyond the r largest (Eckart & Young 1936)."""
-    d, samples, steps = 64, 1024, 400
+    """The loss of LoRA of rank r on new samples, after it has learned from 1,024, and the least that
+    rank r allows: Σ σ_i² / d over the singular values of Δ beyond the r largest.
+
+    spectrum: of Δ, "flat" (all σ are 1) or "geometric" (from 2 down to 0.2). Raises UsageError for
+    another, and for ranks that are not from 1 to d = 64.
+    """
+    d, samples = 64, 1024
     require_whole(1, k=k, r=r)
     require_between(1, d, k=k, r=r)
     if spectrum not in ("flat", "geometric"):
         raise UsageError(f'spectrum must be "flat" or "geometric", got {spectrum!r}')
     rng = np.random.default_rng(seed)
     base = Linear(d, d, bias=False, rng=rng).to(np.float64)
-    assert isinstance(base, Linear)
     U, V = (np.linalg.qr(rng.standard_normal((d, d)))[0][:, :k] for _ in range(2))
     sigma = {"flat": np.ones(k), "geometric": np.geomspace(2, 0.2, k)}[spectrum]
     delta = (U * sigma) @ V.T
@@ -64,21 +61,23 @@ def teacher_run(k: int, spectrum: str, r: int, seed: int) -> Rows:
     layer.adapters["default"] = LowRank(*initial_factors(base.weight.data, r, 1.0, True, rng), 1.0)
     layer.active = "default"
     base.requires_grad_(False)
-    params = layer.trainable_parameters()
-    optimizer = AdamW(params, betas=(0.9, 0.999), weight_decay=0)
-    inputs, answers = Tensor(x), Tensor(x @ target)
+    _fit(layer, x, x @ target)
+    missing = target - base.weight.data - layer.delta_weight("default")
+    loss = float(np.mean((x_test @ missing) ** 2))
+    bound = eckart_young_tail(delta, r) / d if r < k else 0.0
+    return [{"k": k, "spectrum": spectrum, "r": r, "seed": seed, "loss": loss, "bound": bound}]
+
+
+def _fit(layer: LoraLinear, x: np.ndarray, y: np.ndarray, steps: int = 400) -> None:
+    """Least squares, all samples in every step; the rate falls from 0.02 along a cosine."""
+    optimizer = AdamW(layer.trainable_parameters(), betas=(0.9, 0.999), weight_decay=0)
+    inputs, answers = Tensor(x), Tensor(y)
     for i in range(steps):
         error = layer(inputs) - answers
         (error * error).mean().backward()
         optimizer.lr = 2e-2 * warmup_cosine(i, steps, warmup=1, final=0)
         optimizer.step()
         optimizer.zero_grad()
-    loss = float(
-        np.mean((x_test @ (target - base.weight.data - layer.delta_weight("default"))) ** 2)
-    )
-    bound = eckart_young_tail(delta, r) / d
-    about = {"k": k, "spectrum": spectrum, "r": r, "seed": seed}
-    return [about | {"loss": loss, "bound": bound if r < k else 0.0}]
 
 
 @style()

@@ -11,12 +11,7 @@ from typing import TYPE_CHECKING, Any
 from minilora.experiments.rows import Rows, select, spread
 from minilora.experiments.tuning import quality_run
 from minilora.methods.registry import LABELS
-from minilora.plots.axes import (
-    legend_below,
-    panel_for_each,
-    plot_spread,
-    quality_axis,
-)
+from minilora.plots.axes import legend_below, panel_for_each, plot_spread, quality_axis
 from minilora.plots.house_style import COLORS, style
 from minilora.studies.study import QUALITY, Settings, Study, each
 from minilora.training.quality import METRICS
@@ -46,8 +41,8 @@ _RING: Any = {"ls": "", "marker": "o", "ms": 13, "mfc": "none", "mew": 1.6}
 
 
 def settings(seeds: range) -> list[Settings]:
-    """Full fine-tuning and LoRA with all seeds; with the first, the rates of the other
-    methods."""
+    """All rates of full fine-tuning and LoRA with all seeds; those of the other methods, which the
+    figure does not draw, with the first seed only."""
     pairs = [{"method": m, "lr": lr} for m, rates in RATES.items() for lr in rates]
     main = [pair for pair in pairs if pair["method"] in ("full", "lora")]
     others = [pair for pair in pairs if pair not in main]
@@ -57,9 +52,8 @@ def settings(seeds: range) -> list[Settings]:
 
 @style()
 def learning_rate_sweep_figure(rows: Rows) -> Figure:
-    figure, panels = panel_for_each(
-        "task", rows, plot_learning_rate_sweep, "Quality by learning rate"
-    )
+    title = "Quality by learning rate"
+    figure, panels = panel_for_each("task", rows, plot_learning_rate_sweep, title)
     legend_below(figure, panels[0])
     return figure
 
@@ -73,10 +67,9 @@ def plot_learning_rate_sweep(rows: Rows, ax: Axes) -> Axes:
         look = {"color": COLORS[method], "marker": marker, "label": LABELS[method]}
         plot_spread(same, ax, "lr", "val", **look)
         rates, means, _, _ = spread(same, "lr", "val")
-        ringed = [
-            (lr, value) for lr, value in zip(rates, means, strict=True) if value == best(means)
-        ]
-        ax.plot(*zip(*ringed, strict=True), color=COLORS[method], **_RING)
+        values = dict(zip(rates, means, strict=True))
+        ringed = [lr for lr in rates if values[lr] == best(means)]
+        ax.plot(ringed, [best(means)] * len(ringed), color=COLORS[method], **_RING)
     ax.plot([], [], color="black", **_RING, label="best of each")
     ax.set_xscale("log")
     ax.set_xlabel("learning rate")

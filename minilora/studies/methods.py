@@ -10,11 +10,7 @@ from typing import TYPE_CHECKING, Any
 from minilora.experiments.rows import Rows, distinct, select
 from minilora.experiments.tuning import measure, tune
 from minilora.methods.registry import METHODS
-from minilora.plots.axes import (
-    figure_with_panels,
-    legend_below,
-    task_title,
-)
+from minilora.plots.axes import figure_with_panels, legend_below, task_title
 from minilora.plots.comparisons import plot_methods
 from minilora.plots.house_style import FAMILY_COLORS, FAMILY_MARKERS, style
 from minilora.studies.study import QUALITY, Settings, Study, each

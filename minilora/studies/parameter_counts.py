@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING
 
 from minilora.analysis.counting import count_rows
 from minilora.experiments.rows import Rows, select
-from minilora.plots.axes import (
-    figure_with_panels,
-    legend_below,
-)
+from minilora.plots.axes import figure_with_panels, legend_below
 from minilora.plots.counts import plot_counts
 from minilora.plots.house_style import style
 from minilora.studies.study import Settings, Study

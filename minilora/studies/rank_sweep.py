@@ -11,13 +11,7 @@ from typing import TYPE_CHECKING
 from minilora.experiments.rows import Rows, distinct, select
 from minilora.experiments.tuning import quality_run
 from minilora.methods.registry import LABELS
-from minilora.plots.axes import (
-    legend_below,
-    panel_for_each,
-    plot_spread,
-    quality_axis,
-    rank_axis,
-)
+from minilora.plots.axes import legend_below, panel_for_each, plot_spread, quality_axis, rank_axis
 from minilora.plots.house_style import COLORS, style
 from minilora.studies.study import QUALITY, Settings, Study, each
 

@@ -9,12 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from minilora.experiments.rows import Rows
 from minilora.experiments.tuning import tune
-from minilora.plots.axes import (
-    by_method,
-    figure_with_panels,
-    legend_below,
-    plot_spread,
-)
+from minilora.plots.axes import by_method, figure_with_panels, legend_below, plot_spread
 from minilora.plots.house_style import style
 from minilora.studies.study import Settings, Study, each
 from minilora.training.quality import NATS
@@ -31,18 +26,17 @@ def settings(seeds: range) -> list[Settings]:
 
 
 def small_data_run(**settings: Any) -> Rows:
-    """Quality along the way, where there is little to learn from."""
+    """Quality along the way, where there is little to learn from; at the end None if it diverged."""
     t = tune(**settings, evaluate_every=50)
     curve = t.training.history.evaluations
-    row = {"characters": settings["characters"], "curve": curve, "test": t.task.test(t.model)}
-    return [t.row | row]
+    test = None if t.diverged else t.task.test(t.model)
+    return [t.row | {"characters": settings["characters"], "curve": curve, "test": test}]
 
 
 @style()
 def small_data_figure(rows: Rows) -> Figure:
-    figure, panels = figure_with_panels(
-        "Quality by how much text there is to learn from", rows, 1, 2
-    )
+    title = "Quality by how much text there is to learn from"
+    figure, panels = figure_with_panels(title, rows, 1, 2)
     plot_small_data(rows, panels[0])
     plot_overfitting(rows, panels[1])
     legend_below(figure, panels[0])
@@ -62,15 +56,16 @@ def plot_small_data(rows: Rows, ax: Axes) -> Axes:
 def plot_overfitting(rows: Rows, ax: Axes) -> Axes:
     """How far the validation loss has risen, at the end, above its lowest along the way."""
     for same, look in by_method(rows):
-        risen = [
-            row | {"risen": row["curve"][-1][1] - min(value for _, value in row["curve"])}
-            for row in same
-        ]
+        risen = [row | {"risen": _rise(row["curve"])} for row in same]
         plot_spread(risen, ax, "characters", "risen", **look)
     _characters_axis(ax)
     ax.set_ylabel(f"rise ({NATS.unit})")
     ax.set_title("Validation loss: rise above its lowest")
     return ax
+
+
+def _rise(curve: list[tuple[int, float]]) -> float:
+    return curve[-1][1] - min(value for _, value in curve)
 
 
 def _characters_axis(ax: Axes) -> None:

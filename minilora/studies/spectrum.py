@@ -16,12 +16,7 @@ from minilora.analysis import spectrum, subspaces
 from minilora.analysis.deltas import delta_weights, weight_matrices
 from minilora.experiments.rows import Rows, distinct, select
 from minilora.experiments.tuning import tune
-from minilora.plots.axes import (
-    by_method,
-    figure_with_panels,
-    log2_axis,
-    task_title,
-)
+from minilora.plots.axes import by_method, figure_with_panels, log2_axis, task_title
 from minilora.plots.house_style import NOTE_SIZE, style
 from minilora.studies.study import Settings, Study, each
 
@@ -95,10 +90,10 @@ def plot_spectrum(rows: Rows, ax: Axes) -> Axes:
         lows, highs = zip(*ranges, strict=True)
         indices = range(1, len(ranges) + 1)
         ax.fill_between(indices, lows, highs, color=look["color"], alpha=0.2, lw=0)
-        marked = [2**n - 1 for n in range(9) if 2**n <= len(means)]
+        marked = [2**n - 1 for n in range(len(means).bit_length())]
         ax.plot(range(1, len(means) + 1), means, markevery=marked, **look)
     ax.set_yscale("log")
-    log2_axis(ax, [2**n for n in range(9) if 2**n <= most])
+    log2_axis(ax, [2**n for n in range(most.bit_length())])
     ax.set_xlabel("index i of the singular value")
     ax.set_ylabel(r"$\sigma_i / \sigma_1$")
     ax.set_title(task_title(rows[0]["task"]), parse_math=False)

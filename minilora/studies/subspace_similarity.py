@@ -14,13 +14,7 @@ from minilora.analysis.subspaces import subspace_similarities
 from minilora.experiments.rows import Rows, distinct, select, spread
 from minilora.experiments.tuning import Tuned, set_up, tune
 from minilora.lora import lora_layers
-from minilora.plots.axes import (
-    figure_with_panels,
-    legend_below,
-    log2_axis,
-    plot_spread,
-    task_title,
-)
+from minilora.plots.axes import figure_with_panels, legend_below, log2_axis, plot_spread, task_title
 from minilora.plots.house_style import COLORS, shade, style
 from minilora.studies.study import Settings, Study, each
 
@@ -77,7 +71,7 @@ def subspace_similarity_figure(rows: Rows) -> Figure:
 def plot_subspace_similarity(rows: Rows, ax: Axes) -> Axes:
     """φ(i, j) by j for the least and the largest i, after training and, grey, before it."""
     shown = distinct(rows, "i")
-    for i, tone, marker in zip((shown[0], shown[-1]), (0.0, 0.55), "o^", strict=True):
+    for i, tone, marker in zip(sorted({shown[0], shown[-1]}), (0.0, 0.55), "o^", strict=False):
         same, color = select(rows, i=i), shade(COLORS["lora"], tone)
         plot_spread(same, ax, "j", "phi", color=color, marker=marker, ms=6, label=f"i = {i}")
         js, starts, _, _ = spread(same, "j", "phi_start")

@@ -34,10 +34,13 @@ def settings(seeds: range) -> list[Settings]:
 
 def truncation_run(**settings: Any) -> Rows:
     """Full fine-tuning, of whose every ΔW only the k strongest directions are kept. What else it
-    has changed (embeddings, biases, norms) stays changed."""
+    has changed (embeddings, biases, norms) stays changed. One row without quality if it
+    diverged."""
     if settings.get("method") != "full":
         raise UsageError('only full fine-tuning is cut: give method="full"')
     t = tune(**settings)
+    if t.diverged:
+        return [t.row | {"k": None, "test": None}]
     W = weight_matrices(t.base)
     delta = delta_weights(t.base, t.model)
     rows = []

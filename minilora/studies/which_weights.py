@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from minilora.experiments.rows import Rows, select
 from minilora.experiments.tuning import quality_run
-from minilora.plots.axes import (
-    panel_for_each,
-    quality_axis,
-)
+from minilora.plots.axes import panel_for_each, quality_axis
 from minilora.plots.house_style import COLORS, style
 from minilora.studies.study import QUALITY, Settings, Study
 

@@ -4,9 +4,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from minilora import plots
-from minilora.plots.axes import figure_with_panels
+from minilora.plots.axes import by_method, figure_with_panels
 from minilora.system.errors import UsageError
 
+DORA = {"runs": [{"method": "full"}, {"method": "dora"}]}
 NAN = float("nan")
 
 
@@ -38,6 +39,12 @@ def test_a_size_that_no_matrix_has_is_refused(sizes, named):
         (lambda: figure_with_panels("title", [], 1, 1), "no rows to draw"),
         (lambda: plots.counts_figure([], "LoRA"), "no matrices to draw"),
         (lambda: plots.compare_figure({"runs": []}), "no runs to draw"),
+        (
+            lambda: plots.plot_learning_curves(DORA, Figure().subplots()),
+            "not of dora",
+        ),
+        (lambda: plots.plot_costs(DORA, Figure().subplots()), "there are not runs of both"),
+        (lambda: list(by_method(DORA["runs"])), "are drawn here, not dora"),
         (lambda: plots.save_figure(Figure(), "a.jpg"), "name it a.png"),
         (lambda: plots.save_figure(Figure(), "figure"), "name it figure.png"),
     ],

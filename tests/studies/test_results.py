@@ -110,7 +110,7 @@ def test_a_run_is_a_line_of_its_file(name):
     rows = [run for entry in result.get("tasks", []) for run in entry["runs"]]
     rows += result.get("rows", [])
     written = [line.strip().removesuffix(",") for line in lines]
-    assert [json.loads(line) for line in written if line.startswith("{") and line != "{"] == runs
+    assert [json.loads(line) for line in written if line.startswith("{") and line != "{"] == rows
 
 
 @pytest.mark.parametrize("name", STUDIES)

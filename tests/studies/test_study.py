@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,8 @@ def test_every_file_of_the_room_is_a_study_with_a_figure_of_its_name():
     assert files - {"__init__", "study"} == set(STUDIES)
     for name, study in STUDIES.items():
         assert study.figure.__name__ == f"{name}_figure"
+        module = import_module(f"minilora.studies.{name}")
+        assert module.__doc__.startswith(study.question + "\n")
 
 
 def test_studies_and_plots_load_matplotlib_only_to_draw():

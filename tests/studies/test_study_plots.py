@@ -300,6 +300,13 @@ def test_units_are_nats_for_texts_and_per_cent_for_string_tasks():
     assert {"0%", "100%"} <= {t.get_text() for t in reverse.get_yticklabels()}
 
 
+def test_a_users_text_called_sort_is_measured_in_nats_all_the_same():
+    rows = [row | {"task": "sort"} for row in pick("rank_sweep", task="code")]
+    ax = plot_rank_sweep(rows, axes())
+    assert ax.get_ylabel() == "test loss (nats per character)"
+    assert not any("%" in t.get_text() for t in ax.get_yticklabels())
+
+
 def test_rates_that_are_equally_good_are_all_ringed():
     rows = [
         row | {"val": min(row["val"], 0.7)} for row in pick("learning_rate_sweep", task="reverse")

@@ -1,9 +1,17 @@
 """What no study can answer is refused in one sentence that names what was given."""
 
+import json
+
 import pytest
+from matplotlib.figure import Figure
 
 from minilora.studies import STUDIES, shipped_rows, study_figures
+from minilora.studies.forgetting_frontier import frontier_run
 from minilora.studies.known_rank_teacher import teacher_run
+from minilora.studies.methods import methods_run
+from minilora.studies.small_data import small_data_run
+from minilora.studies.spectrum import spectrum_run
+from minilora.studies.subspace_similarity import plot_subspace_similarity
 from minilora.studies.truncation import truncation_run
 from minilora.system.errors import UsageError
 
@@ -40,6 +48,24 @@ def test_no_rows_are_not_drawn_as_an_empty_figure(name):
 def test_the_teacher_has_no_such_rank_or_spectrum(change, sentence):
     with pytest.raises(UsageError, match=sentence):
         teacher_run(**{"k": 4, "spectrum": "flat", "r": 4, "seed": 0} | change)
+
+
+@pytest.mark.parametrize(
+    "run", [small_data_run, frontier_run, truncation_run, methods_run, spectrum_run]
+)
+def test_a_run_that_diverged_has_no_quality_and_says_so(run):
+    settings = {"task": "code", "method": "full", "seed": 0, "steps": 2, "lr": 1e30}
+    more = {"characters": 3000} if run is small_data_run else {}
+    (row,) = run(**settings, **more)
+    assert row["diverged"] is True
+    assert row.get("test") is None and row.get("old") is None
+    json.dumps(row, allow_nan=False)
+
+
+def test_one_direction_alone_is_drawn_once():
+    row = {"task": "code", "seed": 0, "r": 1, "r_other": 1, "i": 1, "j": 1, "phi": 0.5}
+    ax = plot_subspace_similarity([row | {"phi_start": 0.1}], Figure().subplots())
+    assert [line.get_label() for line in ax.lines] == ["i = 1", "i = 1 before training (chance)"]
 
 
 def test_only_full_fine_tuning_is_cut():
