@@ -1,5 +1,6 @@
 """What README promises: its table is what was measured, its files exist, its example runs."""
 
+import ast
 import json
 import re
 import shlex
@@ -8,6 +9,7 @@ from statistics import mean
 
 import numpy as np
 import pytest
+from test_imports import ORDER
 
 import minilora as ml
 from minilora.cli import main
@@ -16,6 +18,8 @@ from minilora.experiments.comparison import improvement
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+GALLERY = (ROOT / "figures" / "README.md").read_text("utf-8")
+PACKAGE = ROOT / "minilora"
 RESULTS = json.loads((ROOT / "minilora" / "assets" / "results" / "compare.json").read_text("utf-8"))
 ENTRIES = {entry["task"]: entry for entry in RESULTS["tasks"]}
 
@@ -93,16 +97,67 @@ def test_headline_lies_in_the_expected_ranges():
 
 def test_speed_table_is_the_benchmarks():
     speed = json.loads((ROOT / "figures" / "speed.json").read_text("utf-8"))
-    assert (ROOT / "figures" / "speed.md").read_text("utf-8") in README
-    assert f"{speed['date']} on {speed['machine']['cpu']}" in README
-    assert f"{speed['rounds']} rounds" in README
+    assert (ROOT / "figures" / "speed.md").read_text("utf-8") in GALLERY
+    assert f"{speed['date']} on {speed['machine']['cpu']}" in GALLERY
+    assert f"{speed['rounds']} rounds" in GALLERY
     missed = [
         label
         for rows in speed["rows"].values()
         for label, row in rows.items()
         if row["goal"] is not None and row["median"] > row["goal"]
     ]
-    assert README.count("**missed**") == len(missed)
+    assert GALLERY.count("**missed**") == len(missed)
+
+
+def test_speed_in_one_sentence_is_the_benchmarks():
+    rows = json.loads((ROOT / "figures" / "speed.json").read_text("utf-8"))["rows"]
+
+    def span(*labels):
+        medians = [rows[shape][label]["median"] for shape in rows for label in labels
+                   if label in rows[shape]]  # fmt: skip
+        return f"{min(medians):.2f} to {max(medians):.2f}"
+
+    full = span("full / PyTorch eager, 1 thread")
+    lora = span("LoRA q,v / PyTorch eager's", "LoRA all / PyTorch eager's")
+    token = span("time per token / PyTorch")
+    assert f"step takes {full} of PyTorch's time on one core, a LoRA step {lora}" in README
+    assert f"a generated token {token}" in README
+
+
+def test_samples_are_those_of_the_shipped_results():
+    texts = ENTRIES["code"]["samples"]["def "]
+    (row,) = [line for line in README.splitlines() if line.startswith("| `def ")]
+    for cell_, method in zip(row.strip("| ").split(" | "), ("base", "full", "lora"), strict=True):
+        shown = [line.replace("\\|", "|") for line in re.findall(r"`([^`]*)`", cell_)]
+        assert len(shown) >= 3 and all(line in f"def {texts[method]}" for line in shown)
+
+
+def first_sentence(path):
+    """What a file says of itself, or None for one that says nothing."""
+    docstring = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+    paragraph = " ".join(docstring.split("\n\n")[0].split())
+    return re.split(r"(?<=[a-zA-Z)\]`])(?<! al)\.(?: |$)", paragraph)[0].rstrip(".")
+
+
+def test_the_tree_has_a_line_for_every_file_with_what_the_file_says_of_itself():
+    tree = README[README.index("```text\nminilora/") :]
+    expected = []
+    for path in [*PACKAGE.glob("*.py"), *PACKAGE.glob("*/*.py")]:
+        if path.name == "__init__.py":
+            if path.parent != PACKAGE:
+                expected.append((f"  {path.parent.name}/", first_sentence(path)))
+        elif path.name != "__main__.py":
+            indent = 2 if path.parent == PACKAGE else 4
+            expected.append((f"{' ' * indent}{path.name}", first_sentence(path)))
+    wanted = {f"{name:<28}{sentence}" for name, sentence in expected}
+    shown = {line for line in tree.splitlines() if line.startswith("  ")}
+    assert wanted - shown == set()
+    assert {line for line in shown - wanted if "assets/" not in line} == set()
+
+
+def test_the_order_of_the_rooms_is_the_one_that_is_tested():
+    line = " < ".join(", ".join(rooms) for rooms in ORDER)
+    assert f"    {line}\n" in README
 
 
 def test_every_linked_file_exists():
@@ -126,7 +181,8 @@ def test_python_example_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(example.replace("steps=300", "steps=3"), {})
     printed = capsys.readouterr().out
-    assert "trainable params: 4,096 || all params: 421,376 || trainable%: 0.9721" in printed
+    assert "LoraLinear(128 -> 128, default: r=4, s=2, active)" in printed
+    assert "421,376" in printed and "\ndef " in printed
     assert (tmp_path / "my-adapter" / "adapter_model.safetensors").is_file()
     again = ml.load_model("docs-tiny")
     ml.load_adapter(again, tmp_path / "my-adapter")
