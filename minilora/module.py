@@ -67,6 +67,8 @@ class Module:
 
     def requires_grad_(self, flag: bool = True) -> Self:
         """Let every parameter of this module train, or (False) freeze them all."""
+        if flag is not True and flag is not False:
+            raise TypeError(f"requires_grad_ takes True or False, not {flag!r}")
         for p in self.parameters():
             p.requires_grad = flag
         return self
@@ -87,7 +89,7 @@ class Module:
     def get_submodule(self, path: str) -> Any:
         """The module at a dotted path. Raises KeyError that names it."""
         found: Any = self
-        for name in path.split(".") if path else []:
+        for name in filter(None, str(path).split(".")):
             found = {str(key): value for key, value in _items(found)}.get(name)
         if not isinstance(found, Module):
             raise KeyError(f"no module named {path!r}; see model.named_modules()")
@@ -96,8 +98,8 @@ class Module:
     def set_submodule(self, path: str, module: Module) -> None:
         """Put a module in the place of the one at `path`, in all its places if it has several."""
         old = self.get_submodule(path)
-        if old is self:
-            raise KeyError("a module cannot replace itself: the path is empty")
+        if old is self or not isinstance(module, Module):
+            raise UsageError(f"cannot put {module!r:.60} in the place of {path!r}")
         for _, owner in list(self.named_modules()):
             _replace(owner, old, module)
 
@@ -112,7 +114,9 @@ class Module:
         parameter was changed.
         """
         if not isinstance(state, Mapping):
-            raise UsageError(f"weights come as a dict of arrays by path, not as {type(state)}")
+            raise UsageError(
+                f"weights come as a dict of arrays by path, not as {type(state).__name__}"
+            )
         own = dict(self.named_parameters())
         arrays = {key: to_array(value) for key, value in state.items()}
         wrong = [f"missing {key}" for key in own if key not in arrays]

@@ -14,7 +14,8 @@ import numpy as np
 from minilora import functional as F
 from minilora.module import Module, ModuleList, Parameter
 from minilora.ops import as_tensor
-from minilora.system.checks import require_between, require_positive, require_rng, require_whole
+from minilora.system.checks import require_positive, require_rng, require_whole
+from minilora.system.errors import UsageError
 from minilora.tensor import Tensor
 
 __all__ = [
@@ -28,7 +29,8 @@ def _normal(n: int, m: int, std: float | None, rng: Any) -> Parameter:
     """A matrix (n, m) of normal numbers of deviation std (default: 1 / sqrt(n)), from rng."""
     require_rng(rng)
     std = 1 / math.sqrt(n) if std is None else std
-    require_between(0, math.inf, std=std)
+    if not 0 <= std < math.inf:
+        raise UsageError(f"std must be 0 or a positive number, got {std!r}")
     return Parameter(rng.standard_normal((n, m), dtype=np.float32) * std)
 
 

@@ -36,6 +36,12 @@ def _pair(a: Any, b: Any) -> tuple[Tensor, Tensor]:
     raise TypeError("expected at least one Tensor, got two plain values; wrap one: Tensor(x)")
 
 
+def _array(a: Tensor) -> np.ndarray:
+    if not isinstance(a, Tensor):
+        raise TypeError(f"expected a Tensor, got {type(a).__name__}; wrap it: Tensor(x)")
+    return a.data
+
+
 def add(a: Any, b: Any) -> Tensor:
     a, b = _pair(a, b)
     return record(a.data + b.data, (a, lambda g: g), (b, lambda g: g))
@@ -59,7 +65,7 @@ def div(a: Any, b: Any) -> Tensor:
 
 
 def neg(a: Tensor) -> Tensor:
-    return record(-a.data, (a, lambda g: -g))
+    return record(-_array(a), (a, lambda g: -g))
 
 
 def power(a: Tensor, exponent: float) -> Tensor:
@@ -67,7 +73,7 @@ def power(a: Tensor, exponent: float) -> Tensor:
     if not isinstance(exponent, Real):
         kind = type(exponent).__name__
         raise TypeError(f"an exponent is a number, not {kind!r}; a ** b is exp(b * log(a))")
-    x, exponent = a.data, float(exponent)  # a NumPy float64 would turn float32 into float64
+    x, exponent = _array(a), float(exponent)  # a NumPy float64 would turn float32 into float64
     if exponent == 2:
         return record(x * x, (a, lambda g: g * (2 * x)))
     if exponent == 0:  # x ** -1 would be infinite at 0
@@ -93,34 +99,35 @@ def matmul(a: Any, b: Any) -> Tensor:
 
 
 def exp(a: Tensor) -> Tensor:
-    y = np.exp(a.data)
+    y = np.exp(_array(a))
     return record(y, (a, lambda g: g * y))
 
 
 def log(a: Tensor) -> Tensor:
-    x = a.data
+    x = _array(a)
     return record(np.log(x), (a, lambda g: g / x))
 
 
 def sqrt(a: Tensor) -> Tensor:
-    y = np.sqrt(a.data)
+    y = np.sqrt(_array(a))
     return record(y, (a, lambda g: g / (2 * y)))
 
 
 def tanh(a: Tensor) -> Tensor:
-    y = np.tanh(a.data)
+    y = np.tanh(_array(a))
     return record(y, (a, lambda g: g * (1 - y * y)))
 
 
 def tensor_sum(a: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    shape = a.shape
+    x = _array(a)
+    shape = x.shape
 
     def da(g: np.ndarray) -> np.ndarray:
         if axis is not None and not keepdims:
             g = np.expand_dims(g, axis)
         return np.broadcast_to(g, shape)
 
-    return record(np.asarray(a.data.sum(axis=axis, keepdims=keepdims)), (a, da))
+    return record(np.asarray(x.sum(axis=axis, keepdims=keepdims)), (a, da))
 
 
 def mean(a: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -132,7 +139,7 @@ def mean(a: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 def tensor_max(a: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The largest entries; several that are equal share the gradient equally."""
-    x = a.data
+    x = _array(a)
     y = x.max(axis=axis, keepdims=True)
 
     def da(g: np.ndarray) -> np.ndarray:
@@ -143,24 +150,26 @@ def tensor_max(a: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 def reshape(a: Tensor, *shape: Any) -> Tensor:
-    old = a.shape
-    return record(a.data.reshape(*shape), (a, lambda g: g.reshape(old)))
+    x = _array(a)
+    old = x.shape
+    return record(x.reshape(*shape), (a, lambda g: g.reshape(old)))
 
 
 def swapaxes(a: Tensor, i: int, j: int) -> Tensor:
-    return record(a.data.swapaxes(i, j), (a, lambda g: g.swapaxes(i, j)))
+    return record(_array(a).swapaxes(i, j), (a, lambda g: g.swapaxes(i, j)))
 
 
 def getitem(a: Tensor, index: Any) -> Tensor:
     """a[index] for slices, integers and integer arrays; an entry picked twice collects twice."""
-    shape, dtype = a.shape, a.dtype
+    x = _array(a)
+    shape, dtype = x.shape, x.dtype
 
     def da(g: np.ndarray) -> np.ndarray:
         out = np.zeros(shape, dtype)
         np.add.at(out, index, g)
         return out
 
-    return record(np.asarray(a.data[index]), (a, da))
+    return record(np.asarray(x[index]), (a, da))
 
 
 def concatenate(tensors: Iterable[Any], axis: int = 0) -> Tensor:
@@ -182,6 +191,8 @@ def concatenate(tensors: Iterable[Any], axis: int = 0) -> Tensor:
 def where(condition: np.ndarray, a: Any, b: Any) -> Tensor:
     """a where the boolean array `condition` holds, b elsewhere."""
     a, b = _pair(a, b)
+    if np.asarray(condition).dtype != bool:
+        raise TypeError(f"where needs a condition of True and False, such as x > 0: {condition!r}")
     zero = a.dtype.type(0)
     return record(
         np.where(condition, a.data, b.data),

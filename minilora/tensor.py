@@ -74,6 +74,8 @@ class Tensor(ArrayLike):
         sum = mean = max = exp = log = reshape = swapaxes = _op
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
+        if requires_grad is not True and requires_grad is not False:
+            raise TypeError(f"requires_grad is True or False, not {requires_grad!r}")
         self._data = to_array(data)
         self.grad: np.ndarray | None = None
         self.requires_grad = requires_grad
@@ -89,7 +91,10 @@ class Tensor(ArrayLike):
         if self.node is not None:
             raise StateError("a computed value cannot be changed; take .detach() and go on from it")
         self.version += value is self._data  # what `p.data -= step` assigns
-        self._data = to_array(value)
+        new = to_array(value)
+        if new.shape != self.shape:
+            raise UsageError(f"data of shape {self.shape} cannot become one of shape {new.shape}")
+        self._data = new
 
     def detach(self) -> Tensor:
         """The same array as a constant, through which no gradient flows."""
@@ -171,10 +176,10 @@ def grad(loss: Tensor, params: Iterable[Tensor]) -> list[np.ndarray]:
         raise UsageError("grad takes a list of tensors: grad(loss, [x])")
     params = list(params)
     for p in params:
-        if p.node is not None or not p.requires_grad:
+        if not isinstance(p, Tensor) or p.node is not None or not p.requires_grad:
             raise UsageError(
-                f"grad cannot say the gradient of a {'computed' if p.node else 'frozen'} value: "
-                "ask for parameters, or for tensors made with requires_grad=True"
+                "grad is asked for parameters or other leaves with requires_grad=True; "
+                f"a frozen or computed tensor has no gradient of its own, nor has {p!r:.60}"
             )
     found = _walk(loss, None)
     return [found[id(p)][1] if id(p) in found else np.zeros_like(p.data) for p in params]
@@ -183,7 +188,10 @@ def grad(loss: Tensor, params: Iterable[Tensor]) -> list[np.ndarray]:
 def _walk(root: Tensor, seed: Any) -> dict[int, tuple[Tensor, np.ndarray]]:
     """Gradients of the leaves under `root`. Frees the graph on the way: memory falls as it goes."""
     if not isinstance(root, Tensor):
-        raise UsageError("gradients are plain arrays, so there are no second derivatives")
+        raise UsageError(
+            f"only a Tensor can be differentiated, not {type(root).__name__}; gradients are plain "
+            "arrays, so there are no second derivatives"
+        )
     if not root.requires_grad:
         raise StateError(
             "nothing to differentiate: no trainable parameter led to this value. Is everything "
