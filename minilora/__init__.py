@@ -30,7 +30,8 @@ from minilora.methods.trainable import (
     lora_state_dict,
     print_trainable_parameters,
 )
-from minilora.nn import Embedding, LayerNorm, Linear, Module, ModuleList, Parameter, RMSNorm
+from minilora.module import ModuleList
+from minilora.nn import Embedding, LayerNorm, Linear, Module, Parameter, RMSNorm
 from minilora.optim import SGD, AdamW, clip_grad_norm, warmup_cosine
 from minilora.system.memory import keep_freed_memory
 from minilora.system.version import __version__

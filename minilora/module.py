@@ -99,7 +99,8 @@ class Module:
         """Put a module in the place of the one at `path`, in all its places if it has several."""
         old = self.get_submodule(path)
         if old is self or not isinstance(module, Module):
-            raise UsageError(f"cannot put {module!r:.60} in the place of {path!r}")
+            kind = type(module).__name__
+            raise UsageError(f"cannot put a {kind} in the place of the module at {path!r}")
         for _, owner in list(self.named_modules()):
             _replace(owner, old, module)
 

@@ -12,15 +12,11 @@ from typing import Any
 import numpy as np
 
 from minilora import functional as F
-from minilora.module import Module, ModuleList, Parameter
+from minilora.module import Module, Parameter
 from minilora.ops import as_tensor
 from minilora.system.checks import require_positive, require_rng, require_whole
 from minilora.system.errors import UsageError
 from minilora.tensor import Tensor
-
-__all__ = [
-    "Embedding", "LayerNorm", "Linear", "Module", "ModuleList", "Parameter", "RMSNorm", "Rng",
-]  # fmt: skip
 
 Rng = np.random.Generator
 

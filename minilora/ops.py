@@ -28,18 +28,16 @@ def as_tensor(value: Any, like: Tensor) -> Tensor:
     return value if isinstance(value, Tensor) else Tensor(to_array(value, like.dtype))
 
 
-def _pair(a: Any, b: Any) -> tuple[Tensor, Tensor]:
-    if isinstance(a, Tensor):
-        return a, as_tensor(b, a)
-    if isinstance(b, Tensor):
-        return as_tensor(a, b), b
-    raise TypeError("expected at least one Tensor, got two plain values; wrap one: Tensor(x)")
-
-
 def _array(a: Tensor) -> np.ndarray:
     if not isinstance(a, Tensor):
         raise TypeError(f"expected a Tensor, got {type(a).__name__}; wrap it: Tensor(x)")
     return a.data
+
+
+def _pair(a: Any, b: Any) -> tuple[Tensor, Tensor]:
+    like = a if isinstance(a, Tensor) else b
+    _array(like)
+    return as_tensor(a, like), as_tensor(b, like)
 
 
 def add(a: Any, b: Any) -> Tensor:
@@ -119,15 +117,14 @@ def tanh(a: Tensor) -> Tensor:
 
 
 def tensor_sum(a: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    x = _array(a)
-    shape = x.shape
+    shape = _array(a).shape
 
     def da(g: np.ndarray) -> np.ndarray:
         if axis is not None and not keepdims:
             g = np.expand_dims(g, axis)
         return np.broadcast_to(g, shape)
 
-    return record(np.asarray(x.sum(axis=axis, keepdims=keepdims)), (a, da))
+    return record(np.asarray(a.data.sum(axis=axis, keepdims=keepdims)), (a, da))
 
 
 def mean(a: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -150,9 +147,8 @@ def tensor_max(a: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 def reshape(a: Tensor, *shape: Any) -> Tensor:
-    x = _array(a)
-    old = x.shape
-    return record(x.reshape(*shape), (a, lambda g: g.reshape(old)))
+    old = _array(a).shape
+    return record(a.data.reshape(*shape), (a, lambda g: g.reshape(old)))
 
 
 def swapaxes(a: Tensor, i: int, j: int) -> Tensor:
@@ -161,15 +157,14 @@ def swapaxes(a: Tensor, i: int, j: int) -> Tensor:
 
 def getitem(a: Tensor, index: Any) -> Tensor:
     """a[index] for slices, integers and integer arrays; an entry picked twice collects twice."""
-    x = _array(a)
-    shape, dtype = x.shape, x.dtype
+    shape, dtype = _array(a).shape, a.dtype
 
     def da(g: np.ndarray) -> np.ndarray:
         out = np.zeros(shape, dtype)
         np.add.at(out, index, g)
         return out
 
-    return record(np.asarray(x[index]), (a, da))
+    return record(np.asarray(a.data[index]), (a, da))
 
 
 def concatenate(tensors: Iterable[Any], axis: int = 0) -> Tensor:

@@ -59,10 +59,9 @@ class Tensor(ArrayLike):
     requires_grad: whether gradients flow to, or through, this tensor.
     grad: ndarray of data's shape after `backward()`; only leaves (inputs, parameters) get one.
     node: None for a leaf.
-    version: how often a leaf's numbers were changed in place. A backward pass through a loss
-        computed before such a change is an error. An optimizer's step, load_state_dict and
-        `p.data -= ...` count; `p.data[...] = ...` cannot be seen. Giving `data` another array
-        does not count: the loss computed before still has its own.
+    version: how often a leaf was changed in place: a backward pass through what was computed
+        before is then an error. Optimizers, load_state_dict and `p.data -= ...` count;
+        `p.data[...] = ...` cannot be seen, and another array as `data` does no harm.
     """
 
     __slots__ = ("__weakref__", "_data", "grad", "node", "requires_grad", "version")
@@ -123,14 +122,12 @@ def record(data: np.ndarray, *edges: tuple[Tensor | None, Vjp]) -> Tensor:
         edges = _mode.observer(data, edges)
     out, kept = Tensor(data), []
     for parent, vjp in edges:
-        if parent is None:
-            continue
-        if parent.dtype != out.dtype:  # NumPy would go on in float64, and slowly
+        if parent is not None and parent.data.dtype != out.data.dtype:  # NumPy would upcast
             raise TypeError(
                 f"{op_name(vjp)}: operands mix {parent.dtype} and {out.dtype}; "
                 "convert one of them, for example with model.to(np.float32)"
             )
-        if parent.requires_grad and _mode.recording:
+        if parent is not None and parent.requires_grad and _mode.recording:
             kept.append((parent.node or parent, vjp))
     if kept:
         out.requires_grad, out.node = True, Node(out.data, tuple(kept))
@@ -178,8 +175,8 @@ def grad(loss: Tensor, params: Iterable[Tensor]) -> list[np.ndarray]:
     for p in params:
         if not isinstance(p, Tensor) or p.node is not None or not p.requires_grad:
             raise UsageError(
-                "grad is asked for parameters or other leaves with requires_grad=True; "
-                f"a frozen or computed tensor has no gradient of its own, nor has {p!r:.60}"
+                "grad gives the gradients of leaves that have requires_grad=True; "
+                f"frozen, computed, or no Tensor at all: {p!r:.60}"
             )
     found = _walk(loss, None)
     return [found[id(p)][1] if id(p) in found else np.zeros_like(p.data) for p in params]

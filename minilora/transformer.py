@@ -13,7 +13,8 @@ import math
 import numpy as np
 
 from minilora import functional as F
-from minilora.nn import Embedding, LayerNorm, Linear, Module, ModuleList, RMSNorm, Rng
+from minilora.module import ModuleList
+from minilora.nn import Embedding, LayerNorm, Linear, Module, RMSNorm, Rng
 from minilora.system.errors import StateError, UsageError
 from minilora.tensor import Tensor, needs_grad
 from minilora.transformer_config import TransformerConfig

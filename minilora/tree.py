@@ -15,10 +15,10 @@ Row = tuple[str, int, int]  # text, parameters, trained ones
 
 def tree(module: Any) -> str:
     """The table of a Module and all modules below it."""
-    rows = _rows(module)
-    width = max(len(text) for text, _, _ in rows) + 2
-    lines = [f"{text:{width}}{total:13,}{trained:13,}" for text, total, trained in rows]
-    return "\n".join([f"{'':{width}}{'parameters':>13}{'train':>13}", *lines])
+    lines = [("", "parameters", "train")]
+    lines += [(text, f"{total:,}", f"{trained:,}") for text, total, trained in _rows(module)]
+    text, total, trained = (max(map(len, column)) for column in zip(*lines, strict=True))
+    return "\n".join(f"{a:{text}}  {b:>{total}}  {c:>{trained}}" for a, b, c in lines)
 
 
 def _rows(module: Any) -> list[Row]:

@@ -14,7 +14,8 @@ import numpy as np
 
 from minilora.kernels import centred, gelu_gate, inverse_rms, rope_angles, rotate, silu_gate
 from minilora.lora import KINDS, LoraLinear
-from minilora.nn import Embedding, LayerNorm, Linear, ModuleList, RMSNorm
+from minilora.module import ModuleList
+from minilora.nn import Embedding, LayerNorm, Linear, RMSNorm
 from minilora.transformer import MLP, Attention, Block, KVCache, Transformer, TransformerConfig
 
 Function = Callable[[np.ndarray], np.ndarray]

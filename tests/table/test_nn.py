@@ -9,7 +9,8 @@ import re
 import numpy as np
 import pytest
 
-from minilora.nn import Embedding, LayerNorm, Linear, Module, ModuleList, Parameter, RMSNorm
+from minilora.module import ModuleList
+from minilora.nn import Embedding, LayerNorm, Linear, Module, Parameter, RMSNorm
 from minilora.tensor import Tensor
 
 

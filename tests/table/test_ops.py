@@ -292,7 +292,9 @@ def test_sum_and_mean_take_any_axes(op, drawn, layout):
             op(x, axis, keepdims)
         return
     out = op(x, axis, keepdims)
-    expected = (np.sum if op is ops.tensor_sum else np.mean)(x.data, axis=axis, keepdims=keepdims)
+    expected = np.sum(x.data, axis=axis, keepdims=keepdims)
+    if op is ops.mean and x.size:
+        expected = np.mean(x.data, axis=axis, keepdims=keepdims)
     np.testing.assert_allclose(out.data, expected, rtol=1e-12, atol=1e-14)
     gradcheck(lambda x: op(x, axis, keepdims), x)
 
@@ -583,12 +585,12 @@ def test_an_exponent_is_a_number_not_a_tensor():
 
 @pytest.mark.parametrize("op", [ops.add, ops.sub, ops.mul, ops.div, ops.matmul])
 def test_two_plain_values_are_refused(op):
-    with pytest.raises(TypeError, match=r"expected at least one Tensor.*wrap one: Tensor\(x\)"):
+    with pytest.raises(TypeError, match=r"expected a Tensor, got ndarray; wrap it: Tensor\(x\)"):
         op(np.ones(3), np.ones(3))
 
 
 def test_where_needs_a_tensor_too():
-    with pytest.raises(TypeError, match="expected at least one Tensor"):
+    with pytest.raises(TypeError, match="expected a Tensor, got float"):
         ops.where(HALF, 1.0, 2.0)
 
 
