@@ -11,7 +11,6 @@ from minilora.module import Module
 from minilora.nn import Linear
 from minilora.transformer import Transformer, TransformerConfig
 
-
 TREE = """\
                                                                    parameters  train
 Transformer                                                           421,376  4,096

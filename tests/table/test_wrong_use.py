@@ -125,7 +125,7 @@ VALUE_ERRORS = [
     (lambda: Embedding(2, 3), "rng must be"),
     *[(lambda v=v: layer().to(v), "float32 or np.float64") for v in [None, np.float16, int, "U3"]],
     *[(lambda v=v: layer().load_state_dict(v), "dict of arrays") for v in [None, "a.npz", [1], 3]],
-    (lambda: Holder(a=layer()).set_submodule("a", None), "cannot put a NoneType in the place of .* at 'a'"),
+    (lambda: Holder(a=layer()).set_submodule("a", None), "cannot put a NoneType"),
     (lambda: Holder(a=layer()).set_submodule("", layer()), "cannot put"),
     (lambda: Holder(a=(layer(),)).set_submodule("a.0", layer()), "keep them in a list"),
     (lambda: Holder(a={layer()}).parameters(), "a is a set of modules, which has no order"),
