@@ -14,11 +14,16 @@ import numpy as np
 from minilora.system.errors import UsageError
 
 
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
 def to_array(value: Any, dtype: Any = None) -> np.ndarray:
     """Numbers as an array: of `dtype`, or float64 where NumPy made it so, or else float32.
 
     TypeError for what holds no real numbers: None, text, a Tensor, complex numbers.
     """
+    if dtype is None and type(value) is np.ndarray and value.dtype in FLOATS:
+        return value
     array = np.asarray(value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"a Tensor holds real numbers, not {type(value).__name__}: {value!r:.60}")

@@ -122,7 +122,7 @@ def record(data: np.ndarray, *edges: tuple[Tensor | None, Vjp]) -> Tensor:
         edges = _mode.observer(data, edges)
     out, kept = Tensor(data), []
     for parent, vjp in edges:
-        if parent is not None and parent.data.dtype != out.data.dtype:  # NumPy would upcast
+        if parent is not None and parent._data.dtype != out._data.dtype:  # NumPy would upcast
             raise TypeError(
                 f"{op_name(vjp)}: operands mix {parent.dtype} and {out.dtype}; "
                 "convert one of them, for example with model.to(np.float32)"
@@ -130,7 +130,7 @@ def record(data: np.ndarray, *edges: tuple[Tensor | None, Vjp]) -> Tensor:
         if parent is not None and parent.requires_grad and _mode.recording:
             kept.append((parent.node or parent, vjp))
     if kept:
-        out.requires_grad, out.node = True, Node(out.data, tuple(kept))
+        out.requires_grad, out.node = True, Node(out._data, tuple(kept))
     return out
 
 
