@@ -13,7 +13,6 @@ import numpy as np
 
 from minilora.system.errors import UsageError
 
-
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 

@@ -196,17 +196,15 @@ def gelu(x: Tensor) -> Tensor:
     """
     require_tensors("gelu", x)
     X = x.data
-    square = np.asarray(X * X)
-    sigma = gelu_gate(X, square)
+    slope = np.asarray(X * X)  # x² until y is made, then dy/dx
+    sigma = gelu_gate(X, slope)
     y = X * sigma
-    if not needs_grad(x):
-        return Tensor(y)
-    slope = square
-    slope *= 6 * GELU_B
-    slope += 2 * GELU_A
-    slope *= y
-    slope *= 1 - sigma
-    slope += sigma
+    if needs_grad(x):
+        slope *= 6 * GELU_B
+        slope += 2 * GELU_A
+        slope *= y
+        slope *= 1 - sigma
+        slope += sigma
     return record(y, (x, lambda g: g * slope))
 
 
@@ -214,11 +212,10 @@ def silu(x: Tensor) -> Tensor:
     """y = x σ(x) with σ(x) = 1 / (1 + exp(-x)), Llama's activation.   dy/dx = σ + y (1 - σ)"""
     require_tensors("silu", x)
     sigma = silu_gate(x.data)
-    y = x.data * sigma
-    if not needs_grad(x):
-        return Tensor(y)
-    slope = y * (1 - sigma)
-    slope += sigma
+    y, slope = x.data * sigma, sigma
+    if needs_grad(x):
+        slope = y * (1 - sigma)
+        slope += sigma
     return record(y, (x, lambda g: g * slope))
 
 

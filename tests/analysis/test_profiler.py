@@ -20,7 +20,7 @@ from minilora.lora import add_adapter
 from minilora.lora_config import LoraConfig
 from minilora.optim import warmup_cosine
 from minilora.plots import profile_figure
-from minilora.tensor import Tensor, record
+from minilora.tensor import Tensor, no_grad, record
 from minilora.training.loop import TrainConfig, Training
 from minilora.transformer import Transformer, TransformerConfig
 
@@ -199,6 +199,16 @@ def test_dropout_that_does_nothing_is_no_call():
         assert F.dropout(x, 0.5, None) is x
         F.dropout(x, 0.5, np.random.default_rng(0))
     assert found.ops["dropout"].calls == 1
+
+
+def test_ops_without_a_gradient_are_seen_too():
+    x = leaf(2, 3)
+    with profile() as found, no_grad():
+        F.silu(F.gelu(x)) + F.softmax(x)
+    assert {name: cost.calls for name, cost in found.ops.items()} == {
+        "gelu": 1, "silu": 1, "softmax": 1, "add": 1,
+    }  # fmt: skip
+    assert sum(cost.backward_seconds for cost in found.ops.values()) == 0
 
 
 def test_a_vjp_recorded_by_no_op_is_timed_under_the_name_of_its_function():
