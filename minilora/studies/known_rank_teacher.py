@@ -39,8 +39,8 @@ def settings(seeds: range) -> list[Settings]:
 
 @one_blas_thread()
 def teacher_run(k: int, spectrum: str, r: int, seed: int) -> Rows:
-    """The loss of LoRA of rank r on new samples, after it has learned from 1,024, and the least that
-    rank r allows: Σ σ_i² / d over the singular values of Δ beyond the r largest.
+    """The loss of LoRA of rank r on new samples, after it has learned from 1,024, and the least
+    that rank r allows: Σ σ_i² / d over the singular values of Δ beyond the r largest.
 
     spectrum: of Δ, "flat" (all σ are 1) or "geometric" (from 2 down to 0.2). Raises UsageError for
     another, and for ranks that are not from 1 to d = 64.

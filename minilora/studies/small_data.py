@@ -26,7 +26,7 @@ def settings(seeds: range) -> list[Settings]:
 
 
 def small_data_run(**settings: Any) -> Rows:
-    """Quality along the way, where there is little to learn from; at the end None if it diverged."""
+    """Quality along the way, where there is little to learn from; test is None if it diverged."""
     t = tune(**settings, evaluate_every=50)
     curve = t.training.history.evaluations
     test = None if t.diverged else t.task.test(t.model)
