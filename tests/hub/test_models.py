@@ -181,22 +181,19 @@ def test_names_that_a_wrapper_changed_load(kind, rename, tmp_path):
     assert same(load_model(tmp_path).state_dict(), model.state_dict())
 
 
-@pytest.mark.parametrize("first", ["transformer.", ""])
-def test_constants_of_old_files_are_ignored(first, tmp_path):
-    model = make()
+@pytest.mark.parametrize(
+    ("kind", "first", "constants"),
+    [
+        ("gpt2", "transformer.", {"h.0.attn.bias": np.ones((1, 1, T, T), np.uint8)}),
+        ("gpt2", "", {"h.1.attn.masked_bias": np.array(-np.inf, np.float32)}),
+        ("llama", "model.", {"layers.0.self_attn.rotary_emb.inv_freq": np.ones(1, np.float32)}),
+    ],
+)
+def test_constants_of_old_files_are_ignored(kind, first, constants, tmp_path):
+    model = make(kind)
     save_model(model, tmp_path)
-    mask = np.tril(np.ones((1, 1, T, T), np.uint8))
-    old = {f"transformer.h.{i}.attn.bias": mask for i in range(2)}
-    old |= {f"transformer.h.{i}.attn.masked_bias": np.array(-np.inf, "f4") for i in range(2)}
-    rewrite(tmp_path, tensors=old, rename=("^transformer.", first))
-    assert same(load_model(tmp_path).state_dict(), model.state_dict())
-
-
-def test_rotary_constants_of_old_llama_files_are_ignored(tmp_path):
-    model = make("llama")
-    save_model(model, tmp_path)
-    key = "model.layers.0.self_attn.rotary_emb.inv_freq"
-    rewrite(tmp_path, tensors={key: np.ones(1, np.float32)})
+    old = {f"{first}{key}": array for key, array in constants.items()}
+    rewrite(tmp_path, tensors=old, rename=(r"^(transformer|model)\.", first))
     assert same(load_model(tmp_path).state_dict(), model.state_dict())
 
 
