@@ -171,14 +171,15 @@ def load_task(name: str | Path | Task) -> Task:
     """
     if isinstance(name, Task):
         return name
+    if not isinstance(name, str | Path):
+        raise UsageError(f"a task is its name, the path of a text file, or a Task; got {name!r}")
     if name == "code":
         task = text_task(load_corpus("code"))
         return replace(task, about="English documentation → Python code", prompts=("def ",))
     if name in TASKS:
-        return _string_task(name)
-    if not isinstance(name, str | Path):
-        raise UsageError(f"a task is its name, the path of a text file, or a Task; got {name!r}")
-    if isinstance(name, str) and not (name and Path(name).exists()):
+        return _string_task(str(name))
+    is_path = Path(name).suffix or len(Path(name).parts) > 1
+    if isinstance(name, str) and not (is_path or (name and Path(name).exists())):
         raise UsageError(
             f"there is no task {name!r}; use one of: {', '.join(TASKS)}, or the path of a text file"
         )

@@ -309,11 +309,11 @@ def test_text_that_cannot_be_used_is_explained(command, content, message, here, 
         (["params", "--model", "no-such"], "bundled models: docs-tiny, words-tiny"),
         (["generate", "--adapter", "no-such"], "there is no folder 'no-such'"),
         (["pretrain", "no-such"], "there is no base model 'no-such'; use: docs-tiny, words-tiny"),
-        (["--rank", "0"], "the rank must be at least 1, got 0"),
-        (["--rank", "-3"], "the rank must be at least 1, got -3"),
+        (["--rank", "0"], "r must be a whole number of at least 1, got 0"),
+        (["--rank", "-3"], "r must be a whole number of at least 1, got -3"),
         (["--rank", "129"], "r=129 is more than layers.0.attn.q_proj (128 x 128) can use"),
         (["params", "--rank", "129"], "its rank is at most 128; lower r"),
-        (["params", "8x8", "--rank", "0"], "the rank must be at least 1, got 0"),
+        (["params", "8x8", "--rank", "0"], "r must be a whole number of at least 1, got 0"),
         (["--targets", "query"], "target_modules=['query'] matches no Linear; this model has: q_"),
         (["params", "--targets", "query"], "this model has: q_proj, k_proj, v_proj, o_proj, up_"),
         (["--lr", "0"], "lr must be a positive number, got 0"),
@@ -674,14 +674,15 @@ def test_pretrain_makes_each_base_model_and_a_log_with_its_command(here, capsys)
         ]
         log = json.loads((folder / "training.json").read_text("utf-8"))
         assert log["command"] == "minilora pretrain --steps 12 --out made"
-        assert (log["version"], log["metric"]) == (ml.__version__, base.metric)
+        metric = base.data().metric
+        assert (log["version"], log["metric"]) == (ml.__version__, metric.name)
         assert [step for step, _ in log["val_by_step"]] == [0, 12]
         assert len(log["mean_loss_of_10_steps"]) == 2
         model = ml.load_model(folder)
         assert model.config == base.model
         _, val, _ = base.data()
         assert val(model) == log["val"]
-        assert f"{name}: {base.metric} {log['val']:.3f} (val)" in out
+        assert f"{name}: {metric.unit} {metric.format.format(log['val'])} (val)" in out
         # Half of float32: float16, and a header.
         size = (folder / "model.safetensors").stat().st_size
         assert size < 2.1 * sum(p.size for p in model.parameters())
@@ -724,7 +725,7 @@ def test_after_ctrl_c_the_same_command_goes_on_to_the_same_end(text, here):
     stopped = start(*argv, "a", program=("-c", CTRL_C_IN_STEP_5), text=True)
     assert stopped.returncode == 130
     assert stopped.stderr.strip() == (
-        "stopped: lora at step 5 of 12. All is saved; the same command goes on from here"
+        "stopped: LoRA at step 5 of 12. All is saved; the same command goes on from here"
     )
     assert [path.name for path in (here / "a").iterdir()] == ["checkpoint.safetensors"]
     resumed = start(*argv, "a", text=True)
@@ -747,7 +748,7 @@ def test_checkpoint_of_other_options_is_not_taken_for_ones_own(text, here, capsy
     with monkeypatch.context() as patch:
         patch.setattr(ml.Training, "step", step_with_ctrl_c)
         assert cli.main(argv) == 130
-    assert "stopped: lora at step 1 of 3" in capsys.readouterr().err
+    assert "stopped: LoRA at step 1 of 3" in capsys.readouterr().err
     line = error_of([*argv, "--seed", "1"], capsys)
     assert "is the checkpoint of another run (it differs in: seed" in line and "delete it" in line
     assert cli.main(argv) == 0
