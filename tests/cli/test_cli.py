@@ -674,14 +674,14 @@ def test_pretrain_makes_each_base_model_and_a_log_with_its_command(here, capsys)
         ]
         log = json.loads((folder / "training.json").read_text("utf-8"))
         assert log["command"] == "minilora pretrain --steps 12 --out made"
-        metric = base.data().metric
+        data = base.data()
+        metric = data.metric
         assert (log["version"], log["metric"]) == (ml.__version__, metric.name)
         assert [step for step, _ in log["val_by_step"]] == [0, 12]
         assert len(log["mean_loss_of_10_steps"]) == 2
         model = ml.load_model(folder)
         assert model.config == base.model
-        _, val, _ = base.data()
-        assert val(model) == log["val"]
+        assert data.quality(model, "val") == log["val"]
         assert f"{name}: {metric.unit} {metric.format.format(log['val'])} (val)" in out
         # Half of float32: float16, and a header.
         size = (folder / "model.safetensors").stat().st_size
