@@ -9,6 +9,7 @@ none of its settings is left changed.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,7 +54,11 @@ _STYLE: Any = {
 @contextmanager
 def style() -> Iterator[None]:
     """`with style():` around what draws, or `@style()` above it; undone at the end."""
-    import matplotlib
+    try:
+        import matplotlib
+    except ValueError as error:
+        backend = os.environ.get("MPLBACKEND")
+        raise UsageError(f"matplotlib knows no MPLBACKEND={backend}; unset it") from error
 
     with matplotlib.rc_context(_STYLE):
         yield

@@ -6,6 +6,10 @@ lie is asked of the renderer.
 
 import io
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -14,6 +18,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+import minilora
 from minilora.experiments.comparison import DEFAULT_METHODS
 from minilora.methods.registry import LABELS
 from minilora.plots.comparisons import compare_figure, plot_costs, plot_learning_curves
@@ -250,6 +255,29 @@ def test_style_is_the_same_whatever_the_users_settings(tmp_path):
     plain = png(compare_figure(entry()), tmp_path / "a.png")
     with matplotlib.rc_context({"font.size": 20, "lines.linewidth": 9, "axes.grid": False}):
         assert png(compare_figure(entry()), tmp_path / "b.png") == plain
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "tkagg"])
+def test_figures_are_drawn_whatever_backend_a_notebook_or_desktop_has_set(backend, tmp_path):
+    assert drawn_under(backend, tmp_path).returncode == 0
+    assert (tmp_path / "a.png").exists()
+
+
+@pytest.mark.system
+def test_a_backend_that_matplotlib_does_not_know_is_named(tmp_path):
+    sentence = "UsageError: matplotlib knows no MPLBACKEND=garbage; unset it"
+    assert drawn_under("garbage", tmp_path).stderr.splitlines()[-1].endswith(sentence)
+
+
+def drawn_under(backend, folder):
+    code = "from minilora.plots import *; save_figure(lora_picture(), 'a.png')"
+    paths = {"PYTHONPATH": str(Path(minilora.__file__).parents[1])}
+    environment = dict(os.environ) | paths | {"MPLBACKEND": backend}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(
+        command, env=environment, cwd=folder, capture_output=True, text=True, check=False
+    )
 
 
 def test_style_is_undone_after_an_error():
