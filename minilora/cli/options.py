@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER", help=f"./{RESULTS}")
 
     sub = command("finetune", "tune docs-tiny to a text of yours and save the result")
-    sub.add_argument("--text", metavar="FILE", type=Path, required=True)
+    sub.add_argument("--text", metavar="FILE", type=Path, required=True, help="UTF-8, any length")
     sub.add_argument("--method", choices=["lora", "full"], default="lora", help="default: lora")
     _add_lora_options(sub)
     sub.add_argument("--out", type=Path, metavar="FOLDER", help=f"./{RESULTS}/NAME-METHOD")
@@ -54,12 +54,14 @@ def parser() -> argparse.ArgumentParser:
     sub = command("generate", "let a model continue a prompt")
     sub.add_argument("--model", default="docs-tiny", help="a bundled name or a folder")
     sub.add_argument("--adapter", type=Path, metavar="FOLDER", help="a saved adapter to attach")
-    sub.add_argument("--prompt", default="The ", metavar="TEXT")
+    about = 'what it continues; of words-tiny a symbol, a word and ">", such as "<paired>"'
+    sub.add_argument("--prompt", default="The ", metavar="TEXT", help=about)
     sub.add_argument("--tokens", type=_count, default=300, metavar="N", help="default: 300")
     sub.add_argument("--temperature", type=float, default=0.7, help="0 is greedy; default: 0.7")
-    sub.add_argument("--top-k", type=_count, metavar="K")
-    sub.add_argument("--top-p", type=float, metavar="P")
-    sub.add_argument("--seed", type=_seed, default=0)
+    sub.add_argument("--top-k", type=_count, metavar="K", help="draw from the K likeliest only")
+    about = "draw from the likeliest that together have probability P only"
+    sub.add_argument("--top-p", type=float, metavar="P", help=about)
+    sub.add_argument("--seed", type=_seed, default=0, metavar="S", help="default: 0")
 
     sub = command("params", "count what LoRA trains, for a model or for given shapes")
     sub.add_argument("shapes", nargs="*", type=_shape, metavar="INxOUT", help="such as 4096x4096")
@@ -79,12 +81,16 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, metavar="FOLDER", help="write profile.png there")
 
     sub = command("study", "repeat one of the studies behind figures/, with several seeds")
-    sub.add_argument("name", choices=[*STUDIES, "all"], metavar="NAME", help=", ".join(STUDIES))
+    sub.add_argument(
+        "name", choices=[*STUDIES, "all"], metavar="NAME", help=f"all, {', '.join(STUDIES)}"
+    )
     sub.add_argument("--seeds", type=_count, default=3, metavar="N", help="default: 3")
     _add_sweep_options(sub, "studies")
 
     sub = command("figures", "draw figures/ again from the results that are shipped")
-    sub.add_argument("--out", type=Path, default=Path("figures"), metavar="FOLDER")
+    sub.add_argument(
+        "--out", type=Path, default=Path("figures"), metavar="FOLDER", help="default: ./figures"
+    )
 
     sub = command("sweep", "which rank does a text of yours need?")
     _add_task_options(sub, "1,2,4,8,16")
@@ -106,7 +112,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--steps", type=_count, metavar="N", help="fewer, to try it out")
     sub.add_argument("--seed", type=_seed, metavar="S", help="another than that of the bundled one")
     _add_threads_option(sub)
-    sub.add_argument("--out", type=Path, default=RESULTS / "pretrained", metavar="FOLDER")
+    made = RESULTS / "pretrained"
+    sub.add_argument("--out", type=Path, default=made, metavar="FOLDER", help=f"./{made}")
 
     command("doctor", "what this machine has, and what is missing")
     return whole
@@ -137,7 +144,9 @@ def _add_sweep_options(sub: argparse.ArgumentParser, folder: str) -> None:
     sub.add_argument(
         "--scheduler", metavar="ADDRESS", help="of a Dask cluster, with --backend dask"
     )
-    sub.add_argument("--out", type=Path, default=RESULTS / folder, metavar="FOLDER")
+    sub.add_argument(
+        "--out", type=Path, default=RESULTS / folder, metavar="FOLDER", help=f"./{RESULTS / folder}"
+    )
 
 
 def _add_threads_option(sub: argparse.ArgumentParser) -> None:
