@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minilora.hub.hf_layout import Layout, family, from_hf, to_hf
-from minilora.hub.models import base_arrays, layout_in, load_model, parameter_names
+from minilora.hub.models import base_arrays, layout_in, parameter_names, unchanged_source
 from minilora.hub.peft_layout import (
     Factors,
     adapted_paths,
@@ -50,7 +50,7 @@ def save_adapter(model: Transformer, folder: str | Path, name: str | None = None
 
     Adapters of GPT-2's q, k and v become one of c_attn with the same ΔW. PiSSA and OLoRA are
     written as what they add to the whole of W, which is an adapter of twice the rank. Where the
-    base was loaded from is recorded, if the weights there are still the base's.
+    base was loaded from is recorded, unless its weights have changed since.
 
     Raises ValueError, and writes nothing, for an adapter that is not there, for NaN or infinity,
     where c_attn would have to be both adapted and trained whole, and for PiSSA or OLoRA beside a
@@ -81,7 +81,7 @@ def save_adapter(model: Transformer, folder: str | Path, name: str | None = None
         if path in whole or (kind == "bias" and _bias_trains(config.bias, path, factors)):
             trained[key] = array
     options = written_options(config, factors, whole, layout) | {
-        "base_model_name_or_path": _base_of(model),
+        "base_model_name_or_path": unchanged_source(model),
         "fan_in_fan_out": family(model.config) != "llama",  # whether W is stored as (d_in, d_out)
     }
     write_folder(folder, ADAPTER_FILES, options, to_peft(factors, trained), np.float32)
@@ -135,19 +135,6 @@ def adapter_base(folder: str | Path) -> str | None:
 def _base_in(written: Mapping[str, Any]) -> str | None:
     base = written.get("base_model_name_or_path")
     return base if isinstance(base, str) and base else None
-
-
-def _base_of(model: Transformer) -> str | None:
-    """Where the base was loaded from, unless it has been trained since: then nobody has it."""
-    if model.loaded_from is None:
-        return None
-    try:
-        there = base_arrays(load_model(model.loaded_from))
-    except (OSError, ValueError):
-        return None
-    base = base_arrays(model)
-    same = there.keys() == base.keys() and all(np.array_equal(there[n], base[n]) for n in base)
-    return model.loaded_from if same else None
 
 
 def _misfit(model: Transformer, written: Mapping[str, Any]) -> str:

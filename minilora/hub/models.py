@@ -8,6 +8,7 @@ Source: save_pretrained and from_pretrained in transformers.
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,21 @@ def load_model(name_or_folder: str | Path) -> Transformer:
     model = Transformer(config, rng=_Zeros(np.random.PCG64()))
     model.load_state_dict(from_hf(found, layout))
     model.loaded_from = name if name in bundled else os.path.abspath(folder)
+    model.loaded_checksum = _checksum(model)
     return model
+
+
+def unchanged_source(model: Transformer) -> str | None:
+    """Where the base model was loaded from, or None if it has been trained since, or was made."""
+    return model.loaded_from if _checksum(model) == model.loaded_checksum else None
+
+
+def _checksum(model: Transformer) -> int:
+    """Of the base model's weights in float32."""
+    checksum = 0
+    for array in base_arrays(model).values():
+        checksum = zlib.crc32(np.ascontiguousarray(array, np.float32).data, checksum)
+    return checksum
 
 
 def layout_in(model: Transformer) -> Layout:
