@@ -43,7 +43,7 @@ class Linear(Module):
         self.bias = Parameter(np.zeros(d_out, np.float32)) if bias else None
 
     def __call__(self, x: Any, rng: Rng | None = None) -> Tensor:
-        """x (..., d_in) -> (..., d_out). rng is for wrappers with dropout: a Linear has none."""
+        """x (..., d_in) -> (..., d_out). rng is for LoraLinear's dropout alone."""
         return F.linear(as_tensor(x, self.weight), self.weight, self.bias)
 
     def describe(self) -> str:

@@ -1,9 +1,9 @@
 """The primitive operations, each beside its derivative.
 
-Every function reads the same way: compute with NumPy, then say for each parent how a gradient g
-of the result becomes a gradient of that parent. Broadcasting needs no thought here: the engine
-sums over repeated axes (`unbroadcast`). Each vjp may capture arrays, never its own output Tensor,
-so that no reference cycle keeps memory alive.
+Every function reads the same way: compute with NumPy, then say for each parent how a gradient
+g of the result becomes a gradient of that parent. Broadcasting needs no thought here: the
+engine sums over repeated axes (`unbroadcast`). Each vjp may capture arrays, never its own
+output Tensor, so that no reference cycle keeps memory alive.
 
 Everything a transformer needs can be composed from this file; functional.py holds the same
 things fused by hand, and the tests check that both agree.
@@ -67,7 +67,7 @@ def neg(a: Tensor) -> Tensor:
 
 
 def power(a: Tensor, exponent: float) -> Tensor:
-    """a ** exponent for a fixed number. Squares are multiplied out: `**` is slow on float32."""
+    """a ** exponent, a fixed number. Squares are multiplied out: `**` is slow on float32."""
     if not isinstance(exponent, Real):
         kind = type(exponent).__name__
         raise TypeError(f"an exponent is a number, not {kind!r}; a ** b is exp(b * log(a))")
@@ -156,7 +156,7 @@ def swapaxes(a: Tensor, i: int, j: int) -> Tensor:
 
 
 def getitem(a: Tensor, index: Any) -> Tensor:
-    """a[index] for slices, integers and integer arrays; an entry picked twice collects twice."""
+    """a[index] for every index that NumPy takes; an entry picked twice collects twice."""
     shape, dtype = _array(a).shape, a.dtype
 
     def da(g: np.ndarray) -> np.ndarray:
@@ -187,7 +187,7 @@ def where(condition: np.ndarray, a: Any, b: Any) -> Tensor:
     """a where the boolean array `condition` holds, b elsewhere."""
     a, b = _pair(a, b)
     if np.asarray(condition).dtype != bool:
-        raise TypeError(f"where needs a condition of True and False, such as x > 0: {condition!r}")
+        raise TypeError("where needs a condition of True and False, such as x.data > 0")
     zero = a.dtype.type(0)
     return record(
         np.where(condition, a.data, b.data),

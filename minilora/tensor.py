@@ -6,10 +6,10 @@ parent" (a vector-Jacobian product, vjp). `backward` walks the recorded graph fr
 the leaves and calls those functions. Nothing here knows any particular operation: those are in
 ops.py.
 
-One rule carries the whole package: `record` keeps a vjp only if its parent needs a gradient. For
-a frozen weight W the function that would compute dL/dW, and the input x that it alone would keep
-alive, are dropped on the spot. That is where a step of LoRA saves time; its smaller optimizer
-state and gradients come from training fewer numbers.
+One rule carries the whole package: `record` keeps a vjp only if its parent needs a gradient.
+For a frozen weight W the function that would compute dL/dW, and the input x that it alone
+would keep alive, are dropped on the spot. That is where a step of LoRA saves time; its smaller
+optimizer state and gradients come from training fewer numbers.
 
 The idea of a gradient as one function per argument is HIPS autograd's (Maclaurin et al. 2015).
 """
@@ -59,9 +59,9 @@ class Tensor(ArrayLike):
     requires_grad: whether gradients flow to, or through, this tensor.
     grad: ndarray of data's shape after `backward()`; only leaves (inputs, parameters) get one.
     node: None for a leaf.
-    version: how often a leaf was changed in place: a backward pass through what was computed
-        before is then an error. Optimizers, load_state_dict and `p.data -= ...` count;
-        `p.data[...] = ...` cannot be seen, and another array as `data` does no harm.
+    version: how often it was changed in place. A trainable leaf changed between the forward
+        and the backward pass is an error. Optimizers, load_state_dict and `p.data -= x` count;
+        `p.data[...] = x` cannot be seen, and giving it another array does no harm.
     """
 
     __slots__ = ("__weakref__", "_data", "grad", "node", "requires_grad", "version")
@@ -88,11 +88,11 @@ class Tensor(ArrayLike):
     @data.setter
     def data(self, value: np.ndarray) -> None:
         if self.node is not None:
-            raise StateError("a computed value cannot be changed; take .detach() and go on from it")
+            raise StateError("a computed value cannot be changed; change its .detach()")
         self.version += value is self._data  # what `p.data -= step` assigns
         new = to_array(value)
         if new.shape != self.shape:
-            raise UsageError(f"data of shape {self.shape} cannot become one of shape {new.shape}")
+            raise UsageError(f"data of shape {self.shape} cannot become data of {new.shape}")
         self._data = new
 
     def detach(self) -> Tensor:
@@ -102,7 +102,7 @@ class Tensor(ArrayLike):
     def backward(self, gradient: Any = None) -> None:
         """Add d(self)/d(leaf) to `.grad` of every trainable leaf.
 
-        gradient: numbers of self's shape that seed the walk; without, self must have one element.
+        gradient: numbers of self's shape to start from; without, self must have one element.
         UsageError for another shape; StateError where nothing trains, or on a second call.
         """
         for leaf, g in _walk(self, gradient).values():
@@ -115,7 +115,7 @@ Edge = tuple[Node | Tensor, Vjp]  # to a computed value's node, or to a trainabl
 def record(data: np.ndarray, *edges: tuple[Tensor | None, Vjp]) -> Tensor:
     """The result of an operation, remembering only the parents through which a gradient flows.
 
-    data: the result. edges: for each parent, it and its vjp; None for a parent that is missing.
+    data: the result. edges: for each parent, it (None if there is none) and its vjp.
     Raises TypeError for parents of another dtype.
     """
     if _mode.observer is not None and edges:
@@ -151,7 +151,7 @@ def no_grad() -> Iterator[None]:
 
 @contextmanager
 def observe(observer: Callable[..., Any]) -> Iterator[None]:
-    """Within it, in this thread, `record` shows every operation to observer(data, edges), which
+    """Within it, in this thread, `record` shows all operations to observer(data, edges), which
     returns the edges to go on with (profiler.py). StateError inside another observe."""
     if _mode.observer is not None:
         raise StateError("operations are already being observed; leave that profile first")
@@ -165,7 +165,7 @@ def observe(observer: Callable[..., Any]) -> Iterator[None]:
 def grad(loss: Tensor, params: Iterable[Tensor]) -> list[np.ndarray]:
     """d(loss)/d(param) for each of `params`, leaving every `.grad` alone.
 
-    Because it writes no shared state, shards of a batch can run in threads over shared weights.
+    It writes no shared state, so shards of a batch can run in threads over shared weights.
     A parameter on which the loss does not depend gets zeros.
     Raises UsageError for a computed or frozen tensor, and for anything but a list of tensors.
     """
@@ -183,15 +183,15 @@ def grad(loss: Tensor, params: Iterable[Tensor]) -> list[np.ndarray]:
 
 
 def _walk(root: Tensor, seed: Any) -> dict[int, tuple[Tensor, np.ndarray]]:
-    """Gradients of the leaves under `root`. Frees the graph on the way: memory falls as it goes."""
+    """Gradients of the leaves under `root`. Frees the graph on the way: memory falls."""
     if not isinstance(root, Tensor):
         raise UsageError(
-            f"only a Tensor can be differentiated, not {type(root).__name__}; gradients are plain "
-            "arrays, so there are no second derivatives"
+            f"only a Tensor can be differentiated, not {type(root).__name__}; gradients are "
+            "plain arrays, so there are no second derivatives"
         )
     if not root.requires_grad:
         raise StateError(
-            "nothing to differentiate: no trainable parameter led to this value. Is everything "
+            "nothing to differentiate: no trainable parameter led to this value. Is all of it "
             "frozen, the adapter merged, or was it computed under no_grad() or from .data?"
         )
     if seed is None and root.size != 1:
@@ -201,7 +201,7 @@ def _walk(root: Tensor, seed: Any) -> dict[int, tuple[Tensor, np.ndarray]]:
         )
     g = np.ones_like(root.data) if seed is None else to_array(seed, root.dtype)
     if g.shape != root.shape:
-        raise UsageError(f"backward: a gradient of {g.shape} was given for a value of {root.shape}")
+        raise UsageError(f"backward() got a gradient of {g.shape} for a value of {root.shape}")
     start = root.node or root
     order = _topological_order(start)
     grads, taken = {id(start): g}, {id(g)}
@@ -219,15 +219,15 @@ def _walk(root: Tensor, seed: Any) -> dict[int, tuple[Tensor, np.ndarray]]:
 
 def _pass_back(g: np.ndarray, edges: Sequence[Edge], grads: dict[int, np.ndarray]) -> None:
     """Send g along the edges. Ownership: a vjp never changes the g it is given. So the first
-    gradient to arrive can be adopted as it is, though others may share it; later ones are summed
-    into a new array."""
+    gradient to arrive can be adopted as it is, though others may share it; later ones are
+    summed into a new array."""
     for parent, vjp in edges:
         new, key = unbroadcast(vjp(g), parent, vjp), id(parent)
         grads[key] = grads[key] + new if key in grads else new
 
 
 def _own(g: np.ndarray, taken: set[int]) -> np.ndarray:
-    """g, or a copy where somebody else has it too: what a leaf gets may be changed in place."""
+    """g, or a copy where others have it too: what a leaf gets may be changed in place."""
     g = np.asarray(g)  # 0-d sums are NumPy scalars
     if g.base is not None or not g.flags.writeable or id(g) in taken:
         g = g.copy()
@@ -263,16 +263,16 @@ def _require_unchanged(node: Node) -> None:
     for (parent, vjp), version in zip(node.edges, node.versions, strict=True):
         if parent.version != version:
             raise StateError(
-                f"{op_name(vjp)}: a value of shape {parent.shape} was changed after it was used, "
-                "so its gradient would be wrong; compute the loss again"
+                f"{op_name(vjp)}: a value of shape {parent.shape} was changed after it was "
+                "used, so the gradient would be wrong; compute the loss again"
             )
 
 
 def unbroadcast(g: np.ndarray, parent: Node | Tensor, vjp: Callable[..., Any]) -> np.ndarray:
     """Undo broadcasting: sum g over the axes along which NumPy repeated the parent's values.
 
-    A value used n times collects n gradients. Every gradient passes here, so this is also where
-    a wrong shape or dtype is caught and the operation at fault is named.
+    A value used n times collects n gradients. Every gradient passes here, so this is also
+    where a wrong shape or dtype is caught and the operation at fault is named.
     """
     g, shape = np.asarray(g), parent.shape
     if g.shape != shape:
@@ -285,7 +285,8 @@ def unbroadcast(g: np.ndarray, parent: Node | Tensor, vjp: Callable[..., Any]) -
         stretched = [extra + i for i, n in enumerate(shape) if n == 1]
         g = g.sum(axis=(*range(extra), *stretched)).reshape(shape)
     if g.dtype != parent.dtype:
-        raise AssertionError(f"{op_name(vjp)}: gradient is {g.dtype}, the value is {parent.dtype}")
+        name = op_name(vjp)
+        raise AssertionError(f"{name}: gradient is {g.dtype}, the value is {parent.dtype}")
     return g
 
 

@@ -96,7 +96,7 @@ VALUE_ERRORS = [
     (lambda: x().max(axis=2), "out of bounds"),
     (lambda: leaf((0, 3)).mean(axis=0), "mean over an empty axis"),
     (lambda: leaf((0, 3)).max(), "zero-size"),
-    (lambda: setattr(x(), "data", np.ones(3)), r"shape \(2, 3\) cannot become one of shape \(3,\)"),
+    (lambda: setattr(x(), "data", np.ones(3)), r"of shape \(2, 3\) cannot become data of \(3,\)"),
     (lambda: setattr(x(), "data", 0), "cannot become"),
     *[
         (lambda v=v: (x() * 1).backward(v), r"for a value of \(2, 3\)")
@@ -283,7 +283,7 @@ def test_a_new_array_does_no_harm_to_a_loss_computed_before(rebind):
 def test_a_computed_value_cannot_be_given_other_numbers():
     y = x() * 2
     for change in (lambda: setattr(y, "data", y.data * 1), lambda: setattr(y, "data", y.data)):
-        with pytest.raises(RuntimeError, match=r"a computed value cannot be changed; take .detach"):
+        with pytest.raises(RuntimeError, match=r"a computed value cannot be changed"):
             change()
     y.detach().data = np.ones((2, 3))
 
