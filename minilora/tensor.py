@@ -292,4 +292,4 @@ def unbroadcast(g: np.ndarray, parent: Node | Tensor, vjp: Callable[..., Any]) -
 
 def op_name(vjp: Callable[..., Any]) -> str:
     """The operation that defined a vjp: "mul" for the lambdas within `mul`."""
-    return vjp.__qualname__.partition(".")[0]
+    return getattr(vjp, "__qualname__", type(vjp).__name__).partition(".")[0]

@@ -119,9 +119,10 @@ class Profile:
         return cost
 
     def _observe(self, data: np.ndarray, edges: Edges) -> Edges:
-        name, parents = op_name(edges[0][1]), [parent for parent, _ in edges]
+        vjp, parents = edges[0][1], [parent for parent, _ in edges]
+        name, ours = op_name(vjp), str(vjp.__module__).startswith("minilora.")
         cost = self._end(name)
-        work = _WORK[name](data, *parents) if name in _WORK else Work()
+        work = _WORK[name](data, *parents) if ours and name in _WORK else Work()
         cost.forward_flops += work.forward
         cost.bytes += _new_bytes(np.asarray(data), *(p.data for p in parents if p is not None))
         timed = [(p, self._timed_vjp(vjp, cost, work, i)) for i, (p, vjp) in enumerate(edges)]

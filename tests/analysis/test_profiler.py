@@ -201,6 +201,17 @@ def test_dropout_that_does_nothing_is_no_call():
     assert found.ops["dropout"].calls == 1
 
 
+def test_somebody_elses_op_may_have_the_name_of_one_of_ours():
+    def vjp(g):
+        return 2 * g
+
+    vjp.__qualname__ = "attention.<locals>.vjp"
+    with profile() as found:
+        x = leaf(3)
+        backward(record(2 * x.data, (x, vjp)))
+    assert found.ops["attention"].calls == 1 and found.ops["attention"].forward_flops == 0
+
+
 def test_ops_without_a_gradient_are_seen_too():
     x = leaf(2, 3)
     with profile() as found, no_grad():
