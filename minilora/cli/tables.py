@@ -223,8 +223,9 @@ def profile_table(result: dict[str, Any], methods: list[str]) -> Table:
     table = Table(
         title=escape(f"{result['model']}, {names}: {size}"),
         caption="Per step. MiB: results and gradients. GFLOP/s: of the matrix products. "
-        "The time of AdamW.step and clip_grad_norm stands under fwd. Between ops: the batch, "
-        "the walk through the graph, adding up gradients, and the stopwatches.",
+        "Under fwd stand the Python that leads to an op, and the time of AdamW.step and "
+        "clip_grad_norm. Between ops: the walk through the graph, adding up gradients, and "
+        "the stopwatches.",
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
