@@ -22,13 +22,13 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from minilora import functional
 from minilora.lora import add_adapter
 from minilora.lora_config import LoraConfig
 from minilora.optim import AdamW, clip_grad_norm
+from minilora.system.cores import one_blas_thread
 from minilora.tensor import Tensor, Vjp, observe, op_name
 from minilora.training.parallel import loss_and_gradients
 from minilora.transformer import Transformer
@@ -213,7 +213,7 @@ def profile_methods(
     optimizers = {name: AdamW(m.trainable_parameters(), 1e-4) for name, m in models.items()}
     profiles = {method: Profile() for method in models}
     with (
-        threadpool_limits(1),
+        one_blas_thread(),
         tqdm(
             total=warmup + steps, desc="profile", unit="step", dynamic_ncols=True,
             disable=quiet or None,

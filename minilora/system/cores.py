@@ -12,8 +12,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 
 def usable_cores() -> int:
@@ -27,34 +28,36 @@ def usable_cores() -> int:
 
 _lock = threading.Lock()
 _users = 0
-_limits: threadpool_limits | None = None
+_libraries: Any = None
+_limits: Any = None  # what the first to enter has set
 
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Within this context BLAS computes in one thread.
+    """Within this context, or in a function with this decorator, BLAS computes in one thread.
 
     The number of BLAS's threads belongs to the whole process, so contexts of several threads may
     overlap: the first to enter sets it to one, and the last to leave restores it.
     """
-    global _users, _limits
+    global _users, _libraries, _limits
     with _lock:
         _users += 1
         if _users == 1:
-            _limits = threadpool_limits(1)
-            _let_any_thread_set_it()
+            _libraries = ThreadpoolController().select(user_api="blas")
+            _limits = _libraries.limit(limits=1)
+            _let_any_thread_set_limits()
     try:
         yield
     finally:
         with _lock:
             _users -= 1
-            if _users == 0 and _limits is not None:
+            if _users == 0:
                 _limits.restore_original_limits()
-                _let_any_thread_set_it()
+                _let_any_thread_set_limits()
 
 
-def _let_any_thread_set_it() -> None:
+def _let_any_thread_set_limits() -> None:
     """threadpoolctl 3.8 obeys the thread that set a limit first, and no other until that one has
     left a `with`; here the thread that restores may be another one."""
-    with threadpool_limits(None):
+    with _libraries.limit(limits=None):
         pass

@@ -25,10 +25,8 @@ from __future__ import annotations
 import math
 import os
 import signal
-import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -53,6 +51,7 @@ from minilora.training.checkpoint import (
     write_checkpoint,
 )
 from minilora.training.parallel import SHARDS, loss_and_gradients
+from minilora.training.progress import progress_bar
 from minilora.transformer import Transformer
 
 Evaluate = Callable[[Transformer], float]
@@ -299,7 +298,10 @@ def run(trainings: Iterable[Training], threads: int | None = None, quiet: bool =
         require_whole(1, threads=threads)
     trainings = _check_together(trainings)
     workers = min(usable_cores() if threads is None else threads, SHARDS)
-    bars = [_bar(training, i, quiet) for i, training in enumerate(trainings)]
+    bars = [
+        progress_bar(t.name, t.steps_done, t.config.steps, i, quiet)
+        for i, t in enumerate(trainings)
+    ]
     try:
         with (
             one_blas_thread(),
@@ -358,31 +360,6 @@ def _lr_factors(model: Transformer, ratio: float) -> list[float] | None:
         return None
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     return [ratio if ".adapters." in name and name.endswith(".B") else 1.0 for name in trained]
-
-
-def _bar(training: Training, position: int, quiet: bool) -> Any:
-    """A progress bar: in a notebook, and on a terminal, but not in a pipe or a file."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # without ipywidgets a notebook gets the bar made of text
-        from tqdm.auto import tqdm
-
-    class Bar(tqdm):
-        monitor_interval = 0  # no watching thread: in a browser there are none
-
-    options: dict[str, Any] = dict(position=position, unit="step", dynamic_ncols=True)
-    if quiet or os.environ.get("TQDM_DISABLE"):  # which tqdm itself overlooks in notebooks
-        options["disable"] = True
-    elif _in_notebook():
-        options["file"] = sys.stdout  # what comes by stderr is red there
-    else:
-        options["disable"] = None  # unless this is a terminal
-    done, steps = training.steps_done, training.config.steps
-    return Bar(initial=done, total=steps, desc=f"{training.name:<16}", **options)
-
-
-def _in_notebook() -> bool:
-    ipython = sys.modules.get("IPython")
-    return hasattr(ipython.get_ipython(), "kernel") if ipython else False
 
 
 def _stop(trainings: Sequence[Training]) -> str:

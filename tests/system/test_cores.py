@@ -21,7 +21,7 @@ def two_threads():
 
 
 def blas_threads():
-    return [library["num_threads"] for library in threadpool_info()]
+    return [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
 
 
 def test_blas_has_one_thread_within_and_as_many_as_before_afterwards(two_threads):

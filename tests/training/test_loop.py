@@ -575,7 +575,7 @@ def test_tqdms_own_switch_turns_the_bar_off_everywhere(place, capfd, request, mo
 
 def test_training_uses_one_blas_thread_and_gives_the_others_back():
     def threads():
-        return [pool["num_threads"] for pool in threadpool_info()]
+        return [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
 
     inside = []
     with threadpool_limits(2):
