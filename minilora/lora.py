@@ -233,10 +233,8 @@ def _is_merged(model: Module) -> bool:
 
 def _require_unmerged(model: Module) -> None:
     if _is_merged(model):
-        raise UsageError(
-            f"adapter {active_adapter(model)!r} is already merged into the weights; "
-            "call unmerge_adapter(model) first"
-        )
+        name = active_adapter(model)
+        raise UsageError(f"adapter {name!r} is already merged: call unmerge_adapter(model) first")
 
 
 def _require_adapter(model: Module, name: str) -> None:

@@ -69,8 +69,9 @@ class LoraConfig:
     layers_pattern: InitVar[Any] = None
     inference_mode: InitVar[Any] = False
 
-    def __post_init__(self, *without_effect: Any) -> None:
-        if without_effect[-1]:
+    def __post_init__(self, *for_pefts_sake: Any) -> None:
+        *_, inference_mode = for_pefts_sake
+        if inference_mode:
             raise UsageError("inference_mode=True would freeze the adapter that is to be trained")
         self._fill_in()
         require_whole(1, r=self.r)
@@ -85,9 +86,7 @@ class LoraConfig:
             raise UsageError(f'bias must be "none", "all" or "lora_only", got {self.bias!r}')
         init = self.init_lora_weights
         if not isinstance(init, bool | str) or init not in INITS:
-            raise UsageError(
-                f"init_lora_weights must be one of {INITS}, got {self.init_lora_weights!r}"
-            )
+            raise UsageError(f"init_lora_weights must be one of {INITS}, got {init!r}")
         if not is_number(self.lora_dropout) or not 0 <= self.lora_dropout < 1:
             raise UsageError(f"lora_dropout must lie in [0, 1), got {self.lora_dropout!r}")
         for option in ("use_rslora", "use_dora"):

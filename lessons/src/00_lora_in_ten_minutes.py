@@ -28,6 +28,7 @@ import minilora as ml
 from minilora import plots, studies
 from minilora.experiments.costs import step_memory
 from minilora.learn import check
+from minilora.lora_targets import plain_path
 
 # %% [markdown]
 # ## The exam card
@@ -293,7 +294,7 @@ before = {name: p.data for name, p in base.named_parameters()}
 
 def changed(model):
     """How many of the base model's numbers are no longer what they were."""
-    now = {name.replace(".base.", "."): p.data for name, p in model.named_parameters()}
+    now = {plain_path(name): p.data for name, p in model.named_parameters()}
     return sum(  # compared as bits, so that not even -0 passes for 0
         int((now[name].view(np.int32) != array.view(np.int32)).sum())
         for name, array in before.items()

@@ -63,7 +63,7 @@ def test_kin_of_lora_refuse_a_merged_model_and_a_second_adapter_of_one_name(meth
     refuse(adapted(), method, "this model has an adapter 'default' already")
     model = adapted()
     ml.merge_adapter(model)
-    refuse(model, method, "adapter 'default' is already merged into the weights")
+    refuse(model, method, "adapter 'default' is already merged: call unmerge_adapter")
 
 
 @pytest.mark.parametrize("method", SELECTIVE)

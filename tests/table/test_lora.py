@@ -997,7 +997,7 @@ def test_the_rank_may_be_all_that_a_matrix_can_have():
 def test_a_merged_adapter_is_neither_merged_again_nor_changed_nor_deleted():
     model, _ = two_adapters()
     L.merge_adapter(model)
-    merged = "adapter 'two' is already merged into the weights; call unmerge_adapter"
+    merged = "adapter 'two' is already merged: call unmerge_adapter"
     for act in (
         lambda: L.merge_adapter(model),
         lambda: L.delete_adapter(model, "two"),
