@@ -4,12 +4,11 @@ This is how large models are trained on many machines: every worker has the same
 of the batch, and the gradients are added before the one optimizer step. Here the workers are Python
 threads. They run at the same time because NumPy releases Python's lock inside its loops and matrix
 products; BLAS itself is held to one thread, as two layers of threads would fight for the cores.
-On two cores a step takes about half of its time where its arrays are large (0.52 for C = 256, 0.54
-for C = 128), and 0.8 where they are small (C = 64) and the threads wait for Python's lock.
+What two cores gain grows with the size of the arrays: where they are small, the threads wait for
+Python's lock most of the time.
 
 The number of shards depends on the batch alone, and their gradients are added in their order: so
 the result does not depend, to the last bit, on how many threads there are.
-Imports data.py, functional.py, nn.py, tensor.py, transformer.py.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ from minilora.text.windows import IGNORE_INDEX
 from minilora.transformer import Transformer
 
 SHARDS = 2
-# Symbols in a batch, below which a step is mostly Python's own time. For C = 64 two threads take
-# 1.3 times as long as one at 256, about as long at 512, and 0.7 to 0.8 times at 1024.
+# Symbols in a batch, below which a step is mostly Python's own time and threads would only wait.
 _WORTH_SPLITTING = 512
 
 
