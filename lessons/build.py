@@ -19,7 +19,6 @@ which holds the solutions:
 The student's notebook has `...` in place of the fenced lines and, after the check, both hints and
 the solution, folded up. The hints come from its checker. Every notebook gets the same set-up
 cell after its title. What is built is the same, byte for byte, whenever it is built on one machine.
-Imports check.py, files.py.
 """
 
 from __future__ import annotations
@@ -49,22 +48,17 @@ KERNEL = {
     "language_info": {"name": "python"},
 }
 SETUP = """\
-# Set-up, the same in every lesson: installs minilora if this Python does not have it.
-import subprocess
-import sys
-from pathlib import Path
+# Set-up, the same in every lesson. If minilora is missing, it is installed from the clone around.
+import os
 
+for blas in ("OPENBLAS", "MKL"):  # one thread: more would be slower here, and NumPy asks only once
+    os.environ.setdefault(f"{blas}_NUM_THREADS", "1")
 try:
     import minilora
 except ImportError:
-    here = Path.cwd()
-    around = [here, *here.parents, *here.glob("*/")]
-    clones = [folder for folder in around if (folder / "minilora" / "lora.py").is_file()]
-    if clones:
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", str(clones[0])], check=True)
-    else:
-        print("minilora is missing: run `git clone` with its repository's address in the folder of "
-              "this notebook, then run this cell again.")
+    places = [f for f in ("..", ".", "./minilora") if os.path.exists(f + "/minilora/lora.py")]
+    assert places, "minilora is missing: git clone it beside this notebook, then run this again"
+    %pip install -q {places[0]}
 
 %matplotlib inline"""
 DEBRIS = {  # what no notebook may show: it would differ from run to run, or tell of a machine
@@ -149,7 +143,7 @@ def parse(text: str) -> tuple[list[NotebookNode], list[Exercise]]:
             if not waiting:
                 raise LessonError(f"check.{name} has no cell with a solution before it")
             if name not in EXERCISES:
-                raise LessonError(f"minilora/check.py knows no checker named {name}")
+                raise LessonError(f"minilora/learn/check.py knows no checker named {name}")
             exercises.append(Exercise(name, waiting[0], i, *waiting[1:]))
             waiting = None
     if waiting:

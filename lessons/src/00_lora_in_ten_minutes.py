@@ -16,17 +16,14 @@
 
 # %%
 import json
-import tempfile
-from pathlib import Path
+from dataclasses import replace
 from statistics import mean
 
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython.display import display
 
 import minilora as ml
-from minilora import plots, studies
-from minilora.experiments.costs import step_memory
+from minilora import reference
 from minilora.learn import check
 from minilora.lora_targets import plain_path
 
@@ -49,7 +46,7 @@ from minilora.lora_targets import plain_path
 # ## A picture
 
 # %%
-display(plots.lora_picture())
+ml.plots.lora_picture()
 
 # %% [markdown]
 # A layer turns a row x of d_in numbers into a row y of d_out numbers. Full fine-tuning changes its
@@ -76,7 +73,14 @@ display(plots.lora_picture())
 #
 # Nobody has to form A B in order to use it: (x A) B is the same, and works with two thin matrices.
 # (Hu et al. 2021, section 4.1. The paper multiplies columns, so its A and B are the transposes of
-# ours.)
+# ours.) In this package the formula stands in `minilora/reference.py`, as a textbook writes it:
+
+# %%
+rng = np.random.default_rng(0)
+x, W, A, B = (rng.standard_normal(shape) for shape in ((5, 8), (8, 6), (8, 2), (2, 6)))
+beside = reference.lora_linear(x, ml.Tensor(W), None, ml.Tensor(A), ml.Tensor(B), scale=2.0)
+merged = x @ (W + 2.0 * A @ B)
+print("W beside A and B gives what one matrix does:", np.allclose(beside.data, merged))
 
 # %% [markdown]
 # ### Exercise 0.1: the layer
@@ -119,15 +123,9 @@ def losses(model):
     return ml.text_loss(model, code.test), ml.text_loss(model, english.test)
 
 
-def write(model, prompt="def "):
-    ids = ml.encode(prompt)[None]  # characters as numbers: a batch of one text
-    rng = np.random.default_rng(0)  # the same dice for every model
-    return ml.decode(ml.generate(model, ids, 160, temperature=0.7, rng=rng)[0])
-
-
 base_code, base_english = losses(base)
 print(f"loss on Python code {base_code:.3f}, on English {base_english:.3f}")
-print(f'\nWhat it writes after "def ":\n{write(base)}')
+print(f'\nWhat it writes after "def ":\n{ml.write(base, "def ", 160, seed=0)}')
 
 # %% [markdown]
 # It continues the first word of a Python function with something like English. Nothing else is to
@@ -142,7 +140,14 @@ print(f'\nWhat it writes after "def ":\n{write(base)}')
 lora_model = ml.load_model("docs-tiny")
 config = ml.LoraConfig(r=4, lora_alpha=8, target_modules="all-linear")
 ml.add_adapter(lora_model, config, "code", rng=np.random.default_rng(3))
+print(lora_model)
 
+# %% [markdown]
+# Every matrix has become a `LoraLinear`, with its adapter beside it: 18,432 numbers train, all of
+# them in the adapters. (The two blocks are alike, so they are shown once.) Now one of the matrices,
+# and the count of them all.
+
+# %%
 q = lora_model.layers[0].attn.q_proj
 for name, array in (("W", q.base.weight), ("A", q.adapters["code"].A), ("B", q.adapters["code"].B)):
     trains = "trains" if array.requires_grad else "frozen"
@@ -161,7 +166,8 @@ print(f"             that is {lora_count / full_count:.1%}")
 # model, to the last bit. And when we compute gradients for a batch, only A and B get any.
 
 # %%
-ids, targets = ml.random_windows(code.train, 12, 64, np.random.default_rng(0))  # 12 texts
+batches = code.batches(12, 64)  # 12 texts of 64 characters, each time others
+ids, targets = batches(np.random.default_rng(0))
 same = np.array_equal(lora_model(ids).data, base(ids).data)
 print(f"same output as the base, bit for bit: {same}")
 
@@ -188,13 +194,9 @@ assert all(name.endswith((".A", ".B")) for name in has_gradient)
 SEED = 3  # the results that come with minilora are of seeds 0, 1 and 2, so this is a fourth run
 
 
-def batches_of(text):
-    return lambda rng: ml.random_windows(text, 12, 64, rng)
-
-
-def train(model, lr, steps=300, text=code.train, **options):
+def train(model, lr, steps=300, corpus=code, **options):
     config = ml.TrainConfig(steps=steps, lr=lr, seed=SEED)
-    return ml.train(model, batches_of(text), config, **options)
+    return ml.train(model, corpus.batches(12, 64), config, **options)
 
 
 def watch(model):
@@ -208,7 +210,7 @@ curves = {
 }
 
 # %%
-shipped = json.loads((studies.SHIPPED / "compare.json").read_text("utf-8"))["tasks"][0]
+shipped = json.loads((ml.studies.SHIPPED / "compare.json").read_text("utf-8"))["tasks"][0]
 
 
 def of_three(method, key):
@@ -236,31 +238,15 @@ print(f"\nLoRA's part of full's improvement: {share:.0%}; of three seeds: {share
 # table.
 
 # %%
-with plots.style():
+with ml.plots.style():
     figure, ax = plt.subplots(figsize=(8.5, 4.4), layout="constrained")
-    for method, name, end in (
-        ("full", "full fine-tuning", -9), ("lora", "LoRA, r = 4", 9), ("scratch", "", 0),
-    ):  # fmt: skip
-        runs = of_three(method, "curve")
-        steps = [step for step, _ in runs[0]]
-        band = [[loss for _, loss in at_step] for at_step in zip(*runs, strict=True)]
-        color = plots.COLORS[method]
-        lowest, highest = ([f(values) for values in band] for f in (min, max))
-        ax.fill_between(steps, lowest, highest, color=color, alpha=0.35, lw=0)
-        if method == "scratch":
-            ax.plot(steps, [mean(values) for values in band], ":", color="0.45")
-            ax.text(306, band[-1][0], "from random\nweights", color="0.35", va="center")
-        else:
-            marker = {"full": "o", "lora": "s"}[method]
-            ax.plot(*zip(*curves[method], strict=True), marker=marker, color=color)
-            ax.annotate(
-                name, (300, curves[method][-1][1]), (6, end), textcoords="offset points",
-                va="center",
-            )  # fmt: skip
-    ax.set(xlim=(0, 375), ylim=(1.6, 3.6), xticks=range(0, 301, 50))
-    ax.set_xlabel("training step (band: range of three seeds; markers: this run)")
-    ax.set_ylabel("loss on Python code (validation)")
-    ax.set_title("Learning Python code in 300 steps")
+    ml.plots.plot_learning_curves(shipped, ax)
+    this_run = {"ls": "", "marker": "o", "ms": 9, "mfc": "none", "mec": "0.25"}
+    for curve in curves.values():
+        ax.plot(*zip(*curve, strict=True), **this_run)
+    ax.plot([], [], **this_run, label="this run")
+    ax.set(ylim=(1.6, 3.6), title="Learning Python code in 300 steps")
+    ax.legend()
     plt.show()
 
 # %% [markdown]
@@ -277,7 +263,7 @@ with plots.style():
 
 # %%
 for name, model in (("base", base), ("full", full_model), ("LoRA", lora_model)):
-    print(f"--- {name}\n{write(model)}\n")
+    print(f"--- {name}\n{ml.write(model, 'def ', 160, seed=0)}\n")
 
 # %% [markdown]
 # Neither is a programmer after 300 steps. But the English is gone: there are names with
@@ -330,22 +316,14 @@ print(f"\nranks of LoRA's change in all {len(ranks)} matrices: {sorted({int(r) f
 
 
 # %%
-def file_bytes(save, model):
-    with tempfile.TemporaryDirectory() as folder:
-        save(model, Path(folder, "saved"))
-        return sum(file.stat().st_size for file in Path(folder, "saved").iterdir())
-
-
 costs = {}
-for method, model, save in (
-    ("full", full_model, ml.save_model), ("lora", lora_model, ml.save_adapter),
-):  # fmt: skip
-    training = ml.Training(model, batches_of(code.train), ml.TrainConfig(steps=1, lr=1e-3))
+for method, model in (("full", full_model), ("lora", lora_model)):
+    training = ml.Training(model, batches, ml.TrainConfig(steps=1, lr=1e-3))
     costs[method] = {
         "numbers that train": sum(p.size for p in model.trainable_parameters()),
         "optimizer, kB": training.optimizer.state_bytes / 1e3,
-        "file to keep, kB": file_bytes(save, model) / 1e3,
-        "peak memory of a step, MB": step_memory(training) / 1e6,
+        "file to keep, kB": ml.disk_bytes(model) / 1e3,
+        "peak memory of a step, MB": ml.step_memory(training) / 1e6,
     }
 
 print(f"{'':<26} {'full':>9} {'LoRA':>9} {'LoRA / full':>12}")
@@ -354,9 +332,9 @@ for what, full in costs["full"].items():
     digits = 1 if what.endswith("MB") else 0
     print(f"{what:<26} {full:>9,.{digits}f} {lora:>9,.{digits}f} {lora / full:>12.0%}")
 
-with plots.style():
+with ml.plots.style():
     figure, ax = plt.subplots(figsize=(8, 3.2), layout="constrained")
-    plots.plot_costs(shipped, ax)
+    ml.plots.plot_costs(shipped, ax)
     plt.show()
 
 # %% [markdown]
@@ -426,17 +404,22 @@ print(f"share that would differ in {path}, had we subtracted ΔW instead: {round
 # An adapter need not be merged. Beside W, it can be switched off or swapped. Let us teach the same
 # model a second thing, to write in capitals, with an adapter of its own.
 
+
 # %%
-capitals, capitals_test = (
-    ml.encode(ml.decode(part).upper()) for part in (english.train, english.test)
+def upper(ids):
+    return ml.encode(ml.decode(ids).upper())
+
+
+capitals = replace(
+    english, train=upper(english.train), val=upper(english.val), test=upper(english.test)
 )
 ml.add_adapter(lora_model, config, "capitals", rng=np.random.default_rng(SEED))
-train(lora_model, lr=1e-2, steps=150, text=capitals)
+train(lora_model, lr=1e-2, steps=150, corpus=capitals)
 
 
 def row(name):
     both = losses(lora_model)
-    values = [both[0], ml.text_loss(lora_model, capitals_test), both[1]]
+    values = [both[0], ml.text_loss(lora_model, capitals.test), both[1]]
     print(f"{name:<18}" + "".join(f"{value:>14.3f}" for value in values))
 
 
@@ -452,7 +435,7 @@ print(f"numbers of the base that changed: {changed(lora_model)}")
 
 for name, prompt in (("code", "def "), ("capitals", "THE ")):
     ml.set_adapter(lora_model, name)
-    print(f"\n--- adapter {name}\n{write(lora_model, prompt)}")
+    print(f"\n--- adapter {name}\n{ml.write(lora_model, prompt, 160, seed=0)}")
 
 # %% [markdown]
 # **Claim 6 holds.** One base model, two small adapters, and each does its own task.

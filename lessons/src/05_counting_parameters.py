@@ -20,12 +20,10 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import FuncFormatter
 from safetensors.numpy import load_file
 
 import minilora as ml
-from minilora import plots
-from minilora.analysis import counting, paper
+from minilora import analysis
 from minilora.learn import check
 
 # %% [markdown]
@@ -34,26 +32,11 @@ from minilora.learn import check
 # A transformer is mostly matrices. A layer has a matrix of weights W with d_in rows and d_out
 # columns, and turns a row x of d_in numbers into d_out numbers. Full fine-tuning changes every
 # number of W. LoRA learns two thin matrices, A and B, instead. Together they are called an
-# *adapter*, and their short side, r, is its *rank*. Here are all three, drawn to scale: an area is
-# a count.
+# *adapter*, and their short side, r, is its *rank*. Here they are for a matrix of our small model,
+# drawn to scale: an area is a count.
 
 # %%
-d, r = 128, 4  # the side of a square W of our small model, and the rank
-sizes = {"W": (d, d), "A": (d, r), "B": (r, d)}
-corners = {"W": (0, 0), "A": (d + 30, 0), "B": (d + 30 + r + 10, d - r)}
-colors = {"W": plots.COLORS["full"], "A": plots.COLORS["lora"], "B": plots.COLORS["lora"]}
-
-with plots.style():
-    figure, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
-    for name, (rows, columns) in sizes.items():
-        ax.add_patch(plt.Rectangle(corners[name], columns, rows, color=colors[name], lw=0))
-    ax.text(d / 2, d / 2, f"W\n{d} x {d} = {d * d:,}", color="white", ha="center", va="center")
-    ax.text(d + 30 + r + 5, d / 2, f"A\n{d} x {r} = {d * r:,}", ha="left", va="center")
-    ax.text(d + 30 + r + 10 + d / 2, d - r - 5, f"B: {r} x {d} = {r * d:,}", ha="center", va="top")
-    ax.set(xlim=(-2, 2 * d + 50), ylim=(-2, d + 2), aspect="equal")
-    ax.axis("off")
-    ax.set_title(f"A matrix and its adapter of rank {r}, drawn to scale")
-    plt.show()
+ml.plots.lora_picture(d_in=128, d_out=128, r=4)
 
 # %% [markdown]
 # Blue is full fine-tuning and orange is LoRA, in every figure of these lessons that compares the
@@ -104,12 +87,12 @@ check.count_lora(count_lora)
 # character alone. These are their sizes, and what rank 4 costs for each.
 
 # %%
-config = counting.ARCHITECTURES["docs-tiny"]
+config = analysis.ARCHITECTURES["docs-tiny"]
 print(f"{'matrix':<10} {'size':>9} {'numbers':>8} {'LoRA, r = 4':>12}")
-for name, (d_in, d_out) in counting.matrix_shapes(config).items():
+for name, (d_in, d_out) in analysis.matrix_shapes(config).items():
     print(f"{name:<10} {f'{d_in} x {d_out}':>9} {d_in * d_out:>8,} {4 * (d_in + d_out):>12,}")
 
-expected = counting.lora_parameters(config, 4, "all-linear")
+expected = analysis.lora_parameters(config, 4, "all-linear")
 print(f"\nAdapters for all of them, in both blocks: {expected:,}")
 
 # %% [markdown]
@@ -158,7 +141,7 @@ print(f"numbers after merging:  {ml.count_parameters(model)[1]:,}, as before")
 # which is what the paper does, with rank 8.
 
 # %%
-rows = counting.count_rows(8, ["q_proj", "v_proj"])
+rows = analysis.count_rows(8, ["q_proj", "v_proj"])
 rows.sort(key=lambda row: row["total"])
 print(f"{'model':<12} {'all numbers':>15} {'LoRA trains':>12} {'share':>9} {'times fewer':>12}")
 for row in rows:
@@ -168,40 +151,10 @@ for row in rows:
         f"{fewer:>12,.0f}"
     )
 
-
 # %%
-def short(number: float, _: object = None) -> str:
-    """1,234,567 as "1.23 M". B is a billion. (The second argument is matplotlib's.)"""
-    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return f"{number:.3g}"
-
-
-with plots.style():
+with ml.plots.style():
     figure, ax = plt.subplots(figsize=(8.5, 5), layout="constrained")
-    y = range(len(rows))
-    full, adapted = [row["total"] for row in rows], [row["trainable"] for row in rows]
-    ax.hlines(y, adapted, full, color="0.75", lw=1.5, zorder=1)
-    ax.plot(full, y, "o", ms=9, color=plots.COLORS["full"], label="full fine-tuning")
-    ax.plot(adapted, y, "s", ms=9, color=plots.COLORS["lora"], label="LoRA on q and v, r = 8")
-    for i, row in enumerate(rows):
-        middle = (row["total"] * row["trainable"]) ** 0.5
-        fewer = f"{row['total'] / row['trainable']:,.0f} x fewer"
-        ax.text(middle, i - 0.12, fewer, ha="center", va="bottom", fontsize=9)
-        ax.text(row["total"] * 1.6, i, short(row["total"]), va="center", fontsize=9)
-        ax.text(
-            row["trainable"] / 1.6, i, short(row["trainable"]), va="center", ha="right", fontsize=9
-        )
-    ax.set_xscale("log")
-    ax.set_xlim(4e2, 3e12)
-    ax.set_xticks([1e4, 1e6, 1e8, 1e10, 1e12])
-    ax.xaxis.set_major_formatter(FuncFormatter(short))
-    ax.set_yticks(y, [row["model"] for row in rows])
-    ax.invert_yaxis()
-    ax.grid(False)
-    ax.xaxis.grid(True)
-    ax.set_xlabel("numbers that train (logarithmic: each grid line is 100 times the one before)")
+    ml.plots.plot_counts(rows, ax, "LoRA on q and v, r = 8")
     ax.set_title("Larger models: mostly a smaller share")
     ax.legend(loc="lower left")
     plt.show()
@@ -226,7 +179,7 @@ with plots.style():
 
 # %%
 print(f"{'':<34} {'computed':>11} {'printed':>9}")
-for claim in paper.HU_2021:
+for claim in analysis.HU_2021:
     note = f"   {claim.note}" if claim.note else ""
     print(f"{claim.name:<34} {claim.rounded:>11} {claim.printed:>9} {claim.unit}{note}")
 
@@ -290,8 +243,8 @@ print(
 # number. The memory ladder of a Llama-2-7B, in GB (1 GB is 10⁹ bytes):
 
 # %%
-llama_config = counting.ARCHITECTURES["llama-2-7b"]
-ladder = counting.memory_ladder(llama_config, 8, ["q_proj", "v_proj"])
+llama_config = analysis.ARCHITECTURES["llama-2-7b"]
+ladder = analysis.memory_ladder(llama_config, 8, ["q_proj", "v_proj"])
 print(f"{'':<6} {'weights':>8} {'gradients':>10} {'optimizer':>10} {'total':>8}")
 for method, parts in ladder.items():
     weights, gradients, optimizer, total = (part / 1e9 for part in parts.values())
@@ -303,12 +256,12 @@ saved = ladder["full"]["total"] / ladder["lora"]["total"]
 print(f"\nLoRA trains 1/{fewer:,.0f} of the numbers, in 1/{saved:.0f} of the memory, ", end="")
 print("without activations.")
 
-in_block = sum(a * b for a, b in counting.matrix_shapes(llama_config).values())
+in_block = sum(a * b for a, b in analysis.matrix_shapes(llama_config).values())
 in_blocks = llama_config.n_layer * in_block
 rest = llama["total"] - in_blocks
 print(f"\nall {llama['total'] / 1e9:.2f} billion numbers in 4 bits: {llama['total'] / 2e9:.2f} GB")
-in_nf4, in_16_bits = in_blocks * counting.NF4_BITS / 8e9, 2 * rest / 1e9
-print(f"blocks: {in_blocks / 1e9:.2f} billion in {counting.NF4_BITS:.2f} bits: {in_nf4:.2f} GB")
+in_nf4, in_16_bits = in_blocks * analysis.NF4_BITS / 8e9, 2 * rest / 1e9
+print(f"blocks: {in_blocks / 1e9:.2f} billion in {analysis.NF4_BITS:.2f} bits: {in_nf4:.2f} GB")
 print(f"the rest: {rest / 1e9:.2f} billion in 16 bits: {in_16_bits:.2f} GB; ", end="")
 print(f"with the blocks {in_nf4 + in_16_bits:.2f} GB")
 
@@ -328,7 +281,7 @@ print(f"with the blocks {in_nf4 + in_16_bits:.2f} GB")
 
 # %%
 for d_in, d_out in ((128, 128), (128, 512), (4096, 4096)):
-    even = counting.break_even_rank(d_in, d_out)
+    even = analysis.break_even_rank(d_in, d_out)
     print(
         f"{d_in:>5} x {d_out:<5} has rank at most {min(d_in, d_out):>5,}; "
         f"A and B are as large as W at r = {even:,.1f}"
@@ -461,12 +414,12 @@ check.rank_for_gpu(rank_for_gpu)
 # you solve the exercise, the last column shows None.)
 
 # %%
-frozen = counting.total_parameters(llama_config)
-per_rank = counting.lora_parameters(llama_config, 1, "all-linear")
+frozen = analysis.total_parameters(llama_config)
+per_rank = analysis.lora_parameters(llama_config, 1, "all-linear")
 print("frozen in   frozen GB   GB at r = 8   at r = 64   at r = 256   your largest rank")
 for bits in (16, 4):
     at_8, at_64, at_256 = (
-        counting.training_bytes(frozen, r * per_rank, bits)["total"] / 1e9 for r in (8, 64, 256)
+        analysis.training_bytes(frozen, r * per_rank, bits)["total"] / 1e9 for r in (8, 64, 256)
     )
     print(
         f"{bits:>4} bits {frozen * bits / 8e9:>13.2f} {at_8:>13.2f} {at_64:>11.2f} {at_256:>12.2f} "
@@ -496,4 +449,5 @@ for bits in (16, 4):
 #   bits).
 # - Rajbhandari et al. 2020, *ZeRO: Memory Optimizations Toward Training Trillion Parameter Models*,
 #   section 3.1 (what takes memory in training).
-# - In this package: `minilora/counting.py`, and `minilora params 4096x4096 --rank 8` in a terminal.
+# - In this package: `minilora/analysis/counting.py`, and `minilora params 4096x4096 --rank 8` in a
+#   terminal.

@@ -23,11 +23,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import minilora as ml
-from minilora import plots, studies
-from minilora.analysis import deltas, spectrum
-from minilora.experiments import tasks as recipes
 from minilora.learn import check
-from minilora.plots import rank_color, select
+from minilora.plots import select
 from minilora.studies.known_rank_teacher import plot_known_rank_teacher, teacher_run
 from minilora.studies.rank_sweep import RANKS, plot_rank_sweep
 
@@ -58,7 +55,7 @@ print("number of them above 0, the rank of M:", int(np.sum(sigma > 1e-9)))
 # SVD has found the strengths that we put in. Now we keep only the r strongest pieces.
 
 # %%
-with plots.style():
+with ml.plots.style():
     figure, panels = plt.subplots(1, 5, figsize=(11, 2.3), layout="constrained")
     look = {"cmap": "gray", "vmin": -abs(M).max(), "vmax": abs(M).max(), "aspect": "auto"}
     panels[0].imshow(M, **look)
@@ -159,13 +156,13 @@ for row in live:
 # runs above.
 
 # %%
-shipped = studies.shipped_rows("known_rank_teacher")
+shipped = ml.studies.shipped_rows("known_rank_teacher")
 below = [row["loss"] / row["bound"] for row in shipped if row["r"] < row["k"]]
 beyond = [row["loss"] for row in shipped if row["r"] >= row["k"]]
 print(f"r < k:  {len(below)} runs, loss / bound from {min(below):.3f} to {max(below):.3f}")
 print(f"r >= k: {len(beyond)} runs, the largest loss is {max(beyond):.0e}")
 
-with plots.style():
+with ml.plots.style():
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
     for k, ax in zip(tried, panels, strict=True):
         plot_known_rank_teacher(select(shipped, k=k), ax)
@@ -213,22 +210,14 @@ with plots.style():
 code = ml.load_corpus("code")
 
 
-def code_batch(rng):
-    return ml.random_windows(code.train, 12, 64, rng)
-
-
 def adapt(r: int, alpha: float) -> ml.Transformer:
     """docs-tiny, fine-tuned to Python code with LoRA of rank r, and s = alpha / √r."""
-    model = ml.load_model("docs-tiny")
-    config = ml.LoraConfig(r=r, lora_alpha=alpha, use_rslora=True, target_modules="all-linear")
-    ml.add_adapter(model, config, rng=np.random.default_rng((0, 0)))
-    ml.train(model, code_batch, ml.TrainConfig(steps=300, lr=1e-2, seed=0))
-    return model
+    options = {"r": r, "lora_alpha": alpha, "use_rslora": True, "quiet": False}
+    return ml.tune("code", "lora", seed=0, lr=1e-2, **options).model
 
 
 base = ml.load_model("docs-tiny")
-full = ml.load_model("docs-tiny")
-ml.train(full, code_batch, ml.TrainConfig(steps=300, lr=1e-3, seed=0))
+full = ml.tune("code", "full", seed=0, lr=1e-3, quiet=False).model
 adapted = {r: adapt(r, alpha=4) for r in (1, 4, 64)}
 
 live_code = {None: ml.text_loss(full, code.test)}
@@ -248,7 +237,7 @@ for r, loss in live_code.items():
 # letters.
 
 # %%
-sweep = studies.shipped_rows("rank_sweep")
+sweep = ml.studies.shipped_rows("rank_sweep")
 tests = {}  # (task, r): the test results of the seeds; full fine-tuning has r None
 for row in sweep:
     tests.setdefault((row["task"], row["r"]), []).append(row["test"])
@@ -270,7 +259,7 @@ for task in ("code", "reverse", "sort"):
 # `words-tiny`, whose matrices are 64 wide, trains more numbers than full fine-tuning does.
 
 # %%
-with plots.style():
+with ml.plots.style():
     figure, panels = plt.subplots(1, 3, figsize=(11, 4.2), layout="constrained")
     for task, ax in zip(("code", "reverse", "sort"), panels, strict=True):
         plot_rank_sweep(select(sweep, task=task), ax)
@@ -331,19 +320,16 @@ print("all hold")
 # every 15 steps.
 
 # %%
-reverse = recipes.load_task("reverse")
 histories = {}
 for r in (1, 16):
-    model = ml.load_model("words-tiny")
-    config = ml.LoraConfig(r=r, lora_alpha=4, use_rslora=True, target_modules="all-linear")
-    ml.add_adapter(model, config, rng=np.random.default_rng((0, 0)))
-    training = ml.TrainConfig(steps=150, lr=1e-2, seed=0)
-    histories[r] = ml.train(model, reverse.batch, training, evaluate=reverse.val, evaluate_every=15)
+    options = {"r": r, "lora_alpha": 4, "use_rslora": True, "quiet": False}
+    tuned = ml.tune("reverse", "lora", lr=1e-2, steps=150, evaluate_every=15, **options)
+    histories[r] = tuned.training.history
 
-with plots.style():
+with ml.plots.style():
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained", sharex=True)
     for r, history in histories.items():
-        look = {"color": rank_color(r), "ls": "-" if r == 16 else "--", "marker": "s"}
+        look = {"color": ml.plots.rank_color(r), "ls": "-" if r == 16 else "--", "marker": "s"}
         steps, exact = zip(*history.evaluations, strict=True)
         losses = np.array(history.losses).reshape(-1, 15).mean(axis=1)
         left.plot(steps[1:], losses, **look, label=f"LoRA, r = {r}")
@@ -374,12 +360,12 @@ for r, history in histories.items():
 # squares, and the mean over all matrices is taken.
 
 # %%
-W = deltas.weight_matrices(base)
+W = ml.analysis.weight_matrices(base)
 
 
 def moved(model: ml.Transformer) -> float:
-    delta = deltas.delta_weights(base, model)
-    return mean(spectrum.relative_norm(delta[path], W[path]) for path in W)
+    delta = ml.analysis.delta_weights(base, model)
+    return mean(ml.analysis.relative_norm(delta[path], W[path]) for path in W)
 
 
 adapted["s fixed"] = adapt(64, alpha=2 * 64**0.5)

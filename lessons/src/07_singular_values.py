@@ -23,10 +23,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import minilora as ml
-from minilora import plots
-from minilora.analysis import deltas, spectrum, subspaces
+from minilora import analysis
+from minilora.experiments.tuning import set_up
 from minilora.learn import check
-from minilora.plots import rank_color
 from minilora.studies import shipped_rows
 from minilora.studies.spectrum import plot_spectrum
 from minilora.studies.subspace_similarity import plot_subspace_similarity
@@ -45,12 +44,12 @@ circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)  # (200, 2), each row 
 anything = np.array([[1.7, 0.8], [-0.3, 1.1]])
 product = np.array([[0.9], [0.5]]) @ np.array([[1.6, 0.9]])  # A (2, 1) times B (1, 2)
 
-with plots.style():
+with ml.plots.style():
     figure, panels = plt.subplots(1, 3, figsize=(8.2, 2.4), layout="constrained")
     shapes = (
         (np.eye(2), "0.4", "what goes in"),
-        (anything, plots.COLORS["full"], "x M, any M"),
-        (product, plots.COLORS["lora"], "x A B, rank 1"),
+        (anything, ml.plots.COLORS["full"], "x M, any M"),
+        (product, ml.plots.COLORS["lora"], "x A B, rank 1"),
     )
     for ax, (M, color, title) in zip(panels, shapes, strict=True):
         ax.plot(*(circle @ M).T, color=color)
@@ -127,8 +126,8 @@ print(f"{'singular values':<24} {'rank':>6} {'effective':>10} {'stable':>8} {'k9
 for name, values in spectra.items():
     M = np.diag(values)  # a diagonal matrix has its entries as singular values
     print(
-        f"{name:<24} {np.linalg.matrix_rank(M):>6} {spectrum.effective_rank(M):>10.2f} "
-        f"{spectrum.stable_rank(M):>8.2f} {spectrum.k90(M):>5}"
+        f"{name:<24} {np.linalg.matrix_rank(M):>6} {analysis.effective_rank(M):>10.2f} "
+        f"{analysis.stable_rank(M):>8.2f} {analysis.k90(M):>5}"
     )
 
 # %% [markdown]
@@ -184,29 +183,10 @@ check.k90(k90)
 # %%
 base = ml.load_model("docs-tiny")
 corpus = ml.load_corpus("code")
-
-
-def add_lora(model: ml.Transformer, seed: int) -> None:
-    lora = ml.LoraConfig(r=4, lora_alpha=8, target_modules="all-linear")  # s = alpha / r = 2
-    ml.add_adapter(model, lora, rng=np.random.default_rng((seed, 0)))
-
-
-def tuned(lr: float, lora: bool, seed: int = 0) -> ml.Transformer:
-    """A copy of the base model after 300 steps of training on code."""
-    model = copy.deepcopy(base)
-    if lora:
-        add_lora(model, seed)
-
-    def batch(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        return ml.random_windows(corpus.train, 12, 64, rng)
-
-    ml.train(model, batch, ml.TrainConfig(steps=300, lr=lr, seed=seed))
-    return model
-
-
-full = tuned(lr=1e-3, lora=False)
-lora = tuned(lr=1e-2, lora=True)
-other = tuned(lr=1e-2, lora=True, seed=1)
+# `tune` trains the task's base model, docs-tiny, for 300 steps on code.
+full = ml.tune("code", "full", seed=0, lr=1e-3, quiet=False).model
+lora = ml.tune("code", "lora", seed=0, lr=1e-2, quiet=False).model  # r = 4, s = alpha / r = 2
+other = ml.tune("code", "lora", seed=1, lr=1e-2, quiet=False).model
 
 named = {"base": base, "full": full, "LoRA, seed 0": lora, "LoRA, seed 1": other}
 for name, model in named.items():
@@ -217,13 +197,13 @@ for name, model in named.items():
 # before, whichever way it was trained; for LoRA this is s A B.
 
 # %%
-W = deltas.weight_matrices(base)
+W = analysis.weight_matrices(base)
 delta = {
-    "full": deltas.delta_weights(base, full),
-    "lora": deltas.delta_weights(base, lora),
+    "full": analysis.delta_weights(base, full),
+    "lora": analysis.delta_weights(base, lora),
 }
 sigma = {
-    method: {path: spectrum.singular_values(D) for path, D in changes.items()}
+    method: {path: analysis.singular_values(D) for path, D in changes.items()}
     for method, changes in delta.items()
 }
 
@@ -241,13 +221,13 @@ print(f"LoRA's fourth is larger than full's first in {stronger} of {len(W)} matr
 shipped = shipped_rows("spectrum")  # three seeds, more ranks; what it is comes below
 powers = [1, 2, 4, 8, 16, 32, 64, 128]
 
-with plots.style():
+with ml.plots.style():
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.5), layout="constrained")
     marked = [i - 1 for i in powers]
     for method, marker in (("full", "o"), ("lora", "s")):
         S = sigma[method][path]
         S = S[S / S[0] > 1e-5]  # the others are 0 but for rounding, and 0 has no logarithm
-        look = {"color": plots.COLORS[method], "marker": marker}
+        look = {"color": ml.plots.COLORS[method], "marker": marker}
         left.plot(range(1, len(S) + 1), S, markevery=[i for i in marked if i < len(S)], **look)
     left.set(xscale="log", yscale="log", xlabel="index i of the singular value", ylabel="σᵢ")
     left.set_xticks(powers, powers)
@@ -282,10 +262,10 @@ print(f" {'full':>9} {'LoRA':>5}")
 for path in W:
     a, b = delta["full"][path], delta["lora"][path]
     print(
-        f"{path:<22} {spectrum.effective_rank(a):>9.1f} {spectrum.effective_rank(b):>5.1f} "
-        f"{spectrum.stable_rank(a):>7.1f} {spectrum.stable_rank(b):>5.1f} "
-        f"{spectrum.k90(a):>7} {spectrum.k90(b):>5} "
-        f"{spectrum.relative_norm(a, W[path]):>9.2f} {spectrum.relative_norm(b, W[path]):>5.2f}"
+        f"{path:<22} {analysis.effective_rank(a):>9.1f} {analysis.effective_rank(b):>5.1f} "
+        f"{analysis.stable_rank(a):>7.1f} {analysis.stable_rank(b):>5.1f} "
+        f"{analysis.k90(a):>7} {analysis.k90(b):>5} "
+        f"{analysis.relative_norm(a, W[path]):>9.2f} {analysis.relative_norm(b, W[path]):>5.2f}"
     )
 
 # %% [markdown]
@@ -343,7 +323,7 @@ def cut(k: int) -> float:
     """Test loss of the fully tuned model, every ΔW cut to rank k."""
     model = copy.deepcopy(full)
     for path, D in delta["full"].items():
-        model.get_submodule(path).weight.data[...] = W[path] + spectrum.truncate(D, k)
+        model.get_submodule(path).weight.data[...] = W[path] + analysis.truncate(D, k)
     return ml.text_loss(model, corpus.test)
 
 
@@ -370,7 +350,7 @@ for name, rows, key in (("full, cut to k", truncation, "k"), ("LoRA at r", sweep
         print(f"  {name + f' = {k}':<18} {found}")
 
 # %%
-with plots.style():
+with ml.plots.style():
     figure, panels = plt.subplots(1, 2, figsize=(7.8, 3.6), layout="constrained")
     for ax, task in zip(panels, ("code", "reverse"), strict=True):
         plot_truncation(
@@ -434,9 +414,9 @@ drawn = {}
 for d in (64, 128):
     one = np.linalg.qr(rng.standard_normal((d, 8)))[0]  # 8 random orthogonal directions
     another = np.linalg.qr(rng.standard_normal((d, 64)))[0]
-    drawn[d] = [subspaces.subspace_similarity(one, another[:, :j]) for j in dims]
+    drawn[d] = [analysis.subspace_similarity(one, another[:, :j]) for j in dims]
 
-with plots.style():
+with ml.plots.style():
     figure, panels = plt.subplots(
         1, 4, figsize=(8.2, 2.4), layout="constrained", width_ratios=[2, 2, 2, 4]
     )
@@ -448,7 +428,7 @@ with plots.style():
         ax.set_title(f"{degrees}°: φ = {np.cos(np.radians(degrees)) ** 2:.2f}")
         ax.axis("off")
     for d, ls in ((64, "-"), (128, "--")):
-        chance = [subspaces.chance_similarity(8, j, d) for j in dims]
+        chance = [analysis.chance_similarity(8, j, d) for j in dims]
         panels[3].plot(dims, chance, color="black", ls=ls, lw=1, label=f"d = {d}")
         panels[3].plot(dims[::4], drawn[d][::4], ".", color="0.5")
     panels[3].set(title="Chance: φ(8, j)", xlabel="j", ylim=(0, 1.05))
@@ -464,11 +444,7 @@ with plots.style():
 # last column compares an A with its own start.
 
 # %%
-starts = []
-for seed in (0, 1):
-    model = copy.deepcopy(base)
-    add_lora(model, seed)  # as above, but not trained
-    starts.append(model)
+starts = [set_up("code", "lora", seed).model for seed in (0, 1)]  # as above, but not trained
 
 
 def what_A_reads(model: ml.Transformer) -> dict[str, np.ndarray]:
@@ -481,7 +457,7 @@ def what_A_reads(model: ml.Transformer) -> dict[str, np.ndarray]:
 def mean_similarity(one: ml.Transformer, two: ml.Transformer) -> np.ndarray:
     """φ(i, i) for i = 1 ... 4, mean over the matrices."""
     X, Y = what_A_reads(one), what_A_reads(two)
-    return np.mean([np.diag(subspaces.subspace_similarities(X[p], Y[p])) for p in X], axis=0)
+    return np.mean([np.diag(analysis.subspace_similarities(X[p], Y[p])) for p in X], axis=0)
 
 
 both, before = mean_similarity(lora, other), mean_similarity(*starts)
@@ -520,7 +496,7 @@ for i in (1, 8):
     same = [[x for x in subspace if (x["task"], x["i"], x["j"]) == ("code", i, j)] for j in js]
     print(f"i = {i} ", *(f"{mean(x, 'phi') - mean(x, 'phi_start'):>5.2f}" for x in same))
 
-with plots.style():
+with ml.plots.style():
     figure, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
     rows = [x for x in subspace if x["task"] == "code" and x["i"] in (1, 8)]
     plot_subspace_similarity(rows, ax)
@@ -549,7 +525,7 @@ path = "layers.1.attn.q_proj"
 print(f"{'':<26} {'‖ΔW‖':>6}   ‖UᵀWV‖ with the directions of        factor")
 print(f"{path:<26} {'':>6} {'ΔW':>8} {'W itself':>10} {'chance':>8}")
 for method in ("full", "lora"):
-    a = subspaces.amplification(W[path], delta[method][path], 4, rng=np.random.default_rng(0))
+    a = analysis.amplification(W[path], delta[method][path], 4, rng=np.random.default_rng(0))
     print(
         f"{method:<26} {a.delta_norm:>6.2f} {a.projected:>8.2f} {a.own:>10.2f} {a.random:>8.2f} "
         f"{a.factor:>12.1f}"
@@ -581,12 +557,12 @@ for method, r in (("full", None), ("lora", 4)):
 
 # %%
 for d in (64, 128, 768, 4096):
-    likely = spectrum.chance_best_cosine(d, np.random.default_rng(0), draws=500)
+    likely = analysis.chance_best_cosine(d, np.random.default_rng(0), draws=500)
     print(f"d = {d:>5}: the best |cosine| of a random direction is {likely:.2f}")
 
 print("\nintruders among the top 10, here, over all twelve matrices:")
 for method, changes in delta.items():
-    found = [spectrum.intruder_dimensions(W[p], W[p] + D) for p, D in changes.items()]
+    found = [analysis.intruder_dimensions(W[p], W[p] + D) for p, D in changes.items()]
     print(f"  {method:<5} {sum(found):>3} of {10 * len(found)}")
 
 for path in ("layers.0.attn.q_proj", "layers.0.mlp.up_proj"):
@@ -605,14 +581,14 @@ for task in ("code", "reverse"):
     correlation = np.corrcoef(norms, counts)[0, 1]
     print(f"{task}: correlation of relative norm and intruders under LoRA: {correlation:.2f}")
 
-with plots.style():
+with ml.plots.style():
     figure, panels = plt.subplots(
         2, 5, figsize=(9, 4.4), layout="constrained", sharex=True, sharey=True
     )
     for line, (task, width) in zip(panels, (("code", 128), ("reverse", 64)), strict=True):
         for ax, (method, r) in zip(line, settings, strict=True):
             rows = [x for x in shipped if (x["task"], x["method"], x["r"]) == (task, method, r)]
-            color = plots.COLORS["full"] if r is None else rank_color(r)
+            color = ml.plots.COLORS["full"] if r is None else ml.plots.rank_color(r)
             marker, name = ("o", "full") if r is None else ("s", f"LoRA, r = {r}")
             for path in {x["path"]: None for x in rows}:
                 same = [x for x in rows if x["path"] == path]

@@ -128,14 +128,17 @@ def set_up(
     return Tuned(task, method, base, tuned, training)
 
 
-def tune(task: Task | Path | str, method: str, seed: int = 0, **options: Any) -> Tuned:
-    """`set_up` with its options, and run to the end, quietly and in one thread.
+def tune(
+    task: Task | Path | str, method: str, seed: int = 0, *, quiet: bool = True, **options: Any
+) -> Tuned:
+    """`set_up` with its options, and run to the end in one thread; with a progress bar unless
+    quiet, as the many runs of a study are.
 
     A training that diverges ends there, and its row says so.
     """
     tuned = set_up(task, method, seed, **options)
     try:
-        run([tuned.training], threads=1, quiet=True)
+        run([tuned.training], threads=1, quiet=quiet)
     except DivergedError:
         tuned.diverged = True
     return tuned

@@ -5,6 +5,7 @@ Nothing is executed here; `python lessons/build.py --check` does that, in real k
 """
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -243,26 +244,39 @@ def test_the_solved_edition_is_written_only_where_it_is_asked_for(tmp_path):
 
 
 def run_setup(folder: Path) -> str:
-    """What the set-up cell prints, and would install, in a Python without minilora."""
+    """What the set-up cell shows, and would install, in an IPython without minilora."""
     cell = build.SETUP.replace("%matplotlib inline", "")
     code = (
-        "import sys, subprocess\n"
+        "import sys\n"
+        "from IPython.core.interactiveshell import InteractiveShell\n"
         "sys.modules['minilora'] = None\n"
-        "subprocess.run = lambda command, check: print(command[1:])\n"
+        "shell = InteractiveShell()\n"
+        "shell.register_magic_function(lambda line: print('pip', line), magic_name='pip')\n"
+        f"shell.run_cell({cell!r})\n"
     )
-    command = [sys.executable, "-c", code + cell]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+    environment = os.environ | {"IPYTHONDIR": str(folder), "NO_COLOR": "1"}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=True, env=environment
+    ).stdout
 
 
-@pytest.mark.parametrize(("notebook", "clone"), [("lessons", "."), (".", "."), (".", "minilora")])
-def test_the_set_up_cell_installs_from_a_clone_around_the_notebook(tmp_path, notebook, clone):
-    root = tmp_path / clone
-    (root / "minilora").mkdir(parents=True)
-    (root / "minilora" / "lora.py").touch()
+@pytest.mark.parametrize(
+    ("notebook", "clone", "path"),
+    [("lessons", ".", ".."), (".", ".", "."), (".", "minilora", "./minilora")],
+)
+def test_the_set_up_cell_installs_from_a_clone_around_the_notebook(tmp_path, notebook, clone, path):
+    package = tmp_path / clone / "minilora"
+    package.mkdir(parents=True)
+    (package / "lora.py").touch()
     (tmp_path / notebook).mkdir(exist_ok=True)
-    printed = run_setup(tmp_path / notebook)
-    assert printed.strip() == str(["-m", "pip", "install", "-q", str(root.resolve())])
+    assert run_setup(tmp_path / notebook).strip() == f"pip install -q {path}"
 
 
 def test_the_set_up_cell_says_what_to_do_where_there_is_no_clone(tmp_path):
-    assert run_setup(tmp_path).startswith("minilora is missing: run `git clone` with")
+    shown = run_setup(tmp_path)
+    assert "minilora is missing: git clone it" in shown and "pip install" not in shown
+
+
+def test_blas_is_told_to_use_one_thread_before_numpy_is_imported():
+    assert 0 < build.SETUP.index("_NUM_THREADS") < build.SETUP.index("import minilora")
