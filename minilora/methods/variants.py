@@ -72,7 +72,7 @@ class PartOfW(LowRank):
 
 
 class DoraOfPartOfW(PartOfW, Dora):
-    """DoRA whose A and B start as a part of W."""
+    """DoRA whose A and B start as a part of W: PartOfW hands Dora the residual in W's place."""
 
 
 KINDS |= {"dora": Dora, "part of W": PartOfW, "dora of a part of W": DoraOfPartOfW}
