@@ -10,6 +10,7 @@ import errno
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
@@ -71,7 +72,9 @@ def _run(argv: list[str]) -> int:
     args.command_line = shlex.join(["minilora", *argv])
     keep_freed_memory()
     module = import_module(f"minilora.cli.{COMMANDS[args.command]}")
-    status = int(getattr(module, f"run_{args.command}")(args) or 0)
+    with warnings.catch_warnings():
+        warnings.showwarning = _say_warning  # type: ignore[assignment]
+        status = int(getattr(module, f"run_{args.command}")(args) or 0)
     sys.stdout.flush()  # a reader who has left is noticed here, not in the interpreter's exit
     return status
 
@@ -83,6 +86,10 @@ def _prepare_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif hasattr(getattr(sys, name), "reconfigure"):
             getattr(sys, name).reconfigure(errors="replace")
+
+
+def _say_warning(message: Warning | str, *where: object) -> None:
+    print(f"minilora: {message}", file=sys.stderr, flush=True)
 
 
 def _unknown(command: str) -> str:

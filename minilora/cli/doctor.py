@@ -1,12 +1,11 @@
-"""What this machine has, what is missing, and the command that puts it right.
-
-Imports data.py, hub.py, parallel.py, recipes.py.
-"""
+"""What this machine has, what is missing, and the command that puts it right."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
+import shlex
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -22,7 +21,15 @@ from minilora.system.cores import usable_cores
 from minilora.text.alphabet import TextError
 from minilora.text.corpora import load_corpus
 
-REQUIRED = ("numpy", "matplotlib", "platformdirs", "rich", "safetensors", "threadpoolctl", "tqdm")
+REQUIRED = {  # with the lowest version that works, as in pyproject.toml
+    "numpy": "2.0",
+    "matplotlib": "3.8",
+    "platformdirs": "4",
+    "rich": "13",
+    "safetensors": "0.4.3",
+    "threadpoolctl": "3.5",
+    "tqdm": "4.60",
+}
 OPTIONAL = {
     "pytest": "test",
     "hypothesis": "test",
@@ -32,6 +39,13 @@ OPTIONAL = {
     "torch": "parity",
     "transformers": "parity",
     "peft": "parity",
+}
+EXTRAS = {
+    "test": "for the tests",
+    "lessons": "for the lessons",
+    "sweep": "for several runs at a time",
+    "dask": "for runs on several machines",
+    "parity": "to compare with PyTorch and PEFT",
 }
 
 
@@ -49,31 +63,52 @@ def examine() -> list[Check]:
     """All checks, in the order in which a person would want to read them."""
     return [
         Check("Python", sys.version_info >= (3, 11), platform.python_version()),
-        *(_package(name, None) for name in REQUIRED),
+        *(_required(name, lowest) for name, lowest in REQUIRED.items()),
         *(_blas()),
         Check("cores", True, f"{usable_cores()} of {os.cpu_count()} usable"),
         _folder("cache folder", Path(platformdirs.user_cache_dir("minilora")), False),
         _folder("current folder", Path.cwd(), True),
         _corpus(),
         *(_model(name) for name in BASE_MODELS),
-        *(_package(name, extra) for name, extra in OPTIONAL.items()),
+        *(_optional(name, extra) for name, extra in OPTIONAL.items()),
     ]
 
 
-def _package(name: str, extra: str | None) -> Check:
+def _required(name: str, lowest: str) -> Check:
+    remedy = _pip_install(f"{name}>={lowest}")
+    try:
+        found = version(name)
+    except PackageNotFoundError:
+        return Check(name, False, "not installed", remedy)
+    if _numbers(found) < _numbers(lowest):
+        return Check(name, False, f"{found}, which is too old", remedy)
+    return Check(name, True, found)
+
+
+def _optional(name: str, extra: str) -> Check:
     try:
         return Check(name, True, version(name))
     except PackageNotFoundError:
-        if extra is None:
-            return Check(name, False, "not installed", f"{sys.executable} -m pip install {name}")
-        command = f'python -m pip install -e ".[{extra}]"'
-        return Check(name, None, "not installed", f"for the {extra} extra: {command}")
+        return Check(name, None, "not installed", f"{EXTRAS[extra]}: {_pip_install(name)}")
+
+
+def _pip_install(what: str) -> str:
+    """It works in a clone and outside of one, as it names the packages themselves."""
+    return shlex.join([sys.executable, "-m", "pip", "install", what])
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version)[:3]]
 
 
 def _blas() -> list[Check]:
     libraries = [lib for lib in threadpool_info() if lib["user_api"] == "blas"]
     if not libraries:
-        return [Check("BLAS", True, "one that cannot be asked for its threads")]
+        remedy = (
+            "should training be slow, set OPENBLAS_NUM_THREADS=1 (on macOS "
+            "VECLIB_MAXIMUM_THREADS=1) before you start Python: BLAS's own threads are in the way"
+        )
+        return [Check("BLAS", None, "none whose threads can be held to one", remedy)]
     return [
         Check("BLAS", True, f"{lib['internal_api']} {lib['version']}, {lib['num_threads']} threads")
         for lib in libraries

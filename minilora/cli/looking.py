@@ -81,7 +81,7 @@ def run_doctor(args: argparse.Namespace) -> int:
     for check in report:
         mark = {True: "ok", False: "MISSING", None: "optional"}[check.ok]
         table.add_row(check.name, mark, check.found)
-    Console(markup=False).print(table)  # brackets in a folder's name are brackets
+    print_table(table, Console(markup=False))  # brackets in a folder's name are brackets
     for check in report:
         if check.remedy:
             print(f"{check.name}: {check.remedy}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from minilora.experiments.tasks import BASE_MODELS, TASKS
 from minilora.methods.registry import LABELS
 from minilora.studies import STUDIES
 from minilora.system.version import __version__
+from minilora.text.string_tasks import STRING_TASKS
 
 RESULTS = Path("minilora-results")
 QUICK_STEPS = 40
@@ -32,8 +34,7 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     sub = command("compare", "train one base model both ways and measure every cost")
-    sub.add_argument("--task", choices=[*TASKS, "all"], default="code", help="default: code")
-    sub.add_argument("--text", metavar="FILE", type=Path, help="a text of yours as the new task")
+    _add_task_options(sub, [*TASKS, "all"])
     about = f"of {', '.join(LABELS)}; default: {','.join(DEFAULT_METHODS)}"
     sub.add_argument(
         "--methods", type=_methods, metavar="NAMES", default=DEFAULT_METHODS, help=about
@@ -52,10 +53,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, metavar="FOLDER", help=f"./{RESULTS}/NAME-METHOD")
 
     sub = command("generate", "let a model continue a prompt")
-    sub.add_argument("--model", default="docs-tiny", help="a bundled name or a folder")
+    about = "a bundled name or a folder; default: the adapter's own base, or docs-tiny"
+    sub.add_argument("--model", metavar="NAME", help=about)
     sub.add_argument("--adapter", type=Path, metavar="FOLDER", help="a saved adapter to attach")
-    about = 'what it continues; of words-tiny a symbol, a word and ">", such as "<paired>"'
-    sub.add_argument("--prompt", default="The ", metavar="TEXT", help=about)
+    symbols = ", ".join(f"{task.symbol} {name}" for name, task in STRING_TASKS.items())
+    about = f'what it continues; of words-tiny a symbol, a word and ">": "=brave>" ({symbols})'
+    sub.add_argument("--prompt", metavar="TEXT", help=about)
     sub.add_argument("--tokens", type=_count, default=300, metavar="N", help="default: 300")
     sub.add_argument("--temperature", type=float, default=0.7, help="0 is greedy; default: 0.7")
     sub.add_argument("--top-k", type=_count, metavar="K", help="draw from the K likeliest only")
@@ -80,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="print the numbers instead of a table")
     sub.add_argument("--out", type=Path, metavar="FOLDER", help="write profile.png there")
 
-    sub = command("study", "repeat one of the studies behind figures/, with several seeds")
+    sub = command("study", "repeat one of the studies behind figures/; some take an hour")
     sub.add_argument(
         "name", choices=[*STUDIES, "all"], metavar="NAME", help=f"all, {', '.join(STUDIES)}"
     )
@@ -93,14 +96,14 @@ def parser() -> argparse.ArgumentParser:
     )
 
     sub = command("sweep", "which rank does a text of yours need?")
-    _add_task_options(sub, "1,2,4,8,16")
+    _add_runs_options(sub, "1,2,4,8,16")
     _add_sweep_options(sub, "sweep")
 
     sub = command("spectrum", "the singular values of what training changed, ΔW")
     given = sub.add_mutually_exclusive_group()
     given.add_argument("--adapter", type=Path, metavar="FOLDER", help="of this adapter of --model")
     given.add_argument("--tuned", type=Path, metavar="FOLDER", help="of this model, minus --model")
-    _add_task_options(sub, "4")
+    _add_runs_options(sub, "4")
     _add_sweep_options(sub, "spectrum")
 
     sub = command("lessons", "the notebooks: list, copy, open in Jupyter")
@@ -127,9 +130,14 @@ def _add_lora_options(sub: argparse.ArgumentParser) -> None:
     _add_threads_option(sub)
 
 
-def _add_task_options(sub: argparse.ArgumentParser, ranks: str) -> None:
-    sub.add_argument("--task", choices=TASKS, default="code", help="default: code")
-    sub.add_argument("--text", metavar="FILE", type=Path, help="a text of yours as the new task")
+def _add_task_options(sub: argparse.ArgumentParser, tasks: Sequence[str]) -> None:
+    given = sub.add_mutually_exclusive_group()
+    given.add_argument("--task", choices=tasks, help="default: code")
+    given.add_argument("--text", metavar="FILE", type=Path, help="a text of yours as the new task")
+
+
+def _add_runs_options(sub: argparse.ArgumentParser, ranks: str) -> None:
+    _add_task_options(sub, TASKS)
     sub.add_argument("--model", metavar="NAME", help="a bundled name or a folder, as the base")
     about = f"of LoRA, with s in proportion to 1/√r; beside full fine-tuning; default: {ranks}"
     sub.add_argument("--ranks", type=_ranks, default=_ranks(ranks), metavar="R,R", help=about)
@@ -168,7 +176,7 @@ def _add_rank_options(sub: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
@@ -178,7 +186,7 @@ def _ranks(text: str) -> list[int]:
 
 
 def _seed(text: str) -> int:
-    if not text.isdigit():
+    if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)
 
@@ -193,7 +201,7 @@ def _methods(text: str) -> list[str]:
 
 def _shape(text: str) -> tuple[int, int]:
     sides = text.lower().split("x")
-    if len(sides) != 2 or not all(side.isdigit() and int(side) for side in sides):
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
         raise argparse.ArgumentTypeError(f"{text!r} is not a shape such as 4096x4096")
     return int(sides[0]), int(sides[1])
 

@@ -1,9 +1,10 @@
-"""What commands share when they write: progress, folders, JSON, what machine it was."""
+"""What commands share when they write: progress, folders, what machine it was, what to do next."""
 
 from __future__ import annotations
 
 import os
 import platform
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +17,13 @@ from minilora.system.errors import UsageError
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def suggest(*argv: object) -> str:
+    """A command line to try next, started as this one was: by its name, or with python -m."""
+    by_module = Path(sys.argv[0]).parts[-2:] == ("minilora", "__main__.py")
+    program = [sys.orig_argv[0], "-m", "minilora"] if by_module else ["minilora"]
+    return f"Try: {shlex.join([*program, *map(str, argv)])}"
 
 
 def machine() -> dict[str, Any]:

@@ -35,6 +35,7 @@ from minilora.plots import compare_figure, lora_picture, save_figure
 from minilora.studies import SHIPPED, STUDIES, shipped_rows, study_figures
 from minilora.studies.rank_sweep import rank_sweep_figure
 from minilora.studies.spectrum import describe_delta, spectrum_figure, spectrum_run
+from minilora.system.cores import one_blas_thread
 from minilora.system.errors import UsageError
 
 
@@ -78,12 +79,8 @@ def run_figures(args: argparse.Namespace) -> None:
 
 def run_sweep(args: argparse.Namespace) -> None:
     make_folder(args.out)
-    fixed = _own_task(args)
-    settings = [
-        fixed | change | {"seed": seed} for change in _methods(args) for seed in range(args.seeds)
-    ]
     study = STUDIES["rank_sweep"]
-    with _swept(quality_run, settings, args, "sweep") as rows:
+    with _swept(quality_run, args, "sweep") as rows:
         _print_rows(study.question, rows, ("task", "method", "r", "s"), study.shows)
         save_figure(rank_sweep_figure(rows), args.out / "rank-sweep.png")
     print(f"Written to {args.out}: sweep.json, rank-sweep.png.")
@@ -92,15 +89,12 @@ def run_sweep(args: argparse.Namespace) -> None:
 def run_spectrum(args: argparse.Namespace) -> None:
     make_folder(args.out)
     if args.adapter or args.tuned:
-        rows = _given_spectrum(args)
+        with one_blas_thread():
+            rows = _given_spectrum(args)
         save_json(rows, args.out / "spectrum.json")
         _show_spectrum(rows, ("path",), args.out)
         return
-    fixed = _own_task(args)
-    settings = [
-        fixed | change | {"seed": seed} for change in _methods(args) for seed in range(args.seeds)
-    ]
-    with _swept(spectrum_run, settings, args, "spectrum") as rows:
+    with _swept(spectrum_run, args, "spectrum") as rows:
         _show_spectrum(rows, ("method", "r"), args.out)
 
 
@@ -128,31 +122,28 @@ def _workers(args: argparse.Namespace) -> dict[str, Any]:
     if jobs is None and args.scheduler is None and find_spec("joblib") is None:
         say('one run at a time; for several: pip install "minilora[sweep]"')
         jobs = 1
-    return {"jobs": jobs, "scheduler": args.scheduler}
+    return {"jobs": jobs, "scheduler": args.scheduler, "say": say}
 
 
-def _own_task(args: argparse.Namespace) -> dict[str, Any]:
-    """What all runs have in common. Raises ValueError for a rank that the model cannot have."""
-    fixed: dict[str, Any] = {"task": args.task if args.text is None else str(args.text.resolve())}
+def _own_settings(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Full fine-tuning and LoRA of every rank, each with every seed. Raises ValueError for a rank
+    that the model cannot have."""
+    fixed = {"task": str(args.text.resolve()) if args.text else args.task or "code"}
     options = {"steps": args.steps, "model": args.model}
     fixed |= {key: value for key, value in options.items() if value is not None}
     task = load_task(fixed["task"])
     base = load_model(args.model or task.base)
     for r in args.ranks:
         find_targets(base, replace(task.lora, r=r))
-    return fixed
-
-
-def _methods(args: argparse.Namespace) -> list[dict[str, Any]]:
-    return [{"method": "full"}, *({"method": "lora", "r": r} for r in args.ranks)]
+    changes = [{"method": "full"}, *({"method": "lora", "r": r} for r in args.ranks)]
+    return [fixed | change | {"seed": seed} for change in changes for seed in range(args.seeds)]
 
 
 @contextmanager
-def _swept(
-    run: Run, settings: list[dict[str, Any]], args: argparse.Namespace, name: str
-) -> Iterator[Rows]:
+def _swept(run: Run, args: argparse.Namespace, name: str) -> Iterator[Rows]:
     """The rows of a sweep, written to NAME.json, without runs that diverged. What is kept for going
     on is removed at the end of the `with` block."""
+    settings = _own_settings(args)
     runs, identity = args.out / f"{name}-runs", _identity(args)
     rows = sweep(run, settings, runs, name=name, identity=identity, **_workers(args))
     save_json(rows, args.out / f"{name}.json")
@@ -205,8 +196,8 @@ def _print_rows(title: str, rows: Rows, by: tuple[str, ...], shows: tuple[str, .
         table.add_column(name.replace("_", " "), justify="right")
     for key, same in _grouped(rows, by):
         values = [[row[name] for row in same if row[name] is not None] for name in shows]
-        cells = (_short(mean(v)) if v else "–" for v in values)
-        table.add_row(*("–" if part is None else str(part) for part in key), *cells)
+        cells = (_rounded(mean(v)) if v else "–" for v in values)
+        table.add_row(*map(_part, key), *cells)
     console = Console(markup=False)
     console.print(title, style="bold")
     print_table(table, console)
@@ -215,7 +206,13 @@ def _print_rows(title: str, rows: Rows, by: tuple[str, ...], shows: tuple[str, .
         console.print(f"Means of {seeds} seeds; every run is in the JSON file.")
 
 
-def _short(number: float) -> str:
+def _part(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _rounded(number: float) -> str:
     return f"{number:,.0f}" if number >= 1000 else f"{number:.4g}"
 
 

@@ -71,10 +71,8 @@ def compare_table(entry: dict[str, Any]) -> Table:
     quality = _quality(entry)
     methods = list(dict.fromkeys(run["method"] for run in entry["runs"]))
     runs = {m: [run for run in entry["runs"] if run["method"] == m] for m in methods}
-    first, seeds = entry["runs"][0], len(runs[methods[0]])
-    note = "1 seed" if seeds == 1 else f"mean of {seeds} seeds, lowest to highest"
     table = Table(
-        title=escape(f"{entry['about']}: {first['steps']} steps, {note}"),
+        title=escape(_what_was_done(entry)),
         caption=f"Quality on the test split: {_what_is_better(entry)}.",
         title_justify="left",
         caption_justify="left",
@@ -110,9 +108,9 @@ def methods_table(entry: dict[str, Any]) -> Table:
     quality = _quality(entry)
     new, old = (quality(entry["base"][key]) for key in ("test", "old"))
     table = Table(
-        title=escape(f"{entry['about']}: {entry['runs'][0]['steps']} steps"),
-        caption=f"Quality on the test split: {_what_is_better(entry)}; mean over the seeds "
-        f"(lowest to highest). The base model: new task {new}, old task {old}.",
+        title=escape(_what_was_done(entry)),
+        caption=f"Quality on the test split: {_what_is_better(entry)}. The base model: new task "
+        f"{new}, old task {old}.",
         title_justify="left",
         caption_justify="left",
     )
@@ -134,6 +132,12 @@ def methods_table(entry: dict[str, Any]) -> Table:
             style=_STYLES[method],
         )
     return table
+
+
+def _what_was_done(entry: dict[str, Any]) -> str:
+    seeds = len({run["seed"] for run in entry["runs"]})
+    note = "1 seed" if seeds == 1 else f"mean of {seeds} seeds (lowest to highest)"
+    return f"{entry['about']}: {entry['runs'][0]['steps']} steps, {note}"
 
 
 def _quality(entry: dict[str, Any]) -> Callable[[float], str]:
@@ -158,14 +162,16 @@ def summary(entry: dict[str, Any]) -> str:
     lora = next(run for run in entry["runs"] if run["method"] == "lora")
     share, short = improvement(entry)
     exact = METRICS[entry["metric"]] is EXACT
-    unit = f"{100 * short:.1f} points" if exact else f"{short:.2f} nats"
-    side = "ahead of it" if share > 1 else "short of it"
+    distance = f"{100 * short:.1f} points" if exact else f"{short:.2f} nats"
+    side = f"{distance} {'ahead of it' if share > 1 else 'short of it'}"
+    if float(distance.split()[0]) == 0:
+        side = "level with it"
     part = lora["trainable"] / entry["base"]["total"]
     trained = f"LoRA trained {part:.1%} of the parameters"
     if math.isnan(share):
         return f"{trained}; so far full fine-tuning has not improved on the base model."
     return (
-        f"{trained} and reached {share:.0%} of full fine-tuning's improvement, {unit} {side}; "
+        f"{trained} and reached {share:.0%} of full fine-tuning's improvement, {side}; "
         "the base model is untouched."
     )
 
@@ -263,16 +269,16 @@ def _cost_cells(costs: dict[str, float] | None, seconds: float | None = None) ->
     flops = costs["forward_flops"] + costs["backward_flops"]
     return [
         f"{costs['calls']:.0f}",
-        _short(1e3 * costs["forward_seconds"]),
-        _short(1e3 * costs["backward_seconds"]) if costs["backward_seconds"] else "–",
+        _milliseconds(costs["forward_seconds"]),
+        _milliseconds(costs["backward_seconds"]) if costs["backward_seconds"] else "–",
         f"{costs['bytes'] / 2**20:.1f}" if costs["bytes"] else "–",
         f"{flops / seconds / 1e9:.1f}" if flops else "–",
         f"{costs['share']:.1%}" if costs["share"] < 1 else "100%",
     ]
 
 
-def _short(number: float) -> str:
-    return f"{number:.2f}" if number < 100 else f"{number:.0f}"
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.2f}" if seconds < 0.1 else f"{1e3 * seconds:.0f}"
 
 
 def profile_summary(result: dict[str, Any]) -> list[str]:

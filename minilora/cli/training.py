@@ -12,33 +12,42 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 import minilora
 from minilora.cli.options import QUICK_STEPS, RESULTS, lora_options
-from minilora.cli.output import machine, make_folder, say
+from minilora.cli.output import machine, make_folder, say, suggest
 from minilora.cli.tables import human_bytes, print_comparison
 from minilora.experiments.comparison import compare, folder_name, forget
 from minilora.experiments.costs import disk_bytes
 from minilora.experiments.rows import save_json
-from minilora.experiments.tasks import BASE_MODELS, TASKS, load_task, new_model
+from minilora.experiments.tasks import BASE_MODELS, TASKS, Task, load_task, new_model
 from minilora.experiments.tuning import set_up
 from minilora.hub import load_adapter, load_model, save_adapter, save_model
+from minilora.hub.adapters import adapter_base
+from minilora.methods.registry import LABELS
 from minilora.methods.trainable import print_trainable_parameters
 from minilora.plots import compare_figure, save_figure
 from minilora.system.errors import UsageError
-from minilora.text.alphabet import decode, encode, to_alphabet
-from minilora.text.sampling import generate
-from minilora.training.loop import run, train
+from minilora.text.alphabet import to_alphabet
+from minilora.text.sampling import write
+from minilora.training.loop import Training, run
+from minilora.transformer import Transformer
+
+LOG = "training.json"  # stands beside a model or an adapter that was made here
+SAVED = ("model.safetensors", "adapter_model.safetensors")
 
 
 def run_compare(args: argparse.Namespace) -> None:
-    names = TASKS if args.task == "all" else [args.task]
-    tasks = [load_task(args.text)] if args.text else [load_task(name) for name in names]
+    names = TASKS if args.task == "all" else [args.text or args.task or "code"]
+    tasks = [load_task(name) for name in names]
+    folders = {(t.name, m): args.out / folder_name(t, m) for t in tasks for m in args.methods}
+    logs = {folder: _log(args, name) for (name, _), folder in folders.items()}
     make_folder(args.out)
-    _say_what_is_replaced(args.out / "results.json")
+    _look_at_what_is_there(logs, args.out / "results.json")
     rates = {"full": args.full_lr, "lora": args.lr}
     entries = [
         compare(
@@ -62,6 +71,9 @@ def run_compare(args: argparse.Namespace) -> None:
         "tasks": entries,
     }
     save_json(results, args.out / "results.json")
+    saved = [folder for folder in folders.values() if folder.is_dir()]
+    for folder in saved:
+        save_json(logs[folder], folder / LOG)
     for task, entry in zip(tasks, entries, strict=True):
         save_figure(compare_figure(entry), args.out / f"{entry['task']}.png")
         forget(task, args.out)
@@ -74,22 +86,54 @@ def run_compare(args: argparse.Namespace) -> None:
     if args.quick:
         steps = entries[0]["runs"][0]["steps"]
         print(f"These were {steps} steps, to see it work; leave out --quick for the real ones.")
-    saved = [folder_name(task, method) for task in tasks for method in args.methods]
-    saved = [name for name in saved if (args.out / name).is_dir()]
-    print(f"Written to {args.out}: {', '.join(['results.json', 'the figures (.png)', *saved])}")
+    written = ["results.json", *(f"{task.name}.png" for task in tasks)]
+    written += [folder.name for folder in saved]
+    print(f"Written to {args.out}: {', '.join(written)}.")
+    unsaved = {LABELS[m]: None for (_, m), folder in folders.items() if folder not in saved}
+    if unsaved:
+        print(f"Measured, but not saved: {', '.join(unsaved)}.")
+    if saved:
+        shown = next((folder for folder in saved if folder.name.endswith("-lora")), saved[0])
+        print(_generating(shown, tasks[0]))
 
 
-def _say_what_is_replaced(results: Path) -> None:
-    """An earlier comparison in this folder goes; its adapters too, where the names are the same."""
-    with suppress(OSError, ValueError, KeyError, TypeError):  # then it is no comparison
-        before = json.loads(results.read_text("utf-8"))["command"]
-        say(f"{results} of an earlier `{before}` will be replaced; --out keeps both")
+def _log(args: argparse.Namespace, task: str) -> dict[str, Any]:
+    """What stands beside a tuned model: what it was made of, and with which command."""
+    about = {"command": args.command_line, "version": minilora.__version__, "machine": machine()}
+    return about | {"task": str(args.text.resolve()) if args.text else task}
+
+
+def _look_at_what_is_there(logs: dict[Path, dict[str, Any]], *files: Path) -> None:
+    """Raise ValueError if one of these folders is of another text, as notes-lora may be of another
+    notes.txt; say what will be replaced."""
+    replaced = [str(file) for file in files if file.exists()]
+    for folder, log in logs.items():
+        before = _logged_task(folder)
+        if before not in (None, log["task"]):
+            raise UsageError(f"{folder} is of {before}; choose another folder with --out")
+        if before or any((folder / name).exists() for name in SAVED):
+            replaced.append(str(folder))
+    if replaced:
+        say(f"will be replaced (another --out keeps them): {', '.join(replaced)}")
+
+
+def _logged_task(folder: Path) -> str | None:
+    with suppress(OSError, ValueError, KeyError, TypeError):  # then there is no log
+        return json.loads((folder / LOG).read_text("utf-8"))["task"]
+    return None
+
+
+def _generating(folder: Path, task: Task) -> str:
+    option = "--adapter" if (folder / "adapter_config.json").exists() else "--model"
+    return suggest("generate", option, folder, "--prompt", task.prompts[0])
 
 
 def run_finetune(args: argparse.Namespace) -> None:
     task = load_task(args.text)
     out = args.out or RESULTS / folder_name(task, args.method)
     make_folder(out)
+    log = _log(args, task.name)
+    _look_at_what_is_there({out: log})
     checkpoint = out / "checkpoint.safetensors"
     tuned = set_up(
         task,
@@ -101,34 +145,51 @@ def run_finetune(args: argparse.Namespace) -> None:
         **lora_options(args),
     )
     print_trainable_parameters(tuned.model)
-    run([tuned.training], args.threads)
+    run([tuned.training], args.threads, say=say)
     (save_adapter if args.method == "lora" else save_model)(tuned.model, out)
+    save_json(log, out / LOG)
     checkpoint.unlink()
     before, after = (task.metric.format.format(task.test(m)) for m in (tuned.base, tuned.model))
     print(f"{task.metric.unit} on the text's last twentieth: {before} → {after}")
-    option = "--adapter" if args.method == "lora" else "--model"
-    print(f"Saved {human_bytes(disk_bytes(tuned.model))}. Try: minilora generate {option} {out}")
+    print(f"Saved to {out}: {human_bytes(disk_bytes(tuned.model))}.")
+    print(_generating(out, task))
 
 
 def run_generate(args: argparse.Namespace) -> None:
-    model = load_model(args.model)
+    model = load_model(args.model) if args.model else _own_base(args.adapter)
     if args.adapter:
         load_adapter(model, args.adapter)
-    prompt = to_alphabet(args.prompt)
-    if not prompt:
-        raise UsageError("the prompt has no character that the model knows (printable ASCII)")
-    before = iter([prompt])  # shown with the first token, so not if the options are wrong
-    generate(
+    answers = model.config == BASE_MODELS["words-tiny"].model  # it knows words, not texts
+    prompt = args.prompt
+    if prompt is None:
+        prompt = "=brave>" if answers else "The "
+    shown = iter([to_alphabet(prompt)])  # with the first symbol, so not if the options are wrong
+    write(
         model,
-        encode(prompt)[None],
+        prompt,
         args.tokens,
         temperature=args.temperature,
         top_k=args.top_k,
         top_p=args.top_p,
-        rng=np.random.default_rng(args.seed),
-        on_token=lambda new: print(next(before, "") + decode(new), end="", flush=True),
+        seed=args.seed,
+        stop="\n" if answers else None,
+        on_text=lambda new: print(next(shown, "") + new, end="", flush=True),
     )
-    print()
+    print(next(shown, ""))
+
+
+def _own_base(adapter: Path | None) -> Transformer:
+    """The model that an adapter was trained on; docs-tiny, if it does not say so."""
+    base = (adapter_base(adapter) if adapter else None) or "docs-tiny"
+    try:
+        return load_model(base)
+    except (OSError, UsageError) as error:
+        if adapter is None:
+            raise
+        raise UsageError(
+            f"{adapter} was trained on {base}, which is not here; give its folder with --model "
+            f"({error})"
+        ) from None
 
 
 def run_pretrain(args: argparse.Namespace) -> None:
@@ -142,19 +203,19 @@ def run_pretrain(args: argparse.Namespace) -> None:
         make_folder(folder)
         data = base.data()
         model, checkpoint = new_model(base, config.seed), folder / "checkpoint.safetensors"
-        history = train(
+        training = Training(
             model,
             data.batch,
             config,
-            args.threads,
             name=name,
             evaluate=partial(data.quality, split="val"),
             evaluate_every=250,
             checkpoint=checkpoint,
         )
+        run([training], args.threads, say=say)
         save_model(model, folder, dtype=np.float16)
         stored = load_model(folder)
-        losses = np.array(history.losses)
+        losses = np.array(training.history.losses)
         log = {
             "command": args.command_line,
             "version": minilora.__version__,
@@ -162,13 +223,13 @@ def run_pretrain(args: argparse.Namespace) -> None:
             "metric": data.metric.name,
             "val": data.quality(stored, "val"),
             "test": data.quality(stored, "test"),
-            "val_by_step": history.evaluations,
+            "val_by_step": training.history.evaluations,
             "mean_loss_of_10_steps": [
                 round(float(part.mean()), 4)
                 for part in np.split(losses, range(10, len(losses), 10))
             ],
         }
-        save_json(log, folder / "training.json")
+        save_json(log, folder / LOG)
         checkpoint.unlink()
         val, test = (data.metric.format.format(log[split]) for split in ("val", "test"))
         print(f"{name}: {data.metric.unit} {val} (val), {test} (test) → {folder}")

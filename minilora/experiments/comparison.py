@@ -83,7 +83,7 @@ def compare(
             _set_up(task, method, seed, out, rates.get(method), steps, lora) for method in methods
         ]
         peaks = [step_memory(t.training) for t in tuned]
-        run([t.training for t in tuned], threads, quiet)
+        run([t.training for t in tuned], threads, quiet, say)
         say("measuring on the test split, and saving")
         entry["runs"] += [
             measure(t) | _costs(t) | {"peak_memory_bytes": peak}

@@ -51,6 +51,7 @@ def sweep(
     identity: str = "",
     name: str = "runs",
     quiet: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> Rows:
     """The rows of run(**s) for every s of `settings`, in their order; of equal ones it is run once.
 
@@ -62,6 +63,7 @@ def sweep(
     jobs: processes at a time (default: one for each core).
     scheduler: the address of a Dask scheduler, whose workers run them instead; minilora must be
         installed there.
+    say: told of every finished run where no progress bar is shown.
     Raises ValueError for arguments that cannot be meant; ModuleNotFoundError, which says what to
     install, without joblib (or distributed); ConnectionError if the scheduler does not answer;
     RuntimeError if a process was killed. What a run raises is passed on; the others stay saved.
@@ -89,6 +91,8 @@ def sweep(
                 found[folder / file_name] = json.loads(json.dumps(rows))
                 finished += 1
                 bar.update()
+                if say and bar.disable:
+                    say(f"{name}: {finished} of {len(files)} runs are finished")
     except KeyboardInterrupt:
         raise SweepInterrupted(
             f"stopped: {finished} of {len(files)} runs are finished and saved in {folder}; "

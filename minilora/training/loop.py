@@ -287,10 +287,16 @@ def train(
     return training.history
 
 
-def run(trainings: Iterable[Training], threads: int | None = None, quiet: bool = False) -> None:
+def run(
+    trainings: Iterable[Training],
+    threads: int | None = None,
+    quiet: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> None:
     """Step all trainings in turn to their end, a progress bar for each.
 
-    threads: see parallel.py; the results do not depend on it. On Ctrl-C the step under way is
+    threads: see parallel.py; the results do not depend on it. say: told every tenth of the way
+    where no bar is shown, so that a pipe or a log hears something. On Ctrl-C the step under way is
     finished, everything is saved, and TrainingInterrupted says how to go on. Raises ValueError for
     trainings that would undo each other: of one model, or with one checkpoint.
     """
@@ -313,6 +319,8 @@ def run(trainings: Iterable[Training], threads: int | None = None, quiet: bool =
                     if not training.done:
                         bar.set_postfix(loss=f"{training.step(pool):.3f}", refresh=False)
                         bar.update()
+                if say and bars[0].disable:
+                    _say_losses(trainings, say)
                 if interrupted.is_set():
                     raise TrainingInterrupted(_stop(trainings))
     finally:
@@ -360,6 +368,14 @@ def _lr_factors(model: Transformer, ratio: float) -> list[float] | None:
         return None
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     return [ratio if ".adapters." in name and name.endswith(".B") else 1.0 for name in trained]
+
+
+def _say_losses(trainings: Sequence[Training], say: Callable[[str], None]) -> None:
+    last = min(trainings, key=lambda training: training.steps_done)
+    done, steps = last.steps_done, last.config.steps
+    if 10 * done // steps > 10 * (done - 1) // steps:
+        losses = ", ".join(f"{t.name} {t.history.losses[-1]:.3f}" for t in trainings)
+        say(f"step {done} of {steps}, loss: {losses}")
 
 
 def _stop(trainings: Sequence[Training]) -> str:

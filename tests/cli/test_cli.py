@@ -1,11 +1,10 @@
 """Claims about the command line: what is typed is what is done, and errors are one sentence.
 
-Most commands run in this process, on tasks that are measured on few examples. Where the process
-itself is the subject (Ctrl-C, encodings, a reader who leaves), a real one is started.
+Commands run in this process. Where the process itself is the subject (Ctrl-C, encodings, a reader
+who leaves), a real one is started.
 """
 
 import errno
-import importlib.metadata
 import io
 import json
 import os
@@ -14,8 +13,8 @@ import shlex
 import signal
 import subprocess
 import sys
+import tomllib
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,34 +25,15 @@ import minilora as ml
 from minilora import cli
 from minilora.cli import COMMANDS, doctor, looking, output
 from minilora.cli import training as commands
+from minilora.cli.training import LOG
 from minilora.experiments.tasks import BASE_MODELS, load_task
 from minilora.lora import lora_layers
 from minilora.methods.registry import LABELS
 from minilora.system.errors import UsageError
-from minilora.training.quality import NATS
 
 PROSE = "It was the best of times, it was the worst of times, it was the age of wisdom. " * 40
-PYTHON = (sys.executable, "-W", "error")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_measurements():
-    """Texts are measured on 8 windows instead of 256."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commands, "load_task", quick_if_text)
-        yield
-
-
-def quick_if_text(name):
-    task = load_task(name)
-    return replace(task, examples=8) if task.metric is NATS else task
-
-
-@pytest.fixture(autouse=True)
-def here(monkeypatch, tmp_path):
-    """An empty current folder, so that what a command writes by default goes there."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 
 @pytest.fixture
@@ -90,11 +70,14 @@ def asked(monkeypatch, finished):
 
 
 def start(*argv, program=("-m", "minilora"), **options):
-    """Run a process to its end; its output is buffered, as that of any Python in a pipe."""
+    """Run a process to its end, of the package that is tested here, be it installed or not; its
+    output is buffered, as that of any Python in a pipe."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-    env = {**os.environ, "OPENBLAS_NUM_THREADS": "1", **options.pop("env", {})}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", **options.pop("env", {})}
     env.pop("PYTHONUNBUFFERED", None)
-    return subprocess.run([*PYTHON, *program, *argv], env=env, timeout=120, **options)
+    command = [sys.executable, "-W", "error", *program, *argv]
+    return subprocess.run(command, env=env, timeout=120, **options)
 
 
 def error_of(argv, capsys):
@@ -236,11 +219,10 @@ def test_threads_reach_the_comparison(asked):
 
 @pytest.mark.parametrize("command", ["finetune", "pretrain"])
 def test_threads_reach_the_training_of_one_model(command, text, monkeypatch):
-    def run(trainings, threads):
+    def run(trainings, threads, say):
         raise UsageError(f"{threads} threads")
 
     monkeypatch.setattr(commands, "run", run)
-    monkeypatch.setattr(commands, "train", lambda model, batch, config, n, **_: run([], n))
     argv = [command, *(["--text", text] if command == "finetune" else [])]
     for asked_for, got in ((["--threads", "3"], "3 threads"), ([], "None threads")):
         with redirect_stderr(io.StringIO()) as stderr:
@@ -321,7 +303,10 @@ def test_text_that_cannot_be_used_is_explained(command, content, message, here, 
         (["--full-lr", "-1"], "lr must be a positive number, got -1"),
         (["generate", "--temperature", "-1"], "temperature must be >= 0"),
         (["generate", "--top-p", "0"], "top_p must lie in (0, 1]"),
-        (["generate", "--prompt", ""], "the prompt has no character"),
+        (["generate", "--prompt", ""], "prompt"),
+        (["--alpha", "0"], "lora_alpha must be a positive number, got 0"),
+        (["--alpha", "nan"], "lora_alpha must be a positive number, got nan"),
+        (["--methods", "full", "--rank", "3"], "a rank, alpha or targets mean nothing to full"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(argv, message, capsys):
@@ -360,7 +345,7 @@ def test_unwritable_out_is_found_before_the_training(
     def refuse(*args, dir, **options):
         raise PermissionError(13, "Permission denied", str(dir))
 
-    for name in ("compare", "run", "train"):
+    for name in ("compare", "run"):
         monkeypatch.setattr(commands, name, never)
     out = {"below a file": f"{text}/x", "a file": text, "read-only": "x"}[place]
     if place == "read-only":
@@ -383,6 +368,9 @@ def test_unwritable_out_is_found_before_the_training(
         (["generate", "--seed", "x"], "'x' is not a whole number of at least 0"),
         (["--task", "no-such"], "invalid choice: 'no-such'"),
         (["--rank", "x"], "invalid int value: 'x'"),
+        (["--task", "code", "--text", "a.txt"], "--text: not allowed with argument --task"),
+        (["sweep", "--text", "a.txt", "--task", "sort"], "--task: not allowed with argument --t"),
+        (["--seeds", "²"], "'²' is not a whole number of at least 1"),
         (["finetune"], "the following arguments are required: --text"),
         (["params", "4x"], "'4x' is not a shape such as 4096x4096"),
         (["params", "4x0"], "'4x0' is not a shape"),
@@ -454,14 +442,13 @@ def test_help_of_compare_names_every_option_of_the_issue(capsys):
     assert all(re.search(rf"--{option}\b", text) for option in options)
 
 
-def test_version_is_that_of_the_installed_package(capsys):
+def test_version_is_that_of_the_package(capsys):
     assert exit_of(["--version"]) == 0
-    assert capsys.readouterr().out == f"minilora {importlib.metadata.version('minilora')}\n"
+    assert capsys.readouterr().out == f"minilora {ml.__version__}\n"
 
 
 def test_command_minilora_is_this_main():
-    (script,) = importlib.metadata.entry_points(group="console_scripts", name="minilora")
-    assert script.load() is cli.main
+    assert PROJECT["scripts"] == {"minilora": "minilora.cli:main"}
 
 
 # generate
@@ -530,6 +517,21 @@ def test_word_model_answers(capsys):
         capsys,
     )
     assert out == "=brave>brave\n"
+    assert generated(["--model", "words-tiny"], capsys) == "=brave>brave\n"  # up to its newline
+
+
+def test_an_adapter_comes_with_the_base_it_was_trained_on(here, capsys):
+    model = ml.load_model("words-tiny")
+    ml.add_adapter(model, ml.LoraConfig(r=2), rng=np.random.default_rng(0))
+    ml.save_adapter(model, "mine")
+    assert generated(["--adapter", "mine", "--prompt", "=brave>"], capsys) == "=brave>brave\n"
+    line = error_of(["generate", "--adapter", "mine", "--model", "docs-tiny"], capsys)
+    assert "was trained on words-tiny, this is docs-tiny" in line and len(line) < 400
+    config = json.loads((here / "mine" / "adapter_config.json").read_text("utf-8"))
+    config["base_model_name_or_path"] = "far/away"
+    (here / "mine" / "adapter_config.json").write_text(json.dumps(config), "utf-8")
+    line = error_of(["generate", "--adapter", "mine"], capsys)
+    assert "mine was trained on far/away, which is not here; give its folder with --model" in line
 
 
 # finetune
@@ -538,8 +540,8 @@ def test_word_model_answers(capsys):
 @pytest.mark.parametrize(
     ("method", "files", "option"),
     [
-        ("lora", ["adapter_config.json", "adapter_model.safetensors"], "--adapter"),
-        ("full", ["config.json", "model.safetensors"], "--model"),
+        ("lora", ["adapter_config.json", "adapter_model.safetensors", LOG], "--adapter"),
+        ("full", ["config.json", "model.safetensors", LOG], "--model"),
     ],
 )
 def test_finetuned_model_is_saved_and_generates(method, files, option, text, here, capsys):
@@ -550,11 +552,48 @@ def test_finetuned_model_is_saved_and_generates(method, files, option, text, her
     assert sorted(path.name for path in folder.iterdir()) == files
     before, after = (float(x) for x in re.search(r"(\d\.\d+) → (\d\.\d+)", out).groups())
     assert after < before
-    assert f"Try: minilora generate {option} {folder}" in out
+    assert f"Try: minilora generate {option} {folder} --prompt " in out
     assert ("trainable params: 18,432 ||" if method == "lora" else "trainable%: 100.0000") in out
     greedy = ["--prompt", "It was ", "--tokens", "40", "--temperature", "0"]
     tuned = generated([*greedy, option, str(folder)], capsys)
     assert tuned.startswith("It was ") and tuned != generated(greedy, capsys)
+
+
+def test_an_adapter_of_another_text_is_not_overwritten(here, capsys):
+    for folder in ("a", "b"):
+        (here / folder).mkdir()
+        (here / folder / "notes.txt").write_text(PROSE + folder, "utf-8")
+    steps = ["--steps", "1"]
+    assert cli.main(["finetune", "--text", "a/notes.txt", *steps]) == 0
+    for command in (["finetune"], ["compare", "--methods", "lora"]):
+        line = error_of([*command, "--text", "b/notes.txt", *steps], capsys)
+        assert f"notes-lora is of {here / 'a' / 'notes.txt'}; choose another folder with" in line
+    assert cli.main(["finetune", "--text", "a/notes.txt", *steps]) == 0
+    assert "will be replaced (another --out keeps them)" in capsys.readouterr().err
+    assert cli.main(["finetune", "--text", "b/notes.txt", *steps, "--out", "other"]) == 0
+    assert "replaced" not in capsys.readouterr().err
+
+
+def test_a_comparison_says_what_it_replaces_what_it_saved_and_what_to_do_next(text, capsys):
+    argv = ["--text", text, "--steps", "1", "--methods", "lora,bitfit", "--out", "o u t"]
+    assert cli.main(argv) == 0
+    captured = capsys.readouterr()
+    assert "replaced" not in captured.err and "step 1 of 1, loss: LoRA " in captured.err
+    assert "Written to o u t: results.json, times.txt.png, times-lora.\n" in captured.out
+    assert "Measured, but not saved: BitFit.\n" in captured.out
+    command = captured.out.splitlines()[-1].removeprefix("Try: ")
+    assert shlex.split(command)[:4] == ["minilora", "generate", "--adapter", "o u t/times-lora"]
+    assert cli.main(shlex.split(command)[1:]) == 0
+    assert cli.main(argv) == 0
+    assert "o u t/results.json, o u t/times-lora" in capsys.readouterr().err
+
+
+def test_a_suggestion_starts_minilora_as_it_was_started(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/x/minilora/__main__.py"])
+    monkeypatch.setattr(sys, "orig_argv", [".venv/bin/python", "-m", "minilora"])
+    assert output.suggest("params", "a b") == "Try: .venv/bin/python -m minilora params 'a b'"
+    monkeypatch.setattr(sys, "argv", ["/x/bin/minilora"])
+    assert output.suggest("params") == "Try: minilora params"
 
 
 def test_finetune_trains_with_the_asked_adapter_seed_and_folder(text, here, capsys):
@@ -700,7 +739,7 @@ def test_ctrl_c_before_the_training_says_stopped(monkeypatch, capsys):
     def interrupt(name):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "load_model", interrupt)
+    monkeypatch.setattr(cli, "import_module", interrupt)
     assert cli.main(["generate"]) == 130
     assert capsys.readouterr().err.strip() == "stopped"
 
@@ -720,19 +759,21 @@ sys.exit(cli.main())
 """
 
 
+@pytest.mark.system
 def test_after_ctrl_c_the_same_command_goes_on_to_the_same_end(text, here):
     argv = ["finetune", "--text", text, "--steps", "12", "--out"]
     stopped = start(*argv, "a", program=("-c", CTRL_C_IN_STEP_5), text=True)
     assert stopped.returncode == 130
-    assert stopped.stderr.strip() == (
+    assert stopped.stderr.splitlines()[-1] == (
         "stopped: LoRA at step 5 of 12. All is saved; the same command goes on from here"
     )
     assert [path.name for path in (here / "a").iterdir()] == ["checkpoint.safetensors"]
     resumed = start(*argv, "a", text=True)
-    assert resumed.returncode == 0 and resumed.stderr == "" and "Saved" in resumed.stdout
+    assert resumed.returncode == 0 and "Saved" in resumed.stdout
+    assert resumed.stderr.splitlines()[-1].startswith("step 12 of 12, loss: LoRA ")
     assert cli.main([*argv, "b"]) == 0  # without a pause
     files = ["adapter_config.json", "adapter_model.safetensors"]
-    assert sorted(path.name for path in (here / "a").iterdir()) == files
+    assert sorted(path.name for path in (here / "a").iterdir()) == [*files, "training.json"]
     for file in files:
         assert (here / "a" / file).read_bytes() == (here / "b" / file).read_bytes()
 
@@ -754,6 +795,7 @@ def test_checkpoint_of_other_options_is_not_taken_for_ones_own(text, here, capsy
     assert cli.main(argv) == 0
 
 
+@pytest.mark.system
 def test_real_comparison_of_ones_own_text_on_a_console_in_cp1252(text, here):
     done = start("--text", text, "--steps", "1", "--out", "x", env={"PYTHONIOENCODING": "cp1252"})
     assert done.returncode == 0, done.stderr
@@ -768,12 +810,14 @@ def test_real_comparison_of_ones_own_text_on_a_console_in_cp1252(text, here):
     assert "→" in entry["about"]  # the file has what the console had not
 
 
+@pytest.mark.system
 def test_console_in_ascii_shows_a_question_mark_instead_of_failing(text):
     done = start("finetune", "--text", text, "--steps", "1", env={"PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0, done.stderr
     assert re.search(rb"\d \? \d", done.stdout) and b"Saved" in done.stdout
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     "argv", [["generate", "--tokens", "3"], ["pretrain", "words-tiny", "--steps", "1"]]
 )
@@ -782,6 +826,13 @@ def test_reader_who_has_left_is_no_error(argv):
     os.close(reader)
     with open(writer, "w") as closed:
         done = start(*argv, stdout=closed, text=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr and "Error" not in done.stderr
+
+
+@pytest.mark.system
+def test_a_closed_stdout_is_no_error():
+    code = "import os, sys; os.close(1); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    done = start("-m", "minilora", "params", program=("-c", code), text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
 

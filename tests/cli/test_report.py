@@ -166,7 +166,7 @@ def three_seeds():
 
 def test_three_seeds_show_their_mean_and_their_range():
     text = printed(compare_table(three_seeds()), width=120)
-    assert "mean of 3 seeds, lowest to highest" in text
+    assert "mean of 3 seeds (lowest to highest)" in text
     assert cells(text, "new task") == [
         "3.000 → 1.630 (1.627 to 1.634)",
         "3.000 → 1.715 (1.711 to 1.721)",
@@ -243,6 +243,9 @@ def test_summary_is_one_sentence_in_the_tasks_own_unit():
         "LoRA trained 4.4% of the parameters and reached 92% of full fine-tuning's improvement, "
         "0.11 nats short of it; the base model is untouched."
     )
+    assert "reached 100% of full fine-tuning's improvement, level with it; the base" in summary(
+        word_entry([1.0], [1.0])
+    )
     assert "reached 95% of full fine-tuning's improvement, 5.0 points short of it" in summary(
         word_entry([1.0], [0.95])
     )
@@ -291,7 +294,7 @@ def test_table_of_many_methods_has_a_row_for_each(label, expected):
 
 def test_table_of_many_methods_says_what_was_done_and_where_the_base_stands():
     text = one_line(printed(methods_table(many_methods()), width=140))
-    assert "English → Python: 300 steps" in text
+    assert "English → Python: 300 steps, mean of 2 seeds (lowest to highest)" in text
     assert "nats per character, lower is better" in text
     assert "The base model: new task 3.000, old task 1.343." in text
 
