@@ -371,8 +371,8 @@ def _lr_factors(model: Transformer, ratio: float) -> list[float] | None:
 
 
 def _say_losses(trainings: Sequence[Training], say: Callable[[str], None]) -> None:
-    last = min(trainings, key=lambda training: training.steps_done)
-    done, steps = last.steps_done, last.config.steps
+    under_way = next((t for t in trainings if not t.done), trainings[0])
+    done, steps = under_way.steps_done, under_way.config.steps
     if 10 * done // steps > 10 * (done - 1) // steps:
         losses = ", ".join(f"{t.name} {t.history.losses[-1]:.3f}" for t in trainings)
         say(f"step {done} of {steps}, loss: {losses}")

@@ -156,6 +156,12 @@ def test_finished_runs_are_not_run_again_and_missing_ones_are(jobs, tmp_path):
     assert times_run(tmp_path) == {0: 1, 1: 2, 2: 1, 3: 1, 4: 1}
 
 
+def test_a_pipe_hears_of_every_finished_run_if_it_asks(tmp_path):
+    told = []
+    sweep(logged, numbered(tmp_path, 2), tmp_path / "rows", jobs=1, name="mine", say=told.append)
+    assert told == ["mine: 1 of 2 runs are finished", "mine: 2 of 2 runs are finished"]
+
+
 def test_a_run_is_known_by_its_function_its_settings_and_the_version(tmp_path, monkeypatch):
     rows = tmp_path / "rows"
     sweep(logged, numbered(tmp_path, 1), rows, jobs=1)

@@ -553,6 +553,23 @@ def test_nothing_is_printed_where_nobody_looks(capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_pipe_hears_every_tenth_of_the_way_if_it_asks(capfd):
+    told = []
+    trainings = [Training(make(), batch, replace(CONFIG, steps=n), name=f"of {n}") for n in (25, 5)]
+    run(trainings, say=told.append)
+    assert [line.partition(",")[0] for line in told] == [
+        f"step {n} of 25" for n in (3, 5, 8, 10, 13, 15, 18, 20, 23, 25)
+    ]
+    losses = [t.history.losses[-1] for t in trainings]
+    assert told[-1] == f"step 25 of 25, loss: of 25 {losses[0]:.3f}, of 5 {losses[1]:.3f}"
+
+
+def test_a_terminal_has_a_bar_instead(terminal):
+    told = []
+    run([Training(make(), batch, CONFIG)], say=told.append)
+    assert told == []
+
+
 @pytest.mark.parametrize("place", ["terminal", "notebook"])
 @pytest.mark.parametrize("quiet", [False, True])
 def test_a_bar_shows_name_and_loss_to_a_person_unless_quiet(place, quiet, capsys, request):
