@@ -67,7 +67,7 @@ class Yours:
         self.inputs = _describe(self.function, arguments)
         try:
             result = self.function(*arguments)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # exit() too ends the function, not the notebook
             what = f"{type(error).__name__}: {error}"
             raise Wrong(f"your function raised {what} for {self.inputs}") from None
         if result is None or result is ...:
@@ -77,7 +77,12 @@ class Yours:
 
 
 def exercise(hints: tuple[str, str]) -> Callable[[Callable[[Yours], Any]], Callable[..., Verdict]]:
-    """Register a checker under its own name; called, it gives a Verdict instead of raising."""
+    """Register a checker under its own name; called, it gives a Verdict instead of raising.
+
+    Raises UsageError for a name that is taken, and unless there are two hints.
+    """
+    if isinstance(hints, str) or len(hints) != 2 or not all(isinstance(h, str) for h in hints):
+        raise UsageError(f"an exercise has two hints, each a text; got {hints!r}")
 
     def register(checker: Callable[[Yours], Any]) -> Callable[..., Verdict]:
         name = checker.__name__
@@ -133,7 +138,8 @@ def compare(
     and what was expected, of the result of a known mistake."""
     array, right = np.asarray(got.data if isinstance(got, Tensor) else got), np.asarray(expected)
     if array.dtype.kind not in "biuf":
-        raise Wrong(f"your {what} is a {type(got).__name__}; expected {_kind(right)}")
+        found = _short(got) if isinstance(got, int) else f"of type {type(got).__name__}"
+        raise Wrong(f"your {what} is {found}; expected {_kind(right)}")
     if _same(array, right, tolerance):
         return
     seen = f"your {what} is {_kind(array)}; expected {_kind(right)}"

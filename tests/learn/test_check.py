@@ -22,6 +22,7 @@ from minilora.analysis import counting
 from minilora.learn import check
 from minilora.learn import exercises as framework
 from minilora.learn.exercises import EXERCISES, Yours, compare, exercise, require
+from minilora.system.errors import UsageError
 
 MUTANTS = mutants_00.MUTANTS | mutants_05.MUTANTS | mutants_07.MUTANTS | mutants_06.MUTANTS
 
@@ -118,6 +119,11 @@ def raises(*arguments):
         (lambda *a: np.zeros((0, 3)), "wrong"),
         (lambda *a: np.nan, "wrong"),
         (lambda *a: object(), "wrong"),
+        (lambda *a: np.inf, "wrong"),
+        (lambda *a: 10**400, "wrong"),
+        (lambda *a: 1j, "wrong"),
+        (lambda *a: (number for number in (1, 2)), "wrong"),
+        (lambda *a: exit(), "wrong"),
     ],
 )  # fmt: skip
 def test_a_checker_raises_for_no_answer(name, answer, status):
@@ -202,7 +208,7 @@ def test_a_result_instead_of_the_function_is_refused_with_the_remedy(double):
         (3.0, "your ΔW is a number; expected an array of shape (2, 3)"),
         (np.array([[0, 1, 2], [3, 9, 5]]), "your ΔW is 9 at [1, 1]; expected 4"),
         (np.array([[0, 1, 2], [3, np.nan, 5]]), "your ΔW is nan at [1, 1]; expected 4"),
-        ("abc", "your ΔW is a str; expected an array of shape (2, 3)"),
+        ("abc", "your ΔW is of type str; expected an array of shape (2, 3)"),
     ],
 )
 def test_compare_says_whether_kind_shape_or_value_differs(got, words):
@@ -234,6 +240,17 @@ def test_require_ends_a_check_with_its_message():
     require(True, "never said")
     with pytest.raises(framework.Wrong, match="too many"):
         require(False, "too many")
+
+
+def test_a_whole_number_too_large_for_an_array_is_shown():
+    with pytest.raises(framework.Wrong, match=r"your count is 1,000,.*; expected a number"):
+        compare("count", 10**30, 5)
+
+
+@pytest.mark.parametrize("hints", ["a nudge", ("one",), ("one", "two", "three"), ("one", None)])
+def test_an_exercise_has_two_hints(hints):
+    with pytest.raises(UsageError, match="an exercise has two hints, each a text; got "):
+        exercise(hints=hints)
 
 
 def test_two_exercises_of_one_name_are_refused(monkeypatch):

@@ -261,6 +261,7 @@ def run_setup(folder: Path) -> str:
     ).stdout
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("notebook", "clone", "path"),
     [("lessons", ".", ".."), (".", ".", "."), (".", "minilora", "./minilora")],
@@ -273,6 +274,7 @@ def test_the_set_up_cell_installs_from_a_clone_around_the_notebook(tmp_path, not
     assert run_setup(tmp_path / notebook).strip() == f"pip install -q {path}"
 
 
+@pytest.mark.system
 def test_the_set_up_cell_says_what_to_do_where_there_is_no_clone(tmp_path):
     shown = run_setup(tmp_path)
     assert "minilora is missing: git clone it" in shown and "pip install" not in shown
