@@ -99,7 +99,7 @@ def _unknown(command: str) -> str:
 
 
 def _sentence(error: Exception) -> str:
-    if not isinstance(error, OSError) or error.errno not in _REMEDIES:
+    if not isinstance(error, OSError) or error.errno is None:
         return str(error)
     where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{_REMEDIES[error.errno]}"
+    return f"{where}{_REMEDIES.get(error.errno, error.strerror)}"

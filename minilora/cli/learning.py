@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
 
 import minilora
 from minilora.cli.output import make_folder, say
@@ -28,10 +28,10 @@ def run_lessons(args: argparse.Namespace) -> int:
         raise UsageError("the lessons are not installed with this copy of minilora; clone it")
     notebooks = sorted(LESSONS.glob("[0-9]*.ipynb"))
     if not (args.copy or args.open):
-        table = Table("notebook", "question")
+        console = Console(markup=False)
         for path in notebooks:
-            table.add_row(path.name, _question(path))
-        Console(markup=False).print(table)
+            console.print(path.name, style="bold")
+            console.print(Padding(_question(path), (0, 0, 0, 2)))
         print("Work on a copy of them: minilora lessons --copy FOLDER --open")
         return 0
     folder = args.copy or Path("minilora-lessons")

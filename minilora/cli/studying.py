@@ -45,8 +45,8 @@ def run_study(args: argparse.Namespace) -> None:
     results, files = {}, []
     for name in names:
         study, runs = STUDIES[name], args.out / f"{name}-runs"
-        say(f"{name}: {study.question}")
         settings = study.settings(range(args.seeds))
+        say(f"{name}: {study.question} ({len(settings)} runs)")
         rows = sweep(study.run, settings, runs, name=name, **_workers(args))
         about = {
             "study": name,
@@ -193,7 +193,7 @@ def _print_rows(title: str, rows: Rows, by: tuple[str, ...], shows: tuple[str, .
     for name in by:
         table.add_column(name, no_wrap=True)
     for name in shows:
-        table.add_column(name.replace("_", " "), justify="right")
+        table.add_column(name.replace("_", "\n"), justify="right")
     for key, same in _grouped(rows, by):
         values = [[row[name] for row in same if row[name] is not None] for name in shows]
         cells = (_rounded(mean(v)) if v else "–" for v in values)

@@ -113,9 +113,12 @@ def methods_table(entry: dict[str, Any]) -> Table:
         f"{new}, old task {old}.",
         title_justify="left",
         caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
     )
     table.add_column("method", no_wrap=True)
-    for name in ("rate", "trainable", "share", "on disk", "ms/step", "new task", "old task"):
+    for name in ("rate", "trainable", "share", "on disk", "ms per\nstep", "new\ntask", "old\ntask"):
         table.add_column(name, justify="right")
     for method in dict.fromkeys(run["method"] for run in entry["runs"]):
         runs = [run for run in entry["runs"] if run["method"] == method]

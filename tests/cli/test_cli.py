@@ -413,6 +413,15 @@ def test_a_full_disk_is_named_with_its_file_and_remedy(monkeypatch, capsys):
     assert "out/results.json: the disk is full" in line
 
 
+def test_an_error_of_the_system_names_its_file_without_a_number(monkeypatch, capsys):
+    def absent(args):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "out/results.json")
+
+    monkeypatch.setattr(looking, "run_params", absent)
+    line = error_of(["params"], capsys)
+    assert line == "minilora: out/results.json: No such file or directory"
+
+
 def test_no_number_is_cut_where_the_terminal_is_narrow(monkeypatch, capsys):
     for columns in ("40", "80"):
         monkeypatch.setenv("COLUMNS", columns)
