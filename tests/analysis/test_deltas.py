@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 
+import minilora as ml
 from minilora import lora as L
 from minilora.analysis.deltas import delta_weights, weight_matrices
 from minilora.analysis.subspaces import subspace_similarities
@@ -193,3 +194,8 @@ def test_models_with_other_matrices_are_not_compared():
     with pytest.raises(ValueError, match="mlp.gate_proj is .* before and missing after") as error:
         delta_weights(llama, make())
     assert "q_proj" not in str(error.value)
+
+
+def test_a_notebook_reaches_every_measure_as_ml_analysis():
+    assert ml.analysis.delta_weights is delta_weights
+    assert [name for name in ml.analysis.__all__ if not hasattr(ml.analysis, name)] == []

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import minilora as ml
+from minilora.experiments import tuning
 from minilora.experiments.comparison import compare
 from minilora.experiments.tasks import BASE_MODELS, TASKS, load_task, new_model
 from minilora.experiments.tuning import adjust, measure, quality_run, set_up, tune, with_rank
@@ -263,3 +264,11 @@ def test_a_base_model_of_another_alphabet_is_refused(tmp_path):
 
 def test_tasks_are_found_by_name():
     assert [set_up(name, "full").row["task"] for name in TASKS] == list(TASKS)
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_tune_shows_a_bar_only_if_it_is_asked_to(monkeypatch, quiet):
+    asked = []
+    monkeypatch.setattr(tuning, "run", lambda trainings, threads, quiet: asked.append(quiet))
+    tune(quick("reverse"), "lora", steps=1, **({} if quiet else {"quiet": False}))
+    assert asked == [quiet]
