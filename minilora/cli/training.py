@@ -80,21 +80,20 @@ def run_compare(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(results))
         return
-    console = Console()
     for entry in entries:
-        print_comparison(entry, console)
+        print_comparison(entry, Console())
     if args.quick:
         steps = entries[0]["runs"][0]["steps"]
         print(f"These were {steps} steps, to see it work; leave out --quick for the real ones.")
     written = ["results.json", *(f"{task.name}.png" for task in tasks)]
     written += [folder.name for folder in saved]
     print(f"Written to {args.out}: {', '.join(written)}.")
-    unsaved = {LABELS[m]: None for (_, m), folder in folders.items() if folder not in saved}
-    if unsaved:
+    methods = [m for m in args.methods if folders[tasks[0].name, m] in saved]
+    if unsaved := [LABELS[m] for m in args.methods if m not in methods]:
         print(f"Measured, but not saved: {', '.join(unsaved)}.")
-    if saved:
-        shown = next((folder for folder in saved if folder.name.endswith("-lora")), saved[0])
-        print(_generating(shown, tasks[0]))
+    if methods:
+        shown = "lora" if "lora" in methods else methods[0]
+        print(_generating(folders[tasks[0].name, shown], shown, tasks[0]))
 
 
 def _log(args: argparse.Namespace, task: str) -> dict[str, Any]:
@@ -123,8 +122,8 @@ def _logged_task(folder: Path) -> str | None:
     return None
 
 
-def _generating(folder: Path, task: Task) -> str:
-    option = "--adapter" if (folder / "adapter_config.json").exists() else "--model"
+def _generating(folder: Path, method: str, task: Task) -> str:
+    option = "--model" if method == "full" else "--adapter"
     return suggest("generate", option, folder, "--prompt", task.prompts[0])
 
 
@@ -152,7 +151,7 @@ def run_finetune(args: argparse.Namespace) -> None:
     before, after = (task.metric.format.format(task.test(m)) for m in (tuned.base, tuned.model))
     print(f"{task.metric.unit} on the text's last twentieth: {before} → {after}")
     print(f"Saved to {out}: {human_bytes(disk_bytes(tuned.model))}.")
-    print(_generating(out, task))
+    print(_generating(out, args.method, task))
 
 
 def run_generate(args: argparse.Namespace) -> None:

@@ -1,17 +1,25 @@
-"""Commands in these tests work in an empty folder, and measure on few examples."""
+"""Commands in these tests work in an empty folder, and do not measure for long.
+
+What the measurements are is tests/experiments' subject; tests of real processes measure in full.
+"""
 
 import pytest
 
-from minilora.experiments import tasks
+from minilora.experiments import comparison, tasks
 
 
 @pytest.fixture(scope="package", autouse=True)
 def quick_measurements():
-    """Texts are measured on 8 windows instead of 256, words on 8 instead of all."""
-    text_loss, exact_match = tasks.text_loss, tasks.exact_match
+    """Texts are measured on 8 windows instead of 256, words on 8 instead of all; samples have 8
+    symbols, and the peak of memory, which takes several steps under tracemalloc, is made up."""
+    text_loss, exact_match, write = tasks.text_loss, tasks.exact_match, comparison.write
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tasks, "text_loss", lambda model, tokens, n: text_loss(model, tokens, 8))
         patch.setattr(tasks, "exact_match", lambda model, x, y: exact_match(model, x[:8], y[:8]))
+        patch.setattr(
+            comparison, "write", lambda model, prompt, n, **o: write(model, prompt, 8, **o)
+        )
+        patch.setattr(comparison, "step_memory", lambda training: 2**20)
         yield
 
 
