@@ -1,4 +1,4 @@
-"""What the fused ops of functional.py require of their arguments, checked where they enter.
+"""What the fused ops of functional.py require of the shapes and numbers they are given.
 
 NumPy would broadcast many a wrong shape into a wrong number, and name sizes nobody typed for the
 others. Each `require_...` returns nothing, or raises one sentence that says what was given and what

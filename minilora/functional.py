@@ -1,4 +1,4 @@
-"""Fused operations: whole layers as one op each, with the gradient derived by hand.
+"""Softmax, cross-entropy, norms, attention, LoRA …: fused, with the gradient derived by hand.
 
 Optional depth. reference.py says the same in a few ops each, and the tests compare the two; read an
 op there first. One op instead of ten saves Python's overhead, passes over memory and kept

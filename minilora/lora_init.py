@@ -1,4 +1,4 @@
-"""Where the factors A and B of an adapter start.
+"""Where A and B of an adapter start, those of PiSSA and OLoRA too.
 
 LoRA starts A at random and B at zero, so that ΔW = 0. Were both zero, neither would ever have a
 gradient: dA needs B, and dB needs A. PiSSA and OLoRA start A and B as a part of W itself and take

@@ -1,4 +1,4 @@
-"""The layers a transformer is built from: Linear, Embedding and the two norms.
+"""The layers of a transformer: Linear, Embedding and the two norms.
 
 A layer is a plain class with parameters as attributes: module.py finds them there. There is no
 train/eval mode: dropout happens when a random generator is passed to the call, and only then.

@@ -1,4 +1,4 @@
-"""The layers of a transformer as a textbook writes them, each a few lines composed from ops.py.
+"""What functional.py computes, as a textbook writes it: to read first, and for tests to compare.
 
 No gradient is derived here: every line is an op whose derivative stands in ops.py, and the engine
 multiplies them. A model uses functional.py, which holds functions of the same names as one op each,

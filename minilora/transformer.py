@@ -1,4 +1,4 @@
-"""A decoder-only transformer that is GPT-2 or Llama, depending on five switches.
+"""A decoder-only transformer that is GPT-2 or Llama by five switches, and its KV cache.
 
 ids (B, T) -> embedding (B, T, C) -> n_layer blocks -> norm -> logits (B, T, V). Each block
 adds two things to the stream: what attention gathers from earlier positions, and what an MLP

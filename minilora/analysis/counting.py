@@ -1,4 +1,4 @@
-"""How many numbers a model has, how many of them train, and what that means in bytes.
+"""How many numbers a model has and trains, and their bytes, by arithmetic alone.
 
 All of it follows from the sizes of the matrices, so GPT-3 can be counted on a laptop: no weight is
 ever made. LoRA trains r (d_in + d_out) numbers where a matrix has d_in · d_out (Hu et al. 2021,

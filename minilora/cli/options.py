@@ -1,4 +1,4 @@
-"""The options of every command; __init__.py says in which file the command itself is."""
+"""The options of every command."""
 
 from __future__ import annotations
 

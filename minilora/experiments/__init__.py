@@ -1,1 +1,1 @@
-"""A fine-tuning, set up and measured; several side by side; many runs."""
+"""A fine-tuning, set up and measured; several side by side; many runs: for studies and commands."""

@@ -1,4 +1,4 @@
-"""What a fine-tuning costs beside time: the memory of a step, and what has to be kept on disk."""
+"""What a fine-tuning costs beside time, measured: memory of a step, bytes to keep on disk."""
 
 from __future__ import annotations
 

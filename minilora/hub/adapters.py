@@ -1,4 +1,4 @@
-"""Adapters as folders: PEFT's adapter_config.json and adapter_model.safetensors.
+"""Reading and writing adapters: PEFT's adapter_config.json and adapter_model.safetensors.
 
 Here an adapter of a model becomes files and files an adapter; what does not fit the model is
 refused before the model is touched. peft_layout.py knows the names and shapes of the tensors,

@@ -1,4 +1,4 @@
-"""Whole models as folders: config.json and model.safetensors, as Hugging Face writes them.
+"""Reading and writing whole models: config.json and model.safetensors, as Hugging Face has them.
 
 transformers loads what is saved here as a GPT2LMHeadModel or LlamaForCausalLM if it is one, and
 whatever transformers saved as one of them is loaded here.

@@ -1,1 +1,1 @@
-"""Exercises and their checkers."""
+"""The exercises of the lessons, and their checkers."""

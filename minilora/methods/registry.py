@@ -1,4 +1,4 @@
-"""Every way to fine-tune, on one list.
+"""METHODS: the name of each way to fine-tune, its label and what it makes of a model.
 
 Three families: *selective* methods train some of the model's own numbers, *additive* ones put
 small new modules into it, *reparameterized* ones (LoRA and its kin) train a change of W.

@@ -1,4 +1,4 @@
-"""Kinds of LoRA that differ in what trains (DoRA) or in where A and B start (PiSSA, OLoRA).
+"""DoRA, PiSSA and OLoRA: kinds of LoRA that train something more, or a part of W itself.
 
 Each is a LowRank that does one thing more, so that lora.py can show LoRA alone. Where A and B of
 PiSSA and OLoRA start is said in lora_init.py.

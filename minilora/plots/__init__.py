@@ -1,4 +1,4 @@
-"""How a figure of ours looks; what a notebook reaches for is `plots.NAME`."""
+"""How a figure of ours looks (those of a study are in its own file), as `plots.NAME`."""
 
 from minilora.experiments.rows import distinct, select
 from minilora.plots.comparisons import compare_figure, plot_costs, plot_learning_curves

@@ -1,4 +1,4 @@
-"""What a study is: a question, a grid of settings, a measurement, and a figure of its rows."""
+"""What each of the other files of this room holds: a question, a grid, a measurement, a figure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The 96 symbols that the small models read and write, one character each.
+"""The 96 symbols that the small models read and write, and what becomes of other letters.
 
 No tokenizer to train or ship: the id of a symbol is its place in ALPHABET. Other text is brought
 into it by `to_alphabet`, which keeps what has an ASCII look-alike.

@@ -1,4 +1,4 @@
-"""The transformer once more, for one new token per sequence, in plain NumPy.
+"""The transformer once more, for one new token and its KV cache, in plain NumPy.
 
 Generation needs no graph: no Tensor, no vjp, no checks of shapes that cannot change. What remains
 is a dozen lines of arithmetic per layer, which is a good second reading of transformer.py, and

@@ -1,4 +1,6 @@
-"""The training loop. For every method it is these eight lines, which may be written by hand:
+"""The training loop, its evaluations, and what Ctrl-C does.
+
+For every method the loop is these eight lines, which may be written by hand:
 
     for i in range(steps):
         ids, targets = batch(np.random.default_rng((seed, i)))
