@@ -8,7 +8,7 @@ import pytest
 from minilora.experiments import comparison, tasks
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def quick_measurements():
     """Texts are measured on 8 windows instead of 256, words on 8 instead of all; samples have 8
     symbols, and the peak of memory, which takes several steps under tracemalloc, is made up."""

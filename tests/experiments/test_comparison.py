@@ -273,9 +273,9 @@ def test_same_seed_gives_the_same_runs_again_alone_or_among_others(code, tmp_pat
 def test_same_runs_whatever_the_threads(code, tmp_path, monkeypatch):
     asked = []
 
-    def run(trainings, threads, quiet):
+    def run(trainings, threads, quiet, say):
         asked.append(threads)
-        loop.run(trainings, threads, quiet)
+        loop.run(trainings, threads, quiet, say)
 
     monkeypatch.setattr("minilora.experiments.comparison.run", run)
     for threads in (1, 2):

@@ -81,7 +81,8 @@ def trained(seed):
 
 def blas_threads(seed):
     np.ones((2, 2)) @ np.ones((2, 2))
-    return [{"threads": pool["num_threads"]} for pool in threadpool_info()]
+    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    return [{"threads": pool["num_threads"]} for pool in pools]
 
 
 def note(log, line):

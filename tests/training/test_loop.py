@@ -74,7 +74,7 @@ def by_hand(model, draw, c, factors=None, parts=WHOLE):
 
 @METHODS
 def test_training_is_the_loop_in_the_docstring_bit_for_bit(method):
-    lines = loop.__doc__.split("\n\n")[1]
+    lines = loop.__doc__.split("\n\n")[2]
     model, twin = make(method), make(method)
     history = train(model, batch, TrainConfig(steps=30, lr=0.02, seed=5))
     params = twin.trainable_parameters()
