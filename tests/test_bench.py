@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of PyTorch, where it is installed
@@ -58,3 +59,25 @@ def test_worker_measures_time_and_memory(bench, job, threads):
     assert found["cpu"] > 0
     assert 10 < found["mib"] < 500
     assert worker.process.returncode == 0
+
+
+def test_both_sides_of_every_trick_compute_the_same(bench):
+    import tricks
+
+    for trick in tricks.tricks():
+        slow, fast = trick.without(), trick.with_()
+        if slow is None:  # in-place updates of the same numbers, in parts and as a whole
+            for parts, whole in zip(tricks.PARTS, tricks.LONG, strict=True):
+                np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-6)
+            continue
+        pairs = zip(slow, fast, strict=True) if isinstance(slow, list) else [(slow, fast)]
+        for a, b in pairs:
+            np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3 * np.abs(a).max())
+
+
+def test_the_tricks_of_the_table_are_those_that_are_measured(bench):
+    import tricks
+
+    table = (ROOT / "figures" / "tricks.md").read_text("utf-8")
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert [row.split(" | ")[0] for row in rows] == [f"| {t.name}" for t in tricks.tricks()]
