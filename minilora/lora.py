@@ -234,7 +234,8 @@ def _is_merged(model: Module) -> bool:
 def _require_unmerged(model: Module) -> None:
     if _is_merged(model):
         name = active_adapter(model)
-        raise UsageError(f"adapter {name!r} is already merged: call unmerge_adapter(model) first")
+        what = f"adapter {name!r} is already merged"
+        raise UsageError(f"{what}: call unmerge_adapter(model) first")
 
 
 def _require_adapter(model: Module, name: str) -> None:

@@ -145,7 +145,7 @@ class Transformer(Module):
             found = f"{ids.dtype} {ids.shape}"
             raise UsageError(f"ids must be integers of shape (B, T), B and T > 0; got {found}")
         if cache is not None and not self.can_cache:
-            raise UsageError("vectors stand in front of this model's text: it can use no cache")
+            raise UsageError("vectors stand in front of the text here: it can use no cache")
         if cache is not None and len(set(cache)) != len(self.layers):
             raise UsageError("cache must be a list of one KVCache for each layer")
         start = cache[0].length if cache else 0

@@ -156,9 +156,11 @@ def test_no_public_name_is_hidden_by_a_module_of_that_name():
     assert answer.stdout.strip() == "[]"
 
 
-def test_the_path_a_student_reads_has_at_most_1000_lines():
+def test_the_path_a_student_reads_has_at_most_1000_lines_and_is_not_packed():
     lines = {
-        name: len((PACKAGE / f"{name}.py").read_text(encoding="utf-8").splitlines())
+        name: (PACKAGE / f"{name}.py").read_text(encoding="utf-8").splitlines()
         for name in READING_PATH
     }
-    assert sum(lines.values()) <= 1000, f"{sum(lines.values())} lines: {lines}"
+    count = {name: len(text) for name, text in lines.items()}
+    assert sum(count.values()) <= 1000, f"{sum(count.values())} lines: {count}"
+    assert [line for text in lines.values() for line in text if len(line) > 95] == []
