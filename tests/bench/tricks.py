@@ -224,6 +224,7 @@ def main() -> None:
         f"{args.rounds} rounds (middle half of them), both sides in turn, CPU time of one thread, "
         f'float32, C = {C}, T = {T}, B = {B}, V = {V}. "Fused" is one op with a gradient derived '
         "by hand beside the same composed of ops (minilora/reference.py), forward and backward. "
+        '"Sorted runs" and "one flat array" time the idea alone, not the package\'s function. '
         f"Measured {date.today()} with Python {platform.python_version()}, NumPy "
         f"{np.__version__}, on a {platform.machine()} machine that was not idle; "
         "to measure again: `python tests/bench/tricks.py`.",
