@@ -1,0 +1,1 @@
+"""A measurement for each exam card, one file a topic: its result decides which choice is right."""

@@ -1,0 +1,2 @@
+// The widget cards.
+function startCards(data) {}

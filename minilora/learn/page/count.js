@@ -1,0 +1,2 @@
+// The widget count.
+function startCount(data) {}

@@ -1,0 +1,2 @@
+// The widget live.
+function startLive(data) {}

@@ -1,0 +1,2 @@
+// The widget playground.
+function startPlayground(data) {}
