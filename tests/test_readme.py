@@ -1,6 +1,7 @@
 """What README promises: its table is what was measured, its files exist, its example runs."""
 
 import ast
+import itertools
 import json
 import re
 import shlex
@@ -134,24 +135,28 @@ def test_samples_are_those_of_the_shipped_results():
 
 
 def first_sentence(path):
-    """What a file says of itself, or None for one that says nothing."""
-    docstring = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
-    paragraph = " ".join(docstring.split("\n\n")[0].split())
+    """What a file says of itself: in a docstring, a script of the page in its first comment."""
+    source = path.read_text("utf-8")
+    if path.suffix == ".js":
+        comment = itertools.takewhile(lambda line: line.startswith("//"), source.splitlines())
+        text = "\n".join(line.removeprefix("//").strip() for line in comment)
+    else:
+        text = ast.get_docstring(ast.parse(source)) or ""
+    paragraph = " ".join(text.split("\n\n")[0].split())
     return re.split(r"(?<=[a-zA-Z)\]`])(?<! al)\.(?: |$)", paragraph)[0].rstrip(".")
 
 
 def test_the_tree_has_a_line_for_every_file_with_what_the_file_says_of_itself():
     tree = README[README.index("```text\nminilora/") :]
-    expected = []
-    for path in [*PACKAGE.glob("*.py"), *PACKAGE.glob("*/*.py")]:
-        if path.name == "__init__.py":
-            if path.parent != PACKAGE:
-                expected.append((f"  {path.parent.name}/", first_sentence(path)))
-        elif path.name != "__main__.py":
-            indent = 2 if path.parent == PACKAGE else 4
-            expected.append((f"{' ' * indent}{path.name}", first_sentence(path)))
-    wanted = {f"{name:<28}{sentence}" for name, sentence in expected}
-    shown = {line for line in tree.splitlines() if re.match(r" +\w+(\.py|/) ", line)}
+    wanted = set()
+    for path in [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.js")]:
+        is_room = path.name == "__init__.py"
+        named = path.parent if is_room else path
+        indent = 2 * len(named.relative_to(PACKAGE).parts)
+        if named != PACKAGE and path.name != "__main__.py":
+            name = " " * indent + named.name + "/" * is_room
+            wanted.add(f"{name:<28}{first_sentence(path)}")
+    shown = {line for line in tree.splitlines() if re.match(r" +\w+(\.py|\.js|/) ", line)}
     assert wanted - shown == set()
     assert {line for line in shown - wanted if "assets/" not in line} == set()
 

@@ -1,1 +1,1 @@
-"""The exercises of the lessons, and their checkers."""
+"""To learn with: the checkers of the lessons' exercises, and the exam cards in every form."""
