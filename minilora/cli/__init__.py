@@ -31,6 +31,7 @@ COMMANDS = {  # the file of this room that has run_NAME; it is imported when it 
     "sweep": "studying",
     "spectrum": "studying",
     "lessons": "learning",
+    "page": "learning",
 }
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: free some space, or choose another folder",

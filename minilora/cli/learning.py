@@ -1,4 +1,4 @@
-"""Commands to learn with: lessons."""
+"""Commands to learn with: lessons, page."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import webbrowser
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from rich.padding import Padding
 
 import minilora
 from minilora.cli.output import make_folder, say
+from minilora.learn.page.build import write_page
 from minilora.system.errors import UsageError
 
 _PACKAGE = Path(minilora.__file__).parent
@@ -47,6 +49,18 @@ def run_lessons(args: argparse.Namespace) -> int:
     if find_spec("jupyterlab") is None:
         raise UsageError('opening them needs Jupyter: pip install "minilora[lessons]"')
     return subprocess.run([sys.executable, "-m", "jupyterlab", str(folder)], check=False).returncode
+
+
+def run_page(args: argparse.Namespace) -> int:
+    if args.out.is_dir():
+        raise UsageError(f"{args.out} is a folder: give the name of a file, --out FILE")
+    make_folder(args.out.parent)
+    write_page(args.out)
+    size = args.out.stat().st_size / 1e6
+    print(f"The page is {args.out}, {size:.1f} MB: one file, which works without a network.")
+    if args.open:
+        webbrowser.open(args.out.resolve().as_uri())
+    return 0
 
 
 def _question(notebook: Path) -> str:

@@ -113,6 +113,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--copy", type=Path, metavar="FOLDER", help="copy them there, to work in")
     sub.add_argument("--open", action="store_true", help="open the copies in Jupyter")
 
+    sub = command("page", "write one HTML file with a live model, a playground and the exam cards")
+    sub.add_argument("--out", type=Path, default=RESULTS / "page.html", metavar="FILE",
+                     help=f"./{RESULTS / 'page.html'}")  # fmt: skip
+    sub.add_argument("--open", action="store_true", help="open it in the browser")
+
     sub = command("pretrain", "make the bundled base models again (some minutes)")
     sub.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BASE_MODELS)}")
     sub.add_argument("--steps", type=_count, metavar="N", help="fewer, to try it out")

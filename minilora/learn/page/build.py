@@ -7,14 +7,34 @@ MathML. The file needs nothing else, and asks for nothing when it is opened.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+from minilora.learn.page.live_data import MARKS, live_data
+from minilora.system.files import write_atomically
 from minilora.system.version import __version__
 
 _HERE = Path(__file__).parent
 _WIDGETS = ("live", "playground", "count", "cards")
-_SCRIPTS = ("state.js", "live.js", "playground.js", "count.js", "cards.js", "start.js")
+_SCRIPTS = (
+    *("state.js", "controls.js", "tools.js"),
+    *("live.js",),
+    *("playground.js",),
+    *("count.js",),
+    *("cards.js",),
+    "start.js",
+)
+
+
+def write_page(path: Path, marks: tuple[int, ...] = MARKS) -> None:
+    """Measure what the page shows, with progress bars, and write it.
+
+    marks: the training steps whose adapters the live model has, in rising order.
+    """
+    data = {"live": live_data(marks), "playground": {}, "count": {}, "cards": {}}
+    html = page(data)
+    write_atomically(path, lambda place: place.write_text(html, "utf-8", newline="\n"))
 
 
 def page(data: dict[str, Any]) -> str:
@@ -22,13 +42,11 @@ def page(data: dict[str, Any]) -> str:
     parts = {"style": _part("style.css"), "version": __version__}
     parts |= {f"{name}.html": _part(f"{name}.html") for name in _WIDGETS}
     parts["script"] = "\n".join(_part(name) for name in _SCRIPTS)
+    # "<" is escaped, as "</script>" and "<!--" mean something to HTML also within a script
     parts["data"] = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace(
-        "</", "<\\/"
+        "<", "\\u003c"
     )
-    html = _part("page.html")
-    for name, text in parts.items():
-        html = html.replace("{{" + name + "}}", text)
-    return html
+    return re.sub(r"{{([\w.]+)}}", lambda match: parts[match[1]], _part("page.html"))
 
 
 def _part(name: str) -> str:

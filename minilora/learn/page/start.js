@@ -1,8 +1,9 @@
-// Last of the scripts: every widget has declared its values; now the address is read, and each
-// widget shows its first state.
+// The last of the scripts starts the widgets. Each has declared its values by now; the address is
+// read, and every widget shows its first state.
 const DATA = JSON.parse(document.getElementById("data").textContent);
 
 readAddress();
+startTools();
 startLive(DATA.live);
 startPlayground(DATA.playground);
 startCount(DATA.count);
@@ -13,3 +14,4 @@ addEventListener("hashchange", () => {
   readAddress();
   notify(Object.keys(state.defaults));
 });
+addEventListener("pagehide", writeAddress);

@@ -1,7 +1,7 @@
-// The state of the page: named values, kept in the address behind "#", so that a copied address
-// shows the same page. A widget declares its values with their defaults, then gets, sets and
-// watches them. An address with an unknown name or a value of the wrong type gives the default.
-const state = { defaults: {}, values: {}, watchers: [] };
+// The state of the page: named values, kept in the address behind "#". A copied address so shows
+// the same page. A widget declares its values with their defaults, then gets, sets and watches
+// them. An address with an unknown name or a value of the wrong type gives the default.
+const state = { defaults: {}, values: {}, watchers: [], written: undefined };
 
 function declare(defaults) {
   Object.assign(state.defaults, defaults);
@@ -12,35 +12,49 @@ function get(name) {
 }
 
 function set(name, value) {
-  if (get(name) === value) return;
-  state.values[name] = value;
-  writeAddress();
-  notify([name]);
+  setAll({ [name]: value });
 }
 
-// Calls react() whenever one of the names has changed.
+// Several values at once: whoever watches some of them is called once.
+function setAll(values) {
+  const changed = Object.keys(values).filter((name) => get(name) !== values[name]);
+  if (!changed.length) return;
+  for (const name of changed) state.values[name] = values[name];
+  clearTimeout(state.written); // a browser allows only so many new addresses a second
+  state.written = setTimeout(writeAddress, 200);
+  notify(changed);
+}
+
+// Calls react() whenever one of the names has changed. "live." stands for all that begin so.
 function watch(names, react) {
   state.watchers.push({ names, react });
 }
 
 function notify(changed) {
+  const meant = (name) => changed.some((c) => c === name || (name.endsWith(".") && c.startsWith(name)));
   for (const { names, react } of state.watchers) {
-    if (names.some((name) => changed.includes(name))) react();
+    if (names.some(meant)) react();
   }
 }
 
-function writeAddress() {
+// The address of this page in its present state.
+function address() {
   const given = new URLSearchParams();
   for (const [name, value] of Object.entries(state.values)) {
     if (value !== state.defaults[name]) given.set(name, String(value));
   }
   const text = given.toString();
-  history.replaceState(null, "", text ? "#" + text : location.pathname + location.search);
+  return location.href.split("#")[0] + (text ? "#" + text : "");
+}
+
+function writeAddress() {
+  history.replaceState(null, "", address());
 }
 
 function readAddress() {
   const read = {};
   for (const [name, text] of new URLSearchParams(location.hash.slice(1))) {
+    if (!Object.hasOwn(state.defaults, name)) continue;
     const value = parseAs(state.defaults[name], text);
     if (value !== undefined) read[name] = value;
   }
@@ -50,5 +64,5 @@ function readAddress() {
 function parseAs(example, text) {
   if (typeof example === "number") return text.trim() !== "" && isFinite(text) ? Number(text) : undefined;
   if (typeof example === "boolean") return { true: true, false: false }[text];
-  return typeof example === "string" ? text : undefined;
+  return text;
 }
