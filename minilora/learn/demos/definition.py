@@ -7,7 +7,7 @@ import numpy as np
 import minilora as ml
 from minilora.analysis.profiler import profile
 from minilora.learn.demos.demo import Measured, demo
-from minilora.learn.demos.small_trainings import (
+from minilora.learn.demos.learners import (
     adapter_of,
     copy_of,
     cross_entropy_of,
