@@ -11,6 +11,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from minilora.learn.cards import load_cards
+from minilora.learn.page.cards_data import card_templates, cards_data
 from minilora.learn.page.live_data import MARKS, live_data
 from minilora.system.files import write_atomically
 from minilora.system.version import __version__
@@ -18,11 +20,12 @@ from minilora.system.version import __version__
 _HERE = Path(__file__).parent
 _WIDGETS = ("live", "playground", "count", "cards")
 _SCRIPTS = (
-    *("state.js", "controls.js", "tools.js"),
+    *("dom.js", "state.js", "controls.js", "tools.js"),
     *("live.js",),
     *("playground.js",),
     *("count.js",),
-    *("cards.js",),
+    *("random.js", "fsrs.js", "progress.js", "typed.js", "card.js"),
+    *("exam.js", "review.js", "learner.js", "cards.js"),
     "start.js",
 )
 
@@ -32,14 +35,20 @@ def write_page(path: Path, marks: tuple[int, ...] = MARKS) -> None:
 
     marks: the training steps whose adapters the live model has, in rising order.
     """
-    data = {"live": live_data(marks), "playground": {}, "count": {}, "cards": {}}
-    html = page(data)
+    cards = load_cards()
+    data = {"live": live_data(marks), "playground": {}, "count": {}, "cards": cards_data(cards)}
+    html = page(data, card_templates(cards))
     write_atomically(path, lambda place: place.write_text(html, "utf-8", newline="\n"))
 
 
-def page(data: dict[str, Any]) -> str:
-    """The HTML of the page. data: of each widget, under its name, as its script expects it."""
+def page(data: dict[str, Any], templates: str) -> str:
+    """The HTML of the page.
+
+    data: of each widget, under its name, as its script expects it. templates: HTML that the
+    scripts clone.
+    """
     parts = {"style": _part("style.css"), "version": __version__}
+    parts["templates"] = templates
     parts |= {f"{name}.html": _part(f"{name}.html") for name in _WIDGETS}
     parts["script"] = "\n".join(_part(name) for name in _SCRIPTS)
     # "<" is escaped, as "</script>" and "<!--" mean something to HTML also within a script

@@ -1,0 +1,16 @@
+// Making elements: make("p", { class: "quiet" }, "text", another element). No text of data is ever
+// read as HTML.
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (typeof value === "function") element.addEventListener(name.slice(2), value); // onclick …
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false) element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+function byId(id) {
+  return document.getElementById(id);
+}
