@@ -21,10 +21,11 @@ _HERE = Path(__file__).parent
 _WIDGETS = ("live", "playground", "count", "cards")
 _SCRIPTS = (
     *("dom.js", "state.js", "controls.js", "tools.js"),
+    *("numbers.js", "random.js", "chart.js", "heatmap.js"),
     *("live.js",),
-    *("playground.js",),
+    *("matrix.js", "svd.js", "teacher.js", "playground.js", "playground_shown.js"),
     *("count.js",),
-    *("random.js", "fsrs.js", "progress.js", "typed.js", "card.js"),
+    *("fsrs.js", "progress.js", "typed.js", "card.js"),
     *("exam.js", "review.js", "learner.js", "cards.js"),
     "start.js",
 )

@@ -1,7 +1,7 @@
 // Charts as SVG, drawn in pixels of the width there is, so that their text is never scaled: axes
 // with labels, then lines or bars. Colours and dashes are those of the classes in style.css. Each
 // chart is one image to a screen reader, whose label states what it shows.
-const CHART_MARGIN = { left: 56, right: 8, top: 8, bottom: 40 };
+const CHART_MARGIN = { left: 56, right: 16, top: 8, bottom: 40 };
 
 // An SVG element: drawn("line", { x1: 0, … }), drawn("text", { x: 3, y: 4 }, "its text").
 function drawn(tag, attributes, ...children) {
@@ -88,13 +88,20 @@ function prepareChart(svg, label, height) {
 function drawAxes(svg, { label, x, y, height }) {
   const { width } = prepareChart(svg, label, height);
   const { left, top } = CHART_MARGIN;
-  const box = { left, top, right: width - CHART_MARGIN.right, bottom: height - CHART_MARGIN.bottom };
+  const box = {
+    left,
+    top,
+    right: width - CHART_MARGIN.right,
+    bottom: height - CHART_MARGIN.bottom,
+  };
   const X = axisScale(x, box.left, box.right);
   const Y = axisScale(y, box.bottom, box.top);
   for (const tick of axisTicks(y, 5)) {
     const at = Y(tick);
     svg.append(drawn("line", { class: "grid", x1: box.left, x2: box.right, y1: at, y2: at }));
-    svg.append(drawn("text", { x: box.left - 6, y: at + 4, "text-anchor": "end" }, tickText(y, tick)));
+    svg.append(
+      drawn("text", { x: box.left - 6, y: at + 4, "text-anchor": "end" }, tickText(y, tick)),
+    );
   }
   for (const tick of axisTicks(x, 6)) {
     const place = { x: X(tick), y: box.bottom + 16, "text-anchor": "middle" };

@@ -1,6 +1,10 @@
 // A matrix as a picture, a pixel for each number: dark violet is -limit, grey is 0, pale yellow is
 // +limit. It becomes lighter all the way, so that it can be read without colours too.
-const HEAT = [[64, 0, 90], [140, 140, 140], [240, 243, 165]];
+const HEAT = [
+  [64, 0, 90],
+  [140, 140, 140],
+  [240, 243, 165],
+];
 
 function heatMap(canvas, { rows, columns, data }, limit, label) {
   canvas.width = columns;

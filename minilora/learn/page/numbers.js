@@ -1,5 +1,17 @@
 // Numbers as they are read: 1,234,567 · 0.0123 · 4.7 × 10⁻¹⁰ · 0.24 % · 84 GB.
-const RAISED_DIGITS = { "-": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴", 5: "⁵", 6: "⁶", 7: "⁷", 8: "⁸", 9: "⁹" };
+const RAISED_DIGITS = {
+  "-": "⁻",
+  0: "⁰",
+  1: "¹",
+  2: "²",
+  3: "³",
+  4: "⁴",
+  5: "⁵",
+  6: "⁶",
+  7: "⁷",
+  8: "⁸",
+  9: "⁹",
+};
 
 function powerOfTen(power) {
   return "10" + [...String(power)].map((sign) => RAISED_DIGITS[sign]).join("");

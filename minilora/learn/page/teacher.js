@@ -25,8 +25,8 @@ function normalNumber(uniform) {
 
 // k singular values: all 1, or from 2 down to 0.2 by equal factors.
 function targetSpectrum(spectrum, k) {
-  const flat = spectrum === "flat" || k === 1;
-  return Array.from({ length: k }, (_, i) => (flat ? 1 : 2 * 0.1 ** (i / (k - 1))));
+  const fall = 0.1 ** (1 / Math.max(k - 1, 1));
+  return Array.from({ length: k }, (_, i) => (spectrum === "flat" ? 1 : 2 * fall ** i));
 }
 
 // Eckart & Young 1936: ‖ΔW − Δ‖² is at least the sum of σ² beyond the r largest if ΔW has rank r.

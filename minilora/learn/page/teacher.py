@@ -41,7 +41,7 @@ def draw_task(d_in: int, d_out: int, k: int, spectrum: str, r: int, seed: int) -
     drawn = uniform(seed, sum(counts) + d_in * r)
     parts = np.split(drawn, np.cumsum(counts))
     x, U, V = (_normal(part, shape) for part, shape in zip(parts, sizes.values(), strict=False))
-    sigma = np.ones(k) if spectrum == "flat" or k == 1 else np.geomspace(2, 0.2, k)
+    sigma = np.ones(k) if spectrum == "flat" else np.geomspace(2, 0.2, k)
     A = (2 * parts[3].reshape(d_in, r) - 1) / np.sqrt(d_in)
     return Task(x, (_orthonormal(U) * sigma) @ _orthonormal(V).T, A)
 
