@@ -104,20 +104,21 @@ function loraReason(losses) {
       "that of B a product with A, and both are zero. So one of the two has to start at random."
     );
   }
+  const arrived = end <= 1.1 * least + 1e-5 * start;
   if (worst > 10 * start) {
     return (
-      `The rate ${rate} is too high for LoRA: its error rose to ${readable(worst)}, ${readableWhole(worst / start)} ` +
-      "times that of the start. A step of Adam is about as long as the rate, whatever the gradient, so " +
-      "training does not run off to infinity; as the rate falls to zero it comes back, " +
-      `and ends at ${readableLoss(end)}.`
+      `The rate ${rate} is too high for LoRA: its error rose to ${readable(worst)}, ` +
+      `${readableWhole(worst / start)} times that of the start. A step of Adam is about as long as ` +
+      "the rate, whatever the gradient, so training does not run off to infinity; as the rate falls " +
+      `to zero it comes back, and ${arrived ? "arrives all the same" : `ends at ${readable(end)}`}.`
     );
   }
-  if (end > 1.1 * least + 1e-5 * start) {
-    const [learned, possible] = [directionsLearned(), Math.min(k, r)];
-    const remedy = rate < 0.05 ? "a higher rate" : "more steps, or another rate";
+  if (!arrived) {
+    const { number, found, wanted } = worstDirection();
     return (
-      `LoRA has not arrived: after ${steps} steps at the rate ${rate}, ΔW has ${learned} of the ` +
-      `${possible} directions that it could have. It needs ${remedy}.`
+      `LoRA has not arrived: after ${steps} steps at the rate ${rate} its error is ` +
+      `${readable(end)}. Singular value ${number} is ${readableSigma(found)}, and should be ` +
+      `${readableSigma(wanted)}. It needs ${rate < 0.05 ? "a higher rate" : "more steps, or another rate"}.`
     );
   }
   if (r < k) {
@@ -137,11 +138,15 @@ function fullReason(losses, { full_rate, steps }) {
   return `Full fine-tuning arrives at the rate ${full_rate}; no rank limits it.`;
 }
 
-// How many singular values of Δ the trained LoRA has learned to within 5 %.
-function directionsLearned() {
+// Of the singular values that LoRA can have, the one that it has missed most, of its size.
+function worstDirection() {
   const { settings, task } = playground;
   const found = singularValues(changeAt("lora", settings.steps));
-  return task.sigma.filter((sigma, i) => Math.abs(found[i] - sigma) < 0.05 * sigma).length;
+  const directions = task.sigma
+    .slice(0, settings.r)
+    .map((wanted, i) => ({ number: i + 1, found: found[i], wanted }));
+  const missed = ({ found, wanted }) => Math.abs(found - wanted) / wanted;
+  return directions.reduce((worst, one) => (missed(one) > missed(worst) ? one : worst));
 }
 
 function showStudents() {
