@@ -1,0 +1,101 @@
+"""What every format says of a card, as HTML that needs neither style nor MathML.
+
+A program that asks with choices shows `question` and gives each choice its `why`. One that cannot
+say a reason for each choice, as Moodle when it asks to match, says `reasons` at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from minilora.learn.cards import LESSONS, Card, Choice
+from minilora.learn.maths import to_html
+
+COLLECTION = "LoRA exam cards"
+LETTERS = "ABCDEFGH"
+
+
+def question(card: Card) -> str:
+    """The question, and under it the numbered items and the lettered options, if there are any."""
+    html = prompt(card)
+    if card.items:
+        html += _list("ol", map(to_html, card.items))
+    if card.options:
+        html += _list('ol type="A"', map(to_html, card.options))
+    return html
+
+
+def prompt(card: Card) -> str:
+    """The question alone."""
+    return f"<p>{to_html(card.question)}</p>"
+
+
+def feedback(card: Card) -> str:
+    """What is said after any answer: the explanation, the source and the lesson."""
+    return f"<p>{to_html(card.explanation)}</p><p>{source(card)} {lesson(card)}.</p>"
+
+
+def source(card: Card) -> str:
+    return f"Source: {to_html(card.source).rstrip('.')}."
+
+
+def lesson(card: Card) -> str:
+    return f"Lesson {card.lesson}: {LESSONS[card.lesson]}"
+
+
+def choices(card: Card) -> str:
+    """The choices with letters; none where a person can find the order or the pairs unaided."""
+    if not lettered(card):
+        return ""
+    return _list('ol type="A"', [to_html(choice.text) for choice in card.choices])
+
+
+def reasons(card: Card) -> str:
+    """Of every choice, why it is right or wrong; of a wrong match, only what is wrong in it."""
+    entries = ""
+    for choice in card.choices:
+        kind, sign = ("right", "✓") if choice is card.right else ("wrong", "✗")
+        text, why = _spelled_out(card, choice), to_html(choice.why)
+        entries += f'<li class="{kind}"><b>{text}</b><br><span>{sign}</span> {why}</li>'
+    return f'<ol type="A">{entries}</ol>' if lettered(card) else f"<ul>{entries}</ul>"
+
+
+def lettered(card: Card) -> bool:
+    """In a match, letters are names of options already; in an order, numbers say it better."""
+    return card.kind not in ("order", "match")
+
+
+def pairs(card: Card, choice: Choice) -> list[tuple[str, str]]:
+    """In a match, every item and the option that this choice gives it, as they are on the card."""
+    letters = {part[0]: part[1:] for part in choice.text.split()}
+    return [
+        (item, card.options[LETTERS.index(letters[str(number)])])
+        for number, item in enumerate(card.items, start=1)
+    ]
+
+
+def _spelled_out(card: Card, choice: Choice) -> str:
+    """In a match, the pairs in words: other programs show its items without numbers."""
+    if card.kind != "match":
+        return to_html(choice.text)
+    right = pairs(card, card.right)
+    shown = [pair for pair in pairs(card, choice) if choice is card.right or pair not in right]
+    return "; ".join(map(_pair, shown))
+
+
+def _pair(pair: tuple[str, str]) -> str:
+    return f"{to_html(pair[0])} → {to_html(pair[1])}"
+
+
+def answer(card: Card) -> str:
+    """The letter of the right choice, or the order or the pairs, written out."""
+    if card.kind == "order":
+        ordered = [card.items[int(number) - 1] for number in card.right.text.split()]
+        return card.right.text + _list("ol", map(to_html, ordered))
+    if card.kind == "match":
+        return card.right.text + _list("ul", map(_pair, pairs(card, card.right)))
+    return LETTERS[card.choices.index(card.right)]
+
+
+def _list(tag: str, entries: Iterable[str]) -> str:
+    return f"<{tag}>{''.join(f'<li>{entry}</li>' for entry in entries)}</{tag.split()[0]}>"
