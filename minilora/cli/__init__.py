@@ -32,6 +32,7 @@ COMMANDS = {  # the file of this room that has run_NAME; it is imported when it 
     "spectrum": "studying",
     "lessons": "learning",
     "page": "learning",
+    "cards": "exporting",
 }
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: free some space, or choose another folder",

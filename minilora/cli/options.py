@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from minilora.cli.exporting import FORMATS
 from minilora.experiments.comparison import DEFAULT_METHODS
 from minilora.experiments.tasks import BASE_MODELS, TASKS
+from minilora.learn.cards import TOPICS
 from minilora.methods.registry import LABELS
 from minilora.studies import STUDIES
 from minilora.system.version import __version__
@@ -117,6 +119,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, default=RESULTS / "page.html", metavar="FILE",
                      help=f"./{RESULTS / 'page.html'}")  # fmt: skip
     sub.add_argument("--open", action="store_true", help="open it in the browser")
+
+    sub = command("cards", "list the exam cards, or write them for Anki, Moodle, Canvas …")
+    sub.add_argument("--topic", metavar="T", help=f"only those of: {', '.join(TOPICS)}")
+    for name, form in FORMATS.items():
+        metavar = f"FILE{form.endings[0]}"
+        sub.add_argument(f"--{name}", type=Path, metavar=metavar, help=form.about)
 
     sub = command("pretrain", "make the bundled base models again (some minutes)")
     sub.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BASE_MODELS)}")

@@ -80,8 +80,8 @@ def write_anki(cards: Iterable[Card], path: Path, when: float) -> None:
     package.write_to_db(database.cursor(), when, itertools.count(int(1000 * when)))
     database.commit()
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(zipfile.ZipInfo("collection.anki2"), database.serialize())
-        archive.writestr(zipfile.ZipInfo("media"), "{}")
+        for name, content in (("collection.anki2", database.serialize()), ("media", b"{}")):
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
     database.close()
 
 
