@@ -1,0 +1,154 @@
+"""How a quiz looks in a terminal: a question, what is said to an answer, a demo, the score.
+
+Right and wrong are words, not only colours. Lines are at most 88 characters long, since longer ones
+are hard to read; formulas are spelled out where the terminal lacks their characters (plain.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from minilora.cli.plain import plain
+from minilora.learn.answers import is_typed
+from minilora.learn.cards import LESSONS, TOPICS, Choice
+from minilora.learn.demos.demo import Proof
+from minilora.learn.maths import to_text
+from minilora.learn.quiz import LETTERS, Answer, Question, solution, to_reread, topic_scores
+
+_WIDEST = 88
+
+
+class Screen:
+    def __init__(self) -> None:
+        console = Console()
+        self._console = Console(
+            width=min(console.width, _WIDEST), highlight=False, markup=False, emoji=False
+        )
+
+    def say(self, text: str, style: str = "") -> None:
+        self._console.print(self._text(text, style))
+
+    def question(self, question: Question, place: str, left: str = "") -> None:
+        """With its choices, if they are to be chosen from. place: "3 of 20". left: of the time."""
+        card = question.card
+        head = Table.grid(expand=True, padding=(0, 2, 0, 0))
+        head.add_column(no_wrap=True)
+        head.add_column(ratio=1)
+        head.add_column(justify="right", no_wrap=True)
+        head.add_row(self._text(place, "bold"), self._text(TOPICS[card.topic], "dim"), left)
+        self._console.print()
+        self._console.print(head)
+        self._line()
+        self.say(to_text(card.question), "bold")
+        self._list([(str(i + 1), to_text(item)) for i, item in enumerate(card.items)])
+        self._list([(LETTERS[i], to_text(option)) for i, option in enumerate(card.options)])
+        if not is_typed(card):
+            self.choices(question)
+        self._console.print()
+
+    def choices(self, question: Question) -> None:
+        """With their letters."""
+        rows = [(question.letter(choice), to_text(choice.text)) for choice in question.choices]
+        self._list(rows)
+
+    def feedback(self, answer: Answer) -> None:
+        """Right or wrong, and why; what the card teaches, and where that is from."""
+        question, card = answer.question, answer.question.card
+        name = self._name(question, card.right)
+        if answer.right:
+            self.say("Right.", "bold green")
+        elif answer.typed:
+            given = self._name(question, answer.choice) if answer.choice else answer.typed
+            self.say(f"Wrong: not {given}, but {name}.", "bold red")
+        else:
+            self.say(f"Not answered: right is {name}.", "bold red")
+        reasons = [answer.choice, card.right]
+        for choice in dict.fromkeys(filter(None, reasons)):
+            letter = "-" if is_typed(card) else question.letter(choice)
+            self._list([(letter, to_text(choice.why))])
+        self._list([(f"{i + 1}.", to_text(line)) for i, line in enumerate(solution(card))])
+        self._console.print()
+        self.say(to_text(card.explanation))
+        self.say(f"{to_text(card.source)}. Lesson {card.lesson}, {LESSONS[card.lesson]}.", "dim")
+        self._console.print()
+
+    def proof(self, question: Question, proof: Proof) -> None:
+        """What a demo did, what it measured, and what that supports."""
+        self._console.print()
+        self.say(f"Measured just now: {proof.does}", "bold")
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column()
+        table.add_column(justify="right", no_wrap=True)
+        for name, value in proof.measured.items():
+            table.add_row(self._text(name), _number(value))
+        self._console.print(Padding(table, (0, 0, 0, 2)))
+        supported = [c for c in question.choices if c.key in proof.supported]
+        verdict = " and ".join(self._name(question, choice) for choice in supported)
+        if supported == [question.card.right]:
+            verdict += ", and refutes the others"
+        self.say(f"This supports {verdict or 'none of the choices'}.")
+        self._console.print()
+
+    def score(self, answers: Sequence[Answer], verdict: str) -> None:
+        """verdict: what follows the number of right answers."""
+        right = sum(answer.right for answer in answers)
+        self._line()
+        share = f"{100 * right / len(answers):.0f} %"
+        self.say(f"{right} of {len(answers)} right ({share}){verdict}", "bold")
+        table = Table.grid(padding=(0, 2))
+        for topic, (right, asked) in topic_scores(answers).items():
+            table.add_row(topic, self._bar(right / asked), f"{right} of {asked}")
+        self._console.print(Padding(table, (1, 0, 1, 2)))
+
+    def reread(self, answers: Sequence[Answer], notebooks: dict[str, Path]) -> None:
+        """Which lessons treat what was wrong. notebooks: where a lesson can be found."""
+        wrong = to_reread(answers)
+        if not wrong:
+            return
+        self.say("To read again:", "bold")
+        rows = []
+        for lesson, times in wrong.items():
+            where = f": {notebooks[lesson]}" if lesson in notebooks else ""
+            rows.append((lesson, f"{LESSONS[lesson]} ({times} wrong){where}"))
+        self._list(rows)
+        self._console.print()
+
+    def _name(self, question: Question, choice: Choice) -> str:
+        """Its letter, if choices were shown from the start, else what it says."""
+        return to_text(choice.text) if is_typed(question.card) else question.letter(choice)
+
+    def _list(self, rows: list[tuple[str, str]]) -> None:
+        """Labels, and beside each its text, which keeps its indent from line to line."""
+        if not rows:
+            return
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True, style="bold")
+        table.add_column(ratio=1, overflow="fold")
+        for label, text in rows:
+            table.add_row(self._text(label), self._text(text))
+        self._console.print(Padding(table, (1, 0, 0, 2)))
+
+    def _line(self) -> None:
+        self._console.print(Rule(characters=plain("─", self._console.encoding), style="dim"))
+
+    def _bar(self, share: float) -> Text:
+        length = max(self._console.width // 4, 5)
+        full = round(share * length)
+        return self._text("█" * full + "░" * (length - full), "yellow")
+
+    def _text(self, text: str, style: str = "") -> Text:
+        return Text(plain(text, self._console.encoding), style)
+
+
+def _number(value: float) -> str:
+    """As a person reads it: 9,216, or four digits of what is not whole; yes or no."""
+    if isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool":
+        return "yes" if value else "no"
+    return f"{int(value):,}" if float(value).is_integer() else f"{value:,.4g}"

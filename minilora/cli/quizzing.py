@@ -1,0 +1,260 @@
+"""Commands that ask what a learner knows: quiz, exam.
+
+A quiz explains every answer at once; a mock exam is timed and explains at the end; a review asks
+what FSRS says is due. However it ends (q, Ctrl-C, the end of a pipe), the score so far is shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections import deque
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from time import monotonic
+
+from minilora.cli import learning
+from minilora.cli.keyboard import Ended, Keyboard, TimeOver
+from minilora.cli.output import say
+from minilora.cli.quiz_screen import Screen
+from minilora.learn import review
+from minilora.learn.answers import how_to_answer, is_typed, read_answer
+from minilora.learn.cards import Card, by_topic, load_cards
+from minilora.learn.demos.demo import prove
+from minilora.learn.paper_exam import paper_exam
+from minilora.learn.progress import Progress
+from minilora.learn.quiz import PASS, Answer, Question, draw, passed, question
+from minilora.system.errors import MiniloraError, MissingExtraError, UsageError
+from minilora.system.files import write_atomically
+
+_LATER = "-"
+_SEEDS = 10_000  # a random seed is below it: short enough to be typed again
+
+
+def run_quiz(args: argparse.Namespace) -> int:
+    if args.minutes and not args.exam:
+        raise UsageError("--minutes is the time of a mock exam: add --exam")
+    seed = random.randrange(_SEEDS) if args.seed is None else args.seed
+    rng = random.Random(seed)
+    cards = _cards(args.topic)
+    quiz = Quiz(Notebook(args.progress))
+    if args.review:
+        chosen = quiz.notebook.to_review(cards)
+    else:
+        chosen = draw(cards, _as_many(args.exam or args.questions, cards), rng)
+    questions = [question(card, rng) for card in chosen]
+    if not questions:
+        return 0
+    if args.exam:
+        quiz.exam(questions, 60 * (args.minutes or len(questions)), seed)
+    else:
+        quiz.practise(questions, "" if args.review else f", seed {seed}")
+    if args.review:
+        quiz.notebook.say_what_is_next(cards)
+    return 0
+
+
+def run_exam(args: argparse.Namespace) -> int:
+    cards = _cards(args.topic)
+    n = _as_many(args.questions, cards)
+    path = args.out or Path(f"minilora-exam-{args.seed}.html")
+    html = paper_exam(cards, n, args.versions, args.seed)
+    write_atomically(path, lambda temporary: temporary.write_text(html, "utf-8"))
+    print(f"Written to {path}: {_how_many(len(args.versions), 'version')} of "
+          f"{_how_many(n, 'question')}, each with its key at the end. Open it in a browser and "
+          "print it.")  # fmt: skip
+    return 0
+
+
+def _cards(topic: str | None) -> list[Card]:
+    cards = load_cards()
+    return by_topic(cards, topic) if topic else cards
+
+
+def _as_many(n: int, cards: Sequence[Card]) -> int:
+    if n > len(cards):
+        say(f"There are {len(cards)} cards to ask: all of them are asked, not {n}")
+    return min(n, len(cards))
+
+
+class Notebook:
+    """What is kept of the answers, and when each card is due: if fsrs is installed."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._progress = Progress(path)
+        self._has_fsrs = True
+        try:
+            review.scheduler()
+        except MissingExtraError:
+            self._has_fsrs = False
+            self._progress.note = 'progress is not kept without fsrs: pip install "minilora[cards]"'
+        else:
+            self._progress.save()  # so that a folder that cannot be written is noticed now
+        self._say_note()
+
+    def keep(self, answer: Answer) -> None:
+        if not self._has_fsrs:
+            return
+        kept, name = self._progress.cards, answer.question.card.id
+        kept[name] = review.answered(kept.get(name), answer.right, datetime.now(UTC))
+        self._progress.save()
+        self._say_note()
+
+    def to_review(self, cards: list[Card]) -> list[Card]:
+        """Those that are due, then new ones. Raises MissingExtraError without fsrs."""
+        review.scheduler()
+        kept, now = self._progress.cards, datetime.now(UTC)
+        due = review.due_cards(cards, kept, now)
+        new = [card for card in cards if card.id not in kept]
+        chosen = new[: review.new_today(kept, now)]
+        say(f"{len(due)} of {len(cards)} cards are due, {len(new)} are new: "
+            f"{len(chosen)} of these today")  # fmt: skip
+        if not due and not chosen:
+            self.say_what_is_next(cards)
+        return due + chosen
+
+    def say_what_is_next(self, cards: list[Card]) -> None:
+        kept, now = self._progress.cards, datetime.now(UTC)
+        times = [review.due_at(kept[card.id]) for card in cards if card.id in kept]
+        if times:
+            first = min(times)
+            then = sum(time <= first + timedelta(days=1) for time in times)
+            say(f"Next: {_how_many(then)} due {_when(first, now)}")
+
+    def _say_note(self) -> None:
+        """Once."""
+        if self._progress.note:
+            say(f"minilora: {self._progress.note}")
+            self._progress.note = ""
+
+
+class Quiz:
+    """A person at the keyboard, and what is asked."""
+
+    def __init__(self, notebook: Notebook) -> None:
+        self.notebook = notebook
+        self._screen = Screen()
+        self._keyboard = Keyboard()
+
+    def practise(self, questions: list[Question], about: str) -> None:
+        """One question after another, each answer explained at once."""
+        self._screen.say(f"{_how_many(len(questions), 'question')}{about}. "
+                         "Type ? for help, q to end.")  # fmt: skip
+        answers: list[Answer] = []
+        try:
+            for i, asked in enumerate(questions):
+                self._screen.question(asked, f"{i + 1} of {len(questions)}")
+                answer = self._ask(asked) or Answer(asked)
+                answers.append(answer)
+                self.notebook.keep(answer)
+                last = i + 1 == len(questions)
+                self._explain(answer, "the score" if last else "next")
+        except (Ended, KeyboardInterrupt):
+            self._screen.say("")
+        self._finish(answers, ".")
+
+    def exam(self, questions: list[Question], seconds: float, seed: int) -> None:
+        """Timed, without a word on right or wrong until the end."""
+        n = len(questions)
+        self._screen.say(
+            f"Mock exam, seed {seed}: {_how_many(n, 'question')} in {_clock(seconds)}. "
+            f"Type - to leave a question for later, ? for help, q to hand in."
+        )
+        deadline = monotonic() + seconds
+        answers = {asked: Answer(asked) for asked in questions}
+        waiting = deque(enumerate(questions))
+        try:
+            while waiting:
+                i, asked = waiting.popleft()
+                left = f"{_clock(deadline - monotonic())} left"
+                self._screen.question(asked, f"{i + 1} of {n}", left)
+                answer = self._ask(asked, deadline)
+                if answer is None:
+                    waiting.append((i, asked))
+                else:
+                    answers[asked] = answer
+                    self.notebook.keep(answer)
+        except TimeOver:
+            self._screen.say("\nThe time is over.", "bold")
+        except (Ended, KeyboardInterrupt):
+            self._screen.say("")
+        given = [*answers.values()]
+        unanswered = sum(not answer.typed for answer in given)
+        if unanswered:
+            self._screen.say(f"Unanswered, which counts as not right: {unanswered} of {n}.")
+        verdict = "passed" if passed(given) else "not passed"
+        self._finish(given, f": {verdict}, the pass line is {PASS:.0%}.")
+
+    def _ask(self, asked: Question, deadline: float | None = None) -> Answer | None:
+        """The answer, or None if there is none (yet)."""
+        letters = not is_typed(asked.card)
+        while True:
+            more = "" if letters else " (Enter: show choices)"
+            typed = self._keyboard.line(f"Your answer{more}:", deadline)
+            if typed == _LATER:
+                return None
+            if not typed and not letters:
+                letters = True
+                self._screen.choices(asked)
+                self._screen.say("")
+                continue
+            if typed == "?":
+                way = how_to_answer(asked, letters)
+                self._screen.say(f"Type {way}; - if you do not know; q to end.")
+                continue
+            try:
+                return read_answer(asked, typed, letters)
+            except UsageError as error:
+                self._screen.say(f"Please {error}; ? for help.")
+
+    def _explain(self, answer: Answer, after: str) -> None:
+        self._screen.feedback(answer)
+        while self._keyboard.key(f"Enter: {after} · s: show me · q: end", "s"):
+            try:
+                self._screen.proof(answer.question, prove(answer.question.card))
+            except MiniloraError as error:
+                self._screen.say(f"It cannot be measured here: {error}")
+
+    def _finish(self, answers: list[Answer], verdict: str) -> None:
+        if not answers:
+            self._screen.say("No question was answered.")
+            return
+        self._screen.score(answers, verdict)
+        self._screen.reread(answers, _lessons())
+        wrong = [answer for answer in answers if not answer.right]
+        try:
+            if wrong and self._keyboard.key(
+                f"r: what was not right ({len(wrong)}) · Enter: end", "r"
+            ):
+                for i, answer in enumerate(wrong):
+                    self._screen.question(answer.question, f"{i + 1} of {len(wrong)}")
+                    self._explain(answer, "end" if i + 1 == len(wrong) else "next")
+        except (Ended, KeyboardInterrupt):
+            self._screen.say("")
+
+
+def _lessons() -> dict[str, Path]:
+    """The notebooks that are there, by their numbers."""
+    found = learning.LESSONS.glob("[0-9][0-9]_*.ipynb") if learning.LESSONS else []
+    here = Path.cwd()
+    return {
+        path.name[:2]: path.relative_to(here) if path.is_relative_to(here) else path
+        for path in found
+    }
+
+
+def _how_many(n: int, what: str = "card") -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def _clock(seconds: float) -> str:
+    whole = max(round(seconds), 0)
+    return f"{whole // 60}:{whole % 60:02}"
+
+
+def _when(time: datetime, now: datetime) -> str:
+    days = (time.astimezone().date() - now.astimezone().date()).days
+    if days < 2:
+        return ["now", "today", "tomorrow"][days + 1 if time > now else 0]
+    return f"in {days} days, on {time.astimezone():%Y-%m-%d}"
