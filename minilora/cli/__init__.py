@@ -33,6 +33,78 @@ COMMANDS = {  # the file of this room that has run_NAME; it is imported when it 
     "spectrum": "studying",
     "lessons": "learning",
     "page": "learning",
-    "cards": "exporting",
     "quiz": "quizzing",
     "exam": "quizzing",
+    "cards": "exporting",
+}
+_REMEDIES = {
+    errno.ENOSPC: "the disk is full: free some space, or choose another folder",
+    errno.EDQUOT: "your quota is used up: free some space, or choose another folder",
+    errno.EACCES: "you may not do that there: choose another folder, or change its permissions",
+    errno.EPERM: "you may not do that there: choose another folder, or change its permissions",
+    errno.EROFS: "that disk can only be read: choose a folder on another",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, 1 after an error, 2 for wrong options, 130 after
+    Ctrl-C."""
+    try:
+        _prepare_streams()
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt as interrupt:
+        print(f"\n{str(interrupt) or 'stopped'}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (MiniloraError, OSError) as error:
+        if os.environ.get("MINILORA_TRACEBACK"):
+            raise
+        print(f"minilora: {_sentence(error)}", file=sys.stderr)
+        return 1
+
+
+def _run(argv: list[str]) -> int:
+    if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--version")):
+        argv = ["compare", *argv]
+    if argv[0] not in COMMANDS and not argv[0].startswith("-"):
+        print(f"minilora: {_unknown(argv[0])}", file=sys.stderr)
+        return 2
+    from minilora.cli.options import parser
+
+    args = parser().parse_args(argv)
+    args.command_line = shlex.join(["minilora", *argv])
+    keep_freed_memory()
+    module = import_module(f"minilora.cli.{COMMANDS[args.command]}")
+    with warnings.catch_warnings():
+        warnings.showwarning = _say_warning  # type: ignore[assignment]
+        status = int(getattr(module, f"run_{args.command}")(args) or 0)
+    sys.stdout.flush()  # a reader who has left is noticed here, not in the interpreter's exit
+    return status
+
+
+def _prepare_streams() -> None:
+    """A closed stream swallows what is printed, and one that lacks "→" shows "->" instead."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors=ERRORS)
+
+
+def _say_warning(message: Warning | str, *where: object) -> None:
+    print(f"minilora: {message}", file=sys.stderr, flush=True)
+
+
+def _unknown(command: str) -> str:
+    nearest = get_close_matches(command, COMMANDS, n=1)
+    meant = f"; did you mean {nearest[0]}?" if nearest else "."
+    return f"there is no command {command!r}{meant} Commands: {', '.join(COMMANDS)}"
+
+
+def _sentence(error: Exception) -> str:
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{_REMEDIES.get(error.errno, error.strerror)}"

@@ -141,3 +141,138 @@ def parser() -> argparse.ArgumentParser:
     _add_card_options(sub, "which questions, in which order; default: 0", 0)
     about = "default: ./minilora-exam-S.html"
     sub.add_argument("--out", type=Path, metavar="FILE", help=about)
+
+    sub = command("cards", "list the exam cards, or write them for Anki, Moodle, Canvas …")
+    sub.add_argument("--topic", metavar="T", help=f"only those of: {', '.join(TOPICS)}")
+    for name, form in FORMATS.items():
+        metavar = f"FILE{form.endings[0]}"
+        sub.add_argument(f"--{name}", type=Path, metavar=metavar, help=form.about)
+
+    sub = command("pretrain", "make the bundled base models again (some minutes)")
+    sub.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BASE_MODELS)}")
+    sub.add_argument("--steps", type=_count, metavar="N", help="fewer, to try it out")
+    sub.add_argument("--seed", type=_seed, metavar="S", help="another than that of the bundled one")
+    _add_threads_option(sub)
+    made = RESULTS / "pretrained"
+    sub.add_argument("--out", type=Path, default=made, metavar="FOLDER", help=f"./{made}")
+
+    command("doctor", "what this machine has, and what is missing")
+    return whole
+
+
+def _add_lora_options(sub: argparse.ArgumentParser) -> None:
+    _add_rank_options(sub)
+    sub.add_argument("--lr", type=float, metavar="RATE", help="learning rate (in compare: LoRA's)")
+    sub.add_argument("--steps", type=_count, metavar="N", help="default: 300 (string tasks: 600)")
+    sub.add_argument("--seed", type=_seed, default=0, metavar="S", help="default: 0")
+    _add_threads_option(sub)
+
+
+def _add_task_options(sub: argparse.ArgumentParser, tasks: Sequence[str]) -> None:
+    given = sub.add_mutually_exclusive_group()
+    given.add_argument("--task", choices=tasks, help="default: code")
+    given.add_argument("--text", metavar="FILE", type=Path, help="a text of yours as the new task")
+
+
+def _add_runs_options(sub: argparse.ArgumentParser, ranks: str) -> None:
+    _add_task_options(sub, TASKS)
+    sub.add_argument("--model", metavar="NAME", help="a bundled name or a folder, as the base")
+    about = f"of LoRA, with s in proportion to 1/√r; beside full fine-tuning; default: {ranks}"
+    sub.add_argument("--ranks", type=_ranks, default=_ranks(ranks), metavar="R,R", help=about)
+    sub.add_argument("--steps", type=_count, metavar="N", help="default: 300 (string tasks: 600)")
+    sub.add_argument("--seeds", type=_count, default=1, metavar="N", help="default: 1")
+
+
+def _add_sweep_options(sub: argparse.ArgumentParser, folder: str) -> None:
+    sub.add_argument("--jobs", type=_count, metavar="N", help="runs at a time; default: all cores")
+    about = "where they run; default: loky, processes of this machine"
+    sub.add_argument("--backend", choices=["loky", "dask"], default="loky", help=about)
+    sub.add_argument(
+        "--scheduler", metavar="ADDRESS", help="of a Dask cluster, with --backend dask"
+    )
+    sub.add_argument(
+        "--out", type=Path, default=RESULTS / folder, metavar="FOLDER", help=f"./{RESULTS / folder}"
+    )
+
+
+def _add_card_options(
+    sub: argparse.ArgumentParser, about_seed: str, seed: int | None = None
+) -> None:
+    about = f"only cards on it: a tag of a card, or one of {', '.join(TOPICS)}"
+    sub.add_argument("--topic", metavar="T", help=about)
+    sub.add_argument("--seed", type=_seed, default=seed, metavar="S", help=about_seed)
+
+
+def _add_threads_option(sub: argparse.ArgumentParser) -> None:
+    about = "threads that share a batch; the results do not depend on it"
+    sub.add_argument("--threads", type=_count, metavar="N", help=about)
+
+
+def _add_rank_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--rank", type=int, metavar="R", help="rank; default: 4 (reverse: 2)")
+    sub.add_argument(
+        "--alpha",
+        type=float,
+        metavar="A",
+        help="s = A/R (string tasks: A/√R); default: s goes with 1/√R",
+    )
+    sub.add_argument(
+        "--targets", metavar="NAMES", help='such as q_proj,v_proj; default: "all-linear"'
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _ranks(text: str) -> list[int]:
+    return list(dict.fromkeys(_count(part.strip()) for part in text.split(",")))
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = math.nan
+    if not 0 < minutes <= 24 * 60:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes above 0")
+    return minutes
+
+
+def _versions(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(name.isalnum() and len(name) < 9 for name in names) or len({*names}) < len(names):
+        raise argparse.ArgumentTypeError(f"{text!r} are not different short names such as A,B")
+    return names
+
+
+def _methods(text: str) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        if name not in LABELS:
+            raise argparse.ArgumentTypeError(f"no method {name!r}; use: {', '.join(LABELS)}")
+    return names
+
+
+def _shape(text: str) -> tuple[int, int]:
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a shape such as 4096x4096")
+    return int(sides[0]), int(sides[1])
+
+
+def lora_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What the user asked of LoRA, under the names that LoraConfig has for it."""
+    targets = args.targets
+    if targets not in (None, "all-linear"):
+        targets = [name.strip() for name in targets.split(",")]
+    given = {"r": args.rank, "lora_alpha": args.alpha, "target_modules": targets}
+    return {name: value for name, value in given.items() if value is not None}
