@@ -9,7 +9,7 @@ import unicodedata
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from minilora.learn.cards import KINDS, Card, Choice, load_cards
+from minilora.learn.cards import KINDS, LESSONS, Card, Choice, load_cards
 
 SPECIAL = '~%50%a {b} = #c: \\d \\n <i>e</i> & "f" -> ####g ::h:: ]]> $√r < x_0^2$ `k["l"]` é 漢'
 TEXTS = {
@@ -74,6 +74,35 @@ def assert_holds(read, card):
     assert read.answers == answers
     assert bare(card.explanation) in read.after
     assert bare(card.source.rstrip(".")) in read.after
+
+
+def assert_note_holds(fields, card):
+    assert bare_html(fields["Question"]) == bare(
+        card.question + "".join(card.items) + "".join(card.options)
+    )
+    chosen = [bare("".join(entry.itertext())) for entry in tree(fields["Choices"]).iter("li")]
+    reasons = list(tree(fields["Reasons"]).find("*"))
+    assert [entry.get("class") == "right" for entry in reasons] == [
+        choice is card.right for choice in card.choices
+    ]
+    for choice, entry in zip(card.choices, reasons, strict=True):
+        sign = "✓" if choice is card.right else "✗"
+        assert bare("".join(entry.itertext())).endswith(bare(sign + choice.why))
+    if card.kind in ("order", "match"):
+        assert chosen == []
+        assert fields["Answer"].startswith(card.right.text)
+    else:
+        assert chosen == [bare(choice.text) for choice in card.choices]
+        assert card.choices["ABCDE".index(fields["Answer"])] is card.right
+    assert bare_html(fields["Explanation"]) == bare(card.explanation)
+    assert bare(card.source.rstrip(".")) in bare_html(fields["Source"])
+    assert LESSONS[card.lesson] in fields["Lesson"]
+    assert fields["Difficulty"] == str(card.difficulty)
+    assert fields["Demo"].endswith(".")
+
+
+def bare_html(html):
+    return bare(characters(html))
 
 
 def characters(html):

@@ -14,10 +14,18 @@ from xml.etree import ElementTree
 
 import jsonschema
 import pytest
-from exported_cards import CARDS, SPECIALS, Read, assert_holds, bare, characters, tree
+from exported_cards import (
+    CARDS,
+    SPECIALS,
+    Read,
+    assert_holds,
+    assert_note_holds,
+    bare,
+    bare_html,
+)
 
 import minilora
-from minilora.learn.cards import CARDS_FILE, LESSONS, TOPICS, load_cards
+from minilora.learn.cards import CARDS_FILE, TOPICS, load_cards
 from minilora.learn.exports.anki import anki_text, write_anki
 from minilora.learn.exports.gift import gift
 from minilora.learn.exports.json_file import cards_json
@@ -27,10 +35,6 @@ from minilora.system.errors import MissingExtraError
 
 BY_ID = {card.id: card for card in CARDS}
 WHEN = 1_700_000_000
-
-
-def bare_html(html):
-    return bare(characters(html))
 
 
 # Moodle XML
@@ -212,31 +216,6 @@ def read_notes(path):
         names = [field["name"] for field in models[str(model)]["flds"]]
         values = dict(zip(names, fields.split("\x1f"), strict=True))
         yield guid, values, tags.split(), decks[str(deck)]["name"]
-
-
-def assert_note_holds(fields, card):
-    assert bare_html(fields["Question"]) == bare(
-        card.question + "".join(card.items) + "".join(card.options)
-    )
-    chosen = [bare("".join(entry.itertext())) for entry in tree(fields["Choices"]).iter("li")]
-    reasons = list(tree(fields["Reasons"]).find("*"))
-    assert [entry.get("class") == "right" for entry in reasons] == [
-        choice is card.right for choice in card.choices
-    ]
-    for choice, entry in zip(card.choices, reasons, strict=True):
-        sign = "✓" if choice is card.right else "✗"
-        assert bare("".join(entry.itertext())).endswith(bare(sign + choice.why))
-    if card.kind in ("order", "match"):
-        assert chosen == []
-        assert fields["Answer"].startswith(card.right.text)
-    else:
-        assert chosen == [bare(choice.text) for choice in card.choices]
-        assert card.choices["ABCDE".index(fields["Answer"])] is card.right
-    assert bare_html(fields["Explanation"]) == bare(card.explanation)
-    assert bare(card.source.rstrip(".")) in bare_html(fields["Source"])
-    assert LESSONS[card.lesson] in fields["Lesson"]
-    assert fields["Difficulty"] == str(card.difficulty)
-    assert fields["Demo"].endswith(".")
 
 
 def test_the_anki_package_holds_every_card(tmp_path):
