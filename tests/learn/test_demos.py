@@ -1,0 +1,53 @@
+"""A demo proves its card by what LoRA does: where LoRA is broken, the proof fails."""
+
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from minilora import functional as F
+from minilora.learn.cards import load_cards
+from minilora.learn.demos.demo import prove
+from minilora.lora import LowRank
+from minilora.optim import AdamW
+
+CARDS = {card.id: card for card in load_cards()}
+_delta, _init = LowRank.delta, LowRank.__init__
+
+
+def _random_b(self, A, B, s, dropout=0.0):
+    _init(self, A, np.random.default_rng(0).normal(0, 0.1, B.shape).astype(B.dtype), s, dropout)
+
+
+def _both_zero(self, A, B, s, dropout=0.0):
+    _init(self, 0 * A, 0 * B, s, dropout)
+
+
+BROKEN = {
+    "the adapter is ignored": (LowRank, "__call__", lambda self, x, W, b, rng: F.linear(x, W, b)),
+    "the update is counted twice": (LowRank, "delta", lambda self, W: 2 * _delta(self, W)),
+    "B does not start at zero": (LowRank, "__init__", _random_b),
+    "A and B start at zero": (LowRank, "__init__", _both_zero),
+    "the optimizer does nothing": (AdamW, "step", lambda self: None),
+}
+
+
+@pytest.mark.parametrize(
+    ("fault", "cards"),
+    [
+        ("the adapter is ignored", "what-is-lora equation-of-the-layer gradient-of-b"),
+        ("the adapter is ignored", "each-row-its-own-adapter a-third-of-the-arithmetic"),
+        ("the update is counted twice", "what-is-lora merging-adds-the-scaled-product"),
+        ("B does not start at zero", "b-starts-at-zero first-step-moves-b-only"),
+        ("A and B start at zero", "what-is-lora b-starts-at-zero b-still-zero gradient-of-b"),
+        ("the optimizer does nothing", "what-is-lora first-step-moves-b-only sign-of-overfitting"),
+    ],
+)
+def test_a_broken_lora_proves_no_card_about_it(fault, cards):
+    with mock.patch.object(*BROKEN[fault]):
+        for name in cards.split():
+            try:
+                supported = prove(CARDS[name]).supported
+            except Exception:  # the demo noticed it
+                continue
+            assert supported != [CARDS[name].answer], name
