@@ -76,7 +76,7 @@ class Screen:
         self._list([(f"{i + 1}.", to_text(line)) for i, line in enumerate(solution(card))])
         self._console.print()
         self.say(to_text(card.explanation))
-        self.say(f"{to_text(card.source)}. Lesson {card.lesson}, {LESSONS[card.lesson]}.", "dim")
+        self.say(f"Source: {to_text(card.source)}. Lesson {card.lesson}, {LESSONS[card.lesson]}.", "dim")
         self._console.print()
 
     def proof(self, question: Question, proof: Proof) -> None:

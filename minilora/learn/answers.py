@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 
 from minilora.learn.cards import Card, Choice
-from minilora.learn.formulas import same_formula
+from minilora.learn.formulas import is_formula, same_formula
 from minilora.learn.quiz import LETTERS, Answer, Question
 from minilora.system.errors import UsageError
 
+_LONGEST = 200  # characters: no right answer is nearly as long
 _NUMBER = re.compile(r"([-−]?\d[\d, ]*(?:\.(\d+))?)\s*([^\d\s]*)")
 _DECIMAL_COMMA = re.compile(r"(\d+),(\d{1,2}|\d{4,})(?!\d)|\b(0),(\d+)")
 _BETWEEN = re.compile(r"[\s,;.:=>→–-]")
@@ -32,7 +33,7 @@ def read_answer(question: Question, typed: str, letters: bool = True) -> Answer:
     shown = LETTERS[: len(question.choices)] if letters else ""
     if text and text.upper() in list(shown):
         return Answer(question, text, question.choices[shown.index(text.upper())])
-    if card.kind == "cloze" and text:
+    if card.kind == "cloze" and 0 < len(text) <= _LONGEST:
         return Answer(question, text, _filled(card, text))
     if card.kind == "order" and (numbers := _order(card, text)):
         return Answer(question, text, _chosen(card, numbers))
@@ -66,7 +67,10 @@ def same_answer(typed: str, expected: str) -> bool:
 def _filled(card: Card, typed: str) -> Choice | None:
     if any(same_answer(typed, spelling) for spelling in (card.right.text, *card.accept)):
         return card.right
-    return next((c for c in card.choices if same_answer(typed, c.text)), None)
+    found = next((c for c in card.choices if same_answer(typed, c.text)), None)
+    if not found and "$" in card.right.text and not is_formula(typed):
+        raise UsageError("type a formula that can be read: this one cannot")
+    return found
 
 
 def _words(text: str) -> str:
@@ -83,7 +87,7 @@ def _same_number(typed: str, expected: str) -> bool:
         return False
     value, wanted = (float(re.sub("[ ,]", "", n[1]).replace("−", "-")) for n in (one, other))
     decimals = len(other[2] or "")
-    near = abs(value - wanted) <= (0.5000001 * 10**-decimals if decimals else 0)
+    near = value == wanted or (decimals > 0 and round(value, decimals) == wanted)
     units = {n[3].casefold() for n in (one, other) if n[3]}
     return near and len(units) < 2
 

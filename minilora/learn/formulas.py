@@ -34,8 +34,8 @@ _SPELLINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"['′ᵀ]|\.T\b", "^T"),
     (r"([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)", lambda m: "^{" + m[1].translate(_FROM_RAISED) + "}"),
     (r"([₀₁₂₃₄₅₆₇₈₉]+)", lambda m: "_" + m[1].translate(_FROM_LOWERED)),
-    (r"(?<![A-Za-zΔα_])([A-Za-zΔα]+)(\d+)", r"\1_\2"),  # W0
     (r"(?<=\d)[eE]([+-]?\d+)", r"·10^{\1}"),
+    (r"(?<![A-Za-zΔα_])([A-Za-zΔα]+)(\d+)", r"\1_\2"),  # W0
     (r"(?<![\d.])\.(?=\d)", "0."),
     (r"(?<=\d)[ _\u00a0\u2009\u202f](?=\d{3}(?!\d))", ""),  # 4 194 304
 )
@@ -59,6 +59,15 @@ def same_formula(typed: str, expected: str) -> bool:
             values = _Values(known, seed)
             if not _close(_sum(tree, values), _sum(wanted, values)):
                 return False
+    except UnreadableError:
+        return False
+    return True
+
+
+def is_formula(typed: str) -> bool:
+    """Can it be read as one? A word can, as a product of its letters."""
+    try:
+        _sum(_read(typed), _Values(set(), 0))
     except UnreadableError:
         return False
     return True

@@ -1,0 +1,196 @@
+"""Progress is never lost: a broken file is set aside, a later one refused, a folder that cannot be
+written said once; what is unknown stays in the file."""
+
+import json
+import os
+
+import pytest
+from made_cards import ENTRY, NEVER_ASKED
+
+from minilora.learn import progress
+from minilora.learn.progress import FORMAT, Progress, is_entry
+from minilora.system.errors import UsageError
+
+
+def written(path, cards, version=1, **more):
+    path.write_text(json.dumps({FORMAT: version, "cards": cards, **more}), "utf-8")
+    return path
+
+
+def test_what_is_saved_is_read_again(tmp_path):
+    kept = Progress(tmp_path / "p.json")
+    assert kept.cards == {} and kept.kept and not kept.note
+    kept.cards["what-is-lora"] = dict(ENTRY)
+    kept.save()
+    again = Progress(tmp_path / "p.json")
+    assert again.cards == {"what-is-lora": ENTRY} and not again.note
+
+
+def test_the_default_place_is_the_users_data_folder_and_is_made(tmp_path, monkeypatch):
+    folder = tmp_path / "not there" / "minilora"
+    monkeypatch.setattr(progress.platformdirs, "user_data_path", lambda name: folder)
+    kept = Progress()
+    kept.save()
+    assert kept.path == folder / "progress.json" and kept.path.is_file() and kept.kept
+
+
+def test_unknown_cards_and_unknown_fields_stay_in_the_file(tmp_path):
+    cards = {"card-of-another-version": ENTRY, "b": ENTRY | {"note": "mine"}}
+    path = written(tmp_path / "p.json", cards, name="Ada")
+    kept = Progress(path)
+    kept.cards["new"] = dict(ENTRY)
+    kept.save()
+    assert json.loads(path.read_text("utf-8")) == {
+        FORMAT: 1,
+        "cards": cards | {"new": ENTRY},
+        "name": "Ada",
+    }
+
+
+BROKEN = {
+    "half": b'{"minilora progress": 1, "cards": {"a": {"sta',
+    "not json": b"once upon a time",
+    "binary": bytes(range(128, 256)),
+    "a list": b"[1, 2]",
+    "a number": b"7",
+    "no version": b'{"cards": {}}',
+    "version a word": b'{"minilora progress": "1", "cards": {}}',
+    "version true": b'{"minilora progress": null, "cards": {}}',
+    "version 0": b'{"minilora progress": 0, "cards": {}}',
+    "no cards": b'{"minilora progress": 1}',
+    "cards a list": b'{"minilora progress": 1, "cards": []}',
+    "deep": b"[" * 100_000,
+    "long number": b'{"minilora progress": 1' + b"0" * 10_000 + b"}",
+}
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setattr(progress.platformdirs, "user_data_path", lambda name: tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_is_set_aside_said_and_never_overwritten(name, home):
+    for number in (1, 2, 3):
+        (home / "progress.json").write_bytes(BROKEN[name])
+        kept = Progress()
+        assert kept.cards == {} and kept.kept
+        assert f"kept as progress.broken-{number}.json" in kept.note and "\n" not in kept.note
+        kept.save()
+    for number in (1, 2, 3):
+        assert (home / f"progress.broken-{number}.json").read_bytes() == BROKEN[name]
+    assert Progress().note == ""
+
+
+def test_of_a_file_with_broken_cards_the_others_go_on(home):
+    cards = {"good": ENTRY, "bad": ENTRY | {"right": -1}, "new": NEVER_ASKED}
+    before = written(home / "progress.json", cards).read_bytes()
+    kept = Progress()
+    assert kept.cards == {"good": ENTRY, "new": NEVER_ASKED}
+    assert "1 cards of 3 that cannot be read" in kept.note and "progress.broken-1.json" in kept.note
+    assert (home / "progress.broken-1.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("cards", [{}, {"a": ENTRY}, "in another form"])
+def test_a_later_version_is_refused_by_its_number_and_left_alone(cards, home):
+    path = written(home / "progress.json", cards, version=2)
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="by a later minilora \\(progress 2, this one knows 1\\)"):
+        Progress()
+    assert path.read_bytes() == before and os.listdir(home) == ["progress.json"]
+
+
+def test_a_file_that_was_named_and_is_no_progress_is_left_alone(tmp_path):
+    path = tmp_path / "thesis.json"
+    path.write_text('{"title": "LoRA"}', "utf-8")
+    with pytest.raises(UsageError, match=r"thesis.json is not a file of progress"):
+        Progress(path)
+    assert os.listdir(tmp_path) == ["thesis.json"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n"])
+def test_an_empty_file_is_a_beginning(content, tmp_path):
+    (tmp_path / "p.json").write_bytes(content)
+    assert Progress(tmp_path / "p.json").note == ""
+
+
+@pytest.mark.parametrize("place", ["no/such/folder/p.json", ".", "a file/p.json"])
+def test_where_nothing_can_be_written_that_is_said_once_and_answers_are_kept_in_memory(
+    place, tmp_path
+):
+    (tmp_path / "a file").write_text("x")
+    kept = Progress(tmp_path / place)
+    kept.cards["a"] = ENTRY
+    kept.save()
+    assert not kept.kept and kept.note.startswith("progress is not kept: ")
+    kept.note = ""
+    kept.save()
+    assert kept.note == "" and kept.cards == {"a": ENTRY}
+
+
+def test_a_broken_file_that_cannot_be_renamed_is_not_overwritten(home, monkeypatch):
+    def refuse(self, target):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    (home / "progress.json").write_bytes(b"broken")
+    monkeypatch.setattr(progress.Path, "rename", refuse)
+    kept = Progress()
+    kept.save()
+    assert not kept.kept and "progress is not kept" in kept.note
+    assert (home / "progress.json").read_bytes() == b"broken"
+
+
+@pytest.mark.parametrize(
+    "entry", [ENTRY, NEVER_ASKED, ENTRY | {"more": 1}, ENTRY | {"step": 0, "state": 3}]
+)
+def test_an_entry_of_fsrs_is_one(entry):
+    assert is_entry(entry)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state": 0},
+        {"state": 4},
+        {"state": 2.0},
+        {"state": True},
+        {"state": "2"},
+        {"state": 3},
+        {"step": -1},
+        {"step": "0"},
+        {"stability": 0},
+        {"stability": -1},
+        {"stability": float("nan")},
+        {"stability": float("inf")},
+        {"stability": "2"},
+        {"stability": None},
+        {"difficulty": 0.9},
+        {"difficulty": 10.1},
+        {"difficulty": None},
+        {"due": None},
+        {"due": 5},
+        {"due": ""},
+        {"due": "tomorrow"},
+        {"due": "2026-11-28T09:00:00"},
+        {"last_review": None},
+        {"last_review": "2026-02-30T09:00:00+00:00"},
+        {"last_review": []},
+        {"answered": -1},
+        {"answered": 1},
+        {"answered": 3.0},
+        {"right": None},
+        {"right": 4},
+    ],
+    ids=str,
+)
+def test_an_entry_with_an_impossible_value_is_none(change):
+    assert not is_entry(ENTRY | change)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [None, 3, "x", [], {}, *({k: v for k, v in ENTRY.items() if k != name} for name in ENTRY)],
+)
+def test_an_entry_with_a_missing_field_or_of_another_type_is_none(entry):
+    assert not is_entry(entry)
