@@ -76,7 +76,8 @@ class Screen:
         self._list([(f"{i + 1}.", to_text(line)) for i, line in enumerate(solution(card))])
         self._console.print()
         self.say(to_text(card.explanation))
-        self.say(f"Source: {to_text(card.source)}. Lesson {card.lesson}, {LESSONS[card.lesson]}.", "dim")
+        lesson = f"Lesson {card.lesson}, {LESSONS[card.lesson]}."
+        self.say(f"Source: {to_text(card.source)}. {lesson}", "dim")
         self._console.print()
 
     def proof(self, question: Question, proof: Proof) -> None:
