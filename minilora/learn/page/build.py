@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from minilora.learn.cards import load_cards
+from minilora.learn.maths import mathml_in_html
 from minilora.learn.page.cards_data import card_templates, cards_data
 from minilora.learn.page.live_data import MARKS, live_data
 from minilora.system.files import write_atomically
@@ -21,9 +22,9 @@ _HERE = Path(__file__).parent
 _WIDGETS = ("live", "playground", "count", "cards")
 _SCRIPTS = (
     *("dom.js", "state.js", "controls.js", "tools.js"),
-    *("numbers.js", "random.js", "chart.js", "heatmap.js"),
-    *("live.js",),
-    *("matrix.js", "svd.js", "teacher.js", "playground.js", "playground_shown.js"),
+    *("numbers.js", "random.js", "matrix.js", "chart.js", "heatmap.js"),
+    *("model.js", "adapter.js", "writer.js", "slices.js", "live.js"),
+    *("svd.js", "teacher.js", "playground.js", "playground_shown.js"),
     *("count.js",),
     *("fsrs.js", "progress.js", "typed.js", "card.js"),
     *("exam.js", "review.js", "learner.js", "cards.js"),
@@ -50,13 +51,14 @@ def page(data: dict[str, Any], templates: str) -> str:
     """
     parts = {"style": _part("style.css"), "version": __version__}
     parts["templates"] = templates
-    parts |= {f"{name}.html": _part(f"{name}.html") for name in _WIDGETS}
+    parts |= {f"{name}.html": mathml_in_html(_part(f"{name}.html")) for name in _WIDGETS}
     parts["script"] = "\n".join(_part(name) for name in _SCRIPTS)
     # "<" is escaped, as "</script>" and "<!--" mean something to HTML also within a script
     parts["data"] = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace(
         "<", "\\u003c"
     )
-    return re.sub(r"{{([\w.]+)}}", lambda match: parts[match[1]], _part("page.html"))
+    frame = mathml_in_html(_part("page.html"))
+    return re.sub(r"{{([\w.]+)}}", lambda match: parts[match[1]], frame)
 
 
 def _part(name: str) -> str:

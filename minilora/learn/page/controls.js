@@ -1,9 +1,10 @@
 // Controls and state are tied together: whoever moves one moves the other.
 //
 // In the HTML an input, select or textarea says which value it shows, data-state="live.strength".
-// An <output for="its id"> beside it shows the number, and an element of class "problem" in the
-// same .control says what is wrong with what was typed. A value that the control cannot show, as
-// an address may hold, becomes the default.
+// An <output for="its id"> shows the number, or the word for it in data-labels="none some all",
+// counted from 0. An element of class "problem" in the same .control says what is wrong with what
+// was typed: data-problem, or what the browser says. A value that the control cannot show, as an
+// address may hold, becomes the default. Radio buttons are not known here: take a select.
 
 // Ties all controls within an element, once their options and limits are there.
 function bindControls(root) {
@@ -23,11 +24,11 @@ function bind(control) {
       set(name, state.defaults[name]);
     }
     say("");
-    if (output) output.value = [get(name), control.dataset.unit ?? ""].join(" ").trim();
+    if (output) output.value = label(control, get(name));
   };
   const take = () => {
     const value = control.checkValidity() ? read() : undefined;
-    if (value === undefined) say(control.validationMessage || "Type a number.");
+    if (value === undefined) say(control.dataset.problem ?? control.validationMessage);
     else if (value === get(name)) say("");
     else set(name, value);
   };
@@ -38,6 +39,12 @@ function bind(control) {
   watch([name], show);
   control.addEventListener("input", take);
   show();
+}
+
+function label(control, value) {
+  const labels = control.dataset.labels?.split(" ");
+  if (labels) control.setAttribute("aria-valuetext", labels[value]);
+  return labels ? labels[value] : value;
 }
 
 function reader(control, type) {

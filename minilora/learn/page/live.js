@@ -1,2 +1,254 @@
-// The widget live.
-function startLive(data) {}
+// The live model: base and adapted model write side by side, and say what they expect.
+//
+// Everything shown follows from the state. update() keeps what a change has not touched, and
+// computes the rest in slices.
+const FULL_TEXT = 400; // characters of a text
+const KINDS = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"];
+const KIND_NAMES = ["query", "key", "value", "attention output", "MLP up", "MLP down"];
+const AS_TRAINED = { "live.strength": 1, "live.rank": 4, "live.time": 0 };
+for (const kind of KINDS) AS_TRAINED[`live.${kind}`] = true;
+
+declare(AS_TRAINED);
+declare({ "live.prompt": "def ", "live.temperature": 0.7, "live.seed": 1, "live.written": 240, "live.after": "prompt" });
+
+const live = { kept: {}, stop: () => {}, playing: undefined };
+
+function startLive(data) {
+  live.data = data;
+  live.model = readModel(data);
+  live.adapters = readAdapters(data);
+  Object.assign(AS_TRAINED, { "live.rank": data.rank, "live.time": data.steps.length - 1 });
+  declare(AS_TRAINED);
+  const section = byId("live");
+  tellSizes(section, data);
+  const time = section.querySelector("#live-time");
+  Object.assign(time, { max: data.steps.length - 1 });
+  time.dataset.labels = data.steps.join(" ");
+  section.querySelector("#live-rank").max = data.rank;
+  bindControls(section);
+  listen(section);
+  watch(["live."], update);
+  update();
+  offerPython("live", () => liveInPython(data));
+}
+
+function tellSizes(section, data) {
+  const sizeOf = (name) => data.shapes[name].reduce((product, n) => product * n, 1);
+  const total = Object.keys(data.shapes).reduce((sum, name) => sum + sizeOf(name), 0);
+  const trained = data.adapted.reduce((sum, path) => {
+    const [d_in, d_out] = data.shapes[path + ".weight"];
+    return sum + data.rank * (d_in + d_out);
+  }, 0);
+  const said = {
+    total: total.toLocaleString("en"),
+    trained: trained.toLocaleString("en"),
+    share: `${((100 * trained) / total).toFixed(1)} %`,
+    rank: data.rank,
+    allSteps: data.steps.at(-1),
+  };
+  for (const place of section.querySelectorAll("[data-live]")) place.textContent = said[place.dataset.live];
+}
+
+function listen(section) {
+  for (const button of section.querySelectorAll("[data-try]")) {
+    button.addEventListener("click", () => setAll({ ...AS_TRAINED, ...JSON.parse(button.dataset.try) }));
+  }
+  const on = (id, act) => section.querySelector(id).addEventListener("click", act);
+  on("#live-one", () => setAll({ "live.written": Math.min(FULL_TEXT, written() + 1), "live.after": "text" }));
+  on("#live-again", () => set("live.written", 0));
+  on("#live-play", () => (live.playing ? pause() : play()));
+}
+
+function play() {
+  if (written() >= FULL_TEXT) set("live.written", 0);
+  byId("live-play").textContent = "Pause";
+  live.playing = setInterval(() => {
+    set("live.written", written() + 1);
+    if (written() >= FULL_TEXT) pause();
+  }, 30);
+}
+
+function pause() {
+  byId("live-play").textContent = "Write on";
+  live.playing = clearInterval(live.playing);
+}
+
+// How many characters of each text are shown.
+function written() {
+  return Math.min(FULL_TEXT, Math.max(0, Math.round(get("live.written"))));
+}
+
+// What was made under this name for this key, or else make() it.
+function keep(name, key, make) {
+  if (live.kept[name]?.key !== key) live.kept[name] = { key, value: make() };
+  return live.kept[name].value;
+}
+
+function update() {
+  live.stop();
+  const { model } = live;
+  const prompt = [...get("live.prompt")].map((character) => model.alphabet.indexOf(character));
+  const kinds = KINDS.filter((kind) => get(`live.${kind}`));
+  const settings = [get("live.time"), get("live.strength"), get("live.rank"), ...kinds].join();
+  const text = [get("live.prompt"), get("live.temperature"), get("live.seed")].join();
+  const newWriter = (weights) => new Writer(model, weights, prompt, get("live.temperature"), get("live.seed"));
+
+  live.weights = keep("weights", settings, () =>
+    merge(model.weights, live.adapters[get("live.time")], get("live.strength"), get("live.rank"), new Set(kinds)),
+  );
+  live.readers = [
+    keep("base reader", "", () => new Reader(model, model.weights)),
+    keep("adapted reader", settings, () => new Reader(model, live.weights)),
+  ];
+  live.writers = [
+    keep("base writer", text, () => newWriter(model.weights)),
+    keep("adapted writer", text + settings, () => newWriter(live.weights)),
+  ];
+  live.surprises = [keep("base surprise", "", () => []), keep("adapted surprise", settings, () => [])];
+  drawSpectrum(kinds);
+  live.stop = inSlices(liveWork(prompt), drawTexts);
+}
+
+// What takes long: the texts, then the surprise on texts that are kept for that.
+function* liveWork(prompt) {
+  if (get("live.after") === "prompt") drawNext(prompt);
+  yield;
+  while (live.writers.some((writer) => writer.written < written())) {
+    for (const writer of live.writers) if (writer.written < written()) writer.write();
+    yield;
+  }
+  if (get("live.after") === "text") drawNext(live.writers[1].ids.slice(0, prompt.length + written()));
+  for (const [i, weights] of [live.model.weights, live.weights].entries()) {
+    for (const [j, windows] of live.data.heldOut.entries()) {
+      live.surprises[i][j] ??= yield* surpriseOn(windows, weights);
+    }
+  }
+}
+
+function* surpriseOn(windows, weights) {
+  let total = 0;
+  for (const text of windows) {
+    const ids = [...text].map((character) => live.model.alphabet.indexOf(character));
+    total += yield* surprise(live.model, weights, ids);
+  }
+  return total / windows.length;
+}
+
+function drawTexts() {
+  for (const [i, id] of ["live-base-text", "live-adapted-text"].entries()) {
+    const { ids, prompt } = live.writers[i];
+    const given = make("b", {}, spell(ids.slice(0, prompt)));
+    const box = byId(id);
+    box.replaceChildren(given, spell(ids.slice(prompt, prompt + written())));
+    if (live.playing) box.scrollTop = box.scrollHeight;
+  }
+  const rows = [...document.querySelectorAll("#live-surprise tbody tr")];
+  for (const [i, nats] of live.surprises.entries()) {
+    for (const [j, row] of rows.entries()) {
+      const shown = nats[j] === undefined ? ["…"] : bar(nats[j] / 5, nats[j].toFixed(2), i);
+      row.cells[i + 1].replaceChildren(...shown);
+    }
+  }
+  drawNow();
+}
+
+function spell(ids) {
+  return ids.map((id) => live.model.alphabet[id]).join("");
+}
+
+// The sentence that says what the numbers of this state are.
+function drawNow() {
+  const [base, adapted] = live.surprises;
+  const measured = adapted.length === 2 && base.length === 2;
+  const steps = live.data.steps[get("live.time")];
+  const state = `After ${steps} steps of training, at strength ${get("live.strength")} and rank ${get("live.rank")}, `;
+  const change = (j) => `from ${base[j].toFixed(2)} to ${adapted[j].toFixed(2)}`;
+  byId("live-now").textContent = measured
+    ? `${state}the surprise on Python goes ${change(0)} nats per character, on English ${change(1)}.`
+    : `${state}the surprise of the adapted model is …`;
+}
+
+// The likeliest next characters after ids, of both models.
+function drawNext(ids) {
+  const p = live.readers.map((reader) => softmax(reader.after(ids, get("live.prompt").length)));
+  const best = (id) => Math.max(p[0][id], p[1][id]);
+  const likeliest = Array.from(p[0].keys()).sort((a, b) => best(b) - best(a)).slice(0, 10);
+  const rows = likeliest.map((id) => {
+    const row = make("tr", {}, headCell(nameOfCharacter(live.model.alphabet[id]), "row"));
+    for (const i of [0, 1]) row.append(make("td", {}, ...bar(p[i][id], `${(100 * p[i][id]).toFixed(1)} %`, i)));
+    return row;
+  });
+  document.querySelector("#live-next tbody").replaceChildren(...rows);
+}
+
+function nameOfCharacter(character) {
+  return { " ": "space", "\n": "line end" }[character] ?? character;
+}
+
+// A bar as long as this share of its cell, with a number; of the base (i = 0) or the adapted model.
+function bar(share, number, i) {
+  const drawn = make("span", { class: i ? "bar of-adapted" : "bar of-base" });
+  drawn.style.setProperty("--share", Math.min(1, share));
+  return [drawn, make("span", { class: "number" }, number)];
+}
+
+// A row for each kind of matrix, a cell for each layer, a bar for each singular value.
+function drawSpectrum(kinds) {
+  const { data, adapters } = live;
+  const all = keep("singular values", "", () => adapters.map((adapter) => {
+    return Object.fromEntries(Object.entries(adapter).map(([path, layer]) => [path, singularValuesOf(layer)]));
+  }));
+  const highest = Math.max(...all.flatMap((ofPaths) => Object.values(ofPaths).flat()));
+  const layers = Array.from({ length: data.layers }, (_, i) => i);
+  const head = make("tr", {}, headCell("matrix", "col"), ...layers.map((i) => headCell(`block ${i + 1}`, "col")));
+  document.querySelector("#live-spectrum thead").replaceChildren(head);
+  const rows = KINDS.map((kind, n) => {
+    const row = make("tr", {}, headCell(KIND_NAMES[n], "row"));
+    for (const i of layers) {
+      const path = live.data.adapted.find((p) => p.startsWith(`layers.${i}.`) && kindOf(p) === kind);
+      const kept = kinds.includes(kind) ? get("live.rank") : 0;
+      row.append(spectrumCell(all[get("live.time")][path], highest, kept));
+    }
+    return row;
+  });
+  document.querySelector("#live-spectrum tbody").replaceChildren(...rows);
+}
+
+function headCell(text, scope) {
+  return make("th", { scope }, text);
+}
+
+function spectrumCell(values, highest, kept) {
+  const columns = make("span", { class: "columns", role: "img", "aria-label": values.map((v) => v.toFixed(2)).join(", ") });
+  for (const [k, value] of values.entries()) {
+    const column = make("span", { class: k < kept ? "column" : "column hollow" });
+    column.style.setProperty("--share", value / highest);
+    columns.append(column);
+  }
+  return make("td", {}, columns, make("span", { class: "number" }, values[0].toFixed(2)));
+}
+
+// The state shown as lines of Python, which give the same probabilities and surprises.
+function liveInPython(data) {
+  const kinds = KINDS.filter((kind) => get(`live.${kind}`));
+  const prompt = JSON.stringify(get("live.prompt"));
+  const temperature = get("live.temperature");
+  return `import minilora as ml
+from minilora.experiments.tuning import set_up
+
+tuned = set_up("code", "lora")  # docs-tiny with a new adapter
+for _ in range(${data.steps[get("live.time")]}):
+    tuned.training.step()
+
+model = ml.load_model("docs-tiny")
+for name, parameter in model.named_parameters():
+    path = name.removesuffix(".weight")
+    if path.endswith((${kinds.map((kind) => `"${kind}", `).join("").trim()})):
+        delta = ml.get_delta_weight(tuned.model, path)
+        parameter.data += ${get("live.strength")} * ml.analysis.truncate(delta, ${get("live.rank")})
+
+print(ml.text_loss(model, ml.load_corpus("code").test, 8), "nats per character on Python")
+print(ml.text_loss(model, ml.load_corpus("prose").test, 8), "on English")
+# Its random numbers are not the page's: only at temperature 0 the text is the same.
+print(ml.write(model, ${prompt}, ${written()}, temperature=${temperature}, seed=${get("live.seed")}))`;
+}

@@ -20,9 +20,12 @@ import numpy as np
 from minilora.experiments.tuning import Tuned, set_up
 from minilora.lora import get_delta_weight, lora_layers
 from minilora.system.cores import one_blas_thread
-from minilora.text.alphabet import ALPHABET
+from minilora.text.alphabet import ALPHABET, decode
+from minilora.text.corpora import Corpus, load_corpus
+from minilora.text.windows import WINDOW, spaced_windows
 from minilora.training.progress import progress_bar
 
+WINDOWS = 8  # of 64 characters: on so many the page measures how well a model knows a text
 MARKS = (0, 5, 10, 20, 50, 100, 200, 300)  # the steps of training that the page can show
 
 
@@ -51,7 +54,7 @@ def live_data(marks: Sequence[int] = MARKS, quiet: bool = False) -> dict[str, An
         "adapted": list(lora_layers(tuned.model)),
         "rank": tuned.row["r"],
         "steps": list(marks),
-        "allSteps": tuned.training.config.steps,
+        "heldOut": [_windows(load_corpus(name)) for name in ("code", "prose")],
         "adapters": adapters,
     }
 
@@ -65,6 +68,12 @@ def _sorted_factors(tuned: Tuned) -> Iterable[np.ndarray]:
         root = np.sqrt(S[:r])
         yield U[:, :r] * root
         yield root[:, None] * Vt[:r]
+
+
+def _windows(corpus: Corpus) -> list[str]:
+    """The windows on which ml.text_loss(model, corpus.test, WINDOWS) measures."""
+    ids, targets = spaced_windows(corpus.test, WINDOWS, WINDOW - 1)
+    return [decode([*row, last]) for row, last in zip(ids, targets[:, -1], strict=True)]
 
 
 def _base64(arrays: Iterable[np.ndarray]) -> str:

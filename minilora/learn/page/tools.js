@@ -65,7 +65,7 @@ function offerPython(section, lines) {
   const [code, button, status] = details.querySelectorAll("code, button, [role=status]");
   const show = () => (code.textContent = lines());
   button.addEventListener("click", () => copy(code.textContent, status));
-  document.getElementById(section).append(details);
+  byId(section).append(details);
   watch([`${section}.`], show);
   show();
 }
@@ -80,5 +80,5 @@ async function copy(text, status) {
 }
 
 function fromTemplate(id) {
-  return document.getElementById(id).content.firstElementChild.cloneNode(true);
+  return byId(id).content.firstElementChild.cloneNode(true);
 }
