@@ -78,9 +78,9 @@ function written() {
   return Math.min(FULL_TEXT, Math.max(0, Math.round(get("live.written"))));
 }
 
-// What was made under this name for this key, or else make() it.
-function keep(name, key, make) {
-  if (live.kept[name]?.key !== key) live.kept[name] = { key, value: make() };
+// What was made under this name for this key, or else create() it.
+function keep(name, key, create) {
+  if (live.kept[name]?.key !== key) live.kept[name] = { key, value: create() };
   return live.kept[name].value;
 }
 
@@ -187,9 +187,9 @@ function nameOfCharacter(character) {
 
 // A bar as long as this share of its cell, with a number; of the base (i = 0) or the adapted model.
 function bar(share, number, i) {
-  const drawn = make("span", { class: i ? "bar of-adapted" : "bar of-base" });
-  drawn.style.setProperty("--share", Math.min(1, share));
-  return [drawn, make("span", { class: "number" }, number)];
+  const line = make("span", { class: i ? "bar of-adapted" : "bar of-base" });
+  line.style.setProperty("--share", Math.min(1, share));
+  return [line, make("span", { class: "number" }, number)];
 }
 
 // A row for each kind of matrix, a cell for each layer, a bar for each singular value.
