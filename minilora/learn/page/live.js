@@ -105,8 +105,10 @@ function update() {
     keep("adapted writer", text + settings, () => newWriter(live.weights)),
   ];
   live.surprises = [keep("base surprise", "", () => []), keep("adapted surprise", settings, () => [])];
-  drawSpectrum(kinds);
-  live.stop = inSlices(liveWork(prompt), drawTexts);
+  keep("spectrum drawn", [get("live.time"), get("live.rank"), ...kinds].join(), () => drawSpectrum(kinds));
+  drawSurprise();
+  live.writing = true;
+  live.stop = inSlices(liveWork(prompt), () => live.writing && drawTexts());
 }
 
 // What takes long: the texts, then the surprise on texts that are kept for that.
@@ -117,10 +119,13 @@ function* liveWork(prompt) {
     for (const writer of live.writers) if (writer.written < written()) writer.write();
     yield;
   }
+  drawTexts();
+  live.writing = false;
   if (get("live.after") === "text") drawNext(live.writers[1].ids.slice(0, prompt.length + written()));
   for (const [i, weights] of [live.model.weights, live.weights].entries()) {
     for (const [j, windows] of live.data.heldOut.entries()) {
       live.surprises[i][j] ??= yield* surpriseOn(windows, weights);
+      drawSurprise();
     }
   }
 }
@@ -142,23 +147,21 @@ function drawTexts() {
     box.replaceChildren(given, spell(ids.slice(prompt, prompt + written())));
     if (live.playing) box.scrollTop = box.scrollHeight;
   }
-  const rows = [...document.querySelectorAll("#live-surprise tbody tr")];
-  for (const [i, nats] of live.surprises.entries()) {
-    for (const [j, row] of rows.entries()) {
-      const shown = nats[j] === undefined ? ["…"] : bar(nats[j] / 5, nats[j].toFixed(2), i);
-      row.cells[i + 1].replaceChildren(...shown);
-    }
-  }
-  drawNow();
 }
 
 function spell(ids) {
   return ids.map((id) => live.model.alphabet[id]).join("");
 }
 
-// The sentence that says what the numbers of this state are.
-function drawNow() {
+// The table of surprises, and a sentence that says what they are in this state.
+function drawSurprise() {
   const [base, adapted] = live.surprises;
+  for (const [j, row] of document.querySelectorAll("#live-surprise tbody tr").entries()) {
+    for (const [i, nats] of live.surprises.entries()) {
+      const shown = nats[j] === undefined ? ["…"] : bar(nats[j] / 5, nats[j].toFixed(2), i);
+      row.cells[i + 1].replaceChildren(...shown);
+    }
+  }
   const measured = adapted.length === 2 && base.length === 2;
   const steps = live.data.steps[get("live.time")];
   const state = `After ${steps} steps of training, at strength ${get("live.strength")} and rank ${get("live.rank")}, `;
