@@ -18,7 +18,7 @@ from itertools import groupby
 
 from minilora.learn.cards import TOPICS, Card, Choice
 from minilora.learn.exports import wording
-from minilora.learn.maths import to_html, to_text
+from minilora.learn.maths import to_html
 
 _ESCAPES = str.maketrans({c: f"\\{c}" for c in "\\~=#{}:"})
 
@@ -37,7 +37,7 @@ def _question(card: Card) -> str:
     if card.kind == "match":
         asked, said = wording.prompt(card), wording.reasons(card) + wording.feedback(card)
         answers = [
-            f"={_paragraph(to_html(item))} -> {_escaped(to_text(option))}"
+            f"={_paragraph(to_html(item))} -> {_escaped(wording.in_menu(option))}"
             for item, option in wording.pairs(card, card.right)
         ]
     else:

@@ -14,7 +14,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from minilora.learn.cards import TOPICS, Card
 from minilora.learn.exports import wording
-from minilora.learn.maths import to_html, to_text
+from minilora.learn.maths import to_html
 
 
 def moodle_xml(cards: Iterable[Card]) -> str:
@@ -60,7 +60,7 @@ def _add_pairs(question: Element, card: Card) -> None:
     """Options are plain text: Moodle shows them in menus."""
     for item, option in wording.pairs(card, card.right):
         subquestion = _add_html(question, "subquestion", f"<p>{to_html(item)}</p>")
-        SubElement(SubElement(subquestion, "answer"), "text").text = to_text(option)
+        SubElement(SubElement(subquestion, "answer"), "text").text = wording.in_menu(option)
 
 
 def _add_html(parent: Element, tag: str, html: str, **attributes: str) -> Element:

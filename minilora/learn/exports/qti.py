@@ -15,7 +15,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from minilora.learn.cards import Card
 from minilora.learn.exports import wording
-from minilora.learn.maths import to_html, to_text
+from minilora.learn.maths import to_html
 
 _QTI = "http://www.imsglobal.org/xsd/ims_qtiasiv1p2"
 _PACKAGE = "http://www.imsglobal.org/xsd/imsccv1p1/imscp_v1p1"
@@ -104,26 +104,27 @@ def _add_matching(section: Element, card: Card) -> None:
     """Each item is worth its part of the points; the only feedback is that for all of them."""
     labels = {f"{card.id}.option{i}": option for i, option in enumerate(card.options, start=1)}
     label_of = {option: label for label, option in labels.items()}
-    item = _add_item(section, card, "matching_question", labels)
+    numbers = [str(number) for number in range(1, len(card.items) + 1)]
+    item = _add_item(section, card, "matching_question", numbers)
     presentation = SubElement(item, "presentation")
     _add_material(presentation, wording.prompt(card))
     scoring = _add_scoring(item)
-    for number, (left, right) in enumerate(wording.pairs(card, card.right), start=1):
+    texts = {label: wording.in_menu(option) for label, option in labels.items()}
+    for number, (left, right) in zip(numbers, wording.pairs(card, card.right), strict=True):
         response = f"response_{number}"
-        texts = {label: to_text(option) for label, option in labels.items()}
-        _add_response(presentation, response, texts, of=to_text(left))
+        _add_response(presentation, response, texts, of=wording.in_menu(left))
         condition = _add_condition(scoring, response, label_of[right])
         _score(condition, "Add", 100 / len(card.items))
     _add_feedback(item, {_ALWAYS: wording.reasons(card) + wording.feedback(card)})
 
 
-def _add_item(section: Element, card: Card, kind: str, labels: Iterable[str]) -> Element:
+def _add_item(section: Element, card: Card, kind: str, answers: Iterable[str]) -> Element:
     item = SubElement(section, "item", ident=card.id, title=card.id)
     metadata = SubElement(SubElement(item, "itemmetadata"), "qtimetadata")
     for name, value in {
         "question_type": kind,
         "points_possible": "1",
-        "original_answer_ids": ",".join(labels),
+        "original_answer_ids": ",".join(answers),
         "assessment_question_identifierref": f"{card.id}-question",
     }.items():
         field = SubElement(metadata, "qtimetadatafield")

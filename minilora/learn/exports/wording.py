@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from minilora.learn.cards import LESSONS, Card, Choice
-from minilora.learn.maths import to_html
+from minilora.learn.maths import to_html, to_text
 
 COLLECTION = "LoRA exam cards"
 LETTERS = "ABCDEFGH"
@@ -81,6 +81,11 @@ def _spelled_out(card: Card, choice: Choice) -> str:
     right = pairs(card, card.right)
     shown = [pair for pair in pairs(card, choice) if choice is card.right or pair not in right]
     return "; ".join(map(_pair, shown))
+
+
+def in_menu(text: str) -> str:
+    """A text where a program can show nothing but characters."""
+    return to_text(text).replace("`", "")
 
 
 def _pair(pair: tuple[str, str]) -> str:
