@@ -68,10 +68,14 @@ def write_anki(cards: Iterable[Card], path: Path, when: float) -> None:
         css=_STYLE,
     )
     decks = {topic: genanki.Deck(_deck_id(topic), _deck(topic)) for topic in TOPICS}
-    for card in cards:
-        fields = _fields(card)
+    for place, card in enumerate(cards):
+        values = _fields(card)
         note = genanki.Note(
-            note_type, [fields[name] for name in _FIELDS], guid=_guid(card), tags=_tags(card)
+            note_type,
+            [values[name] for name in _FIELDS],
+            guid=_guid(card),
+            tags=_tags(card),
+            due=place,  # new cards come in this order
         )
         decks[card.topic].add_note(note)
     package = genanki.Package([deck for deck in decks.values() if deck.notes])

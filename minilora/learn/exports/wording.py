@@ -30,6 +30,33 @@ def prompt(card: Card) -> str:
     return f"<p>{to_html(card.question)}</p>"
 
 
+def choices(card: Card) -> str:
+    """The choices with letters; nothing where an order or pairs can be found without them."""
+    if not _lettered(card):
+        return ""
+    return _list('ol type="A"', [to_html(choice.text) for choice in card.choices])
+
+
+def answer(card: Card) -> str:
+    """The letter of the right choice, or the order or the pairs, written out."""
+    if card.kind == "order":
+        ordered = [card.items[int(number) - 1] for number in card.right.text.split()]
+        return card.right.text + _list("ol", map(to_html, ordered))
+    if card.kind == "match":
+        return card.right.text + _list("ul", map(_pair, pairs(card, card.right)))
+    return LETTERS[card.choices.index(card.right)]
+
+
+def reasons(card: Card) -> str:
+    """Of every choice, why it is right or wrong."""
+    entries = ""
+    for choice in card.choices:
+        kind, sign = ("right", "✓") if choice is card.right else ("wrong", "✗")
+        chosen = _chosen(card, choice)
+        entries += f'<li class="{kind}">{chosen}<span>{sign}</span> {to_html(choice.why)}</li>'
+    return f'<ol type="A">{entries}</ol>' if _lettered(card) else f"<ul>{entries}</ul>"
+
+
 def feedback(card: Card) -> str:
     """What is said after any answer: the explanation, the source and the lesson."""
     return f"<p>{to_html(card.explanation)}</p><p>{source(card)} {lesson(card)}.</p>"
@@ -43,28 +70,6 @@ def lesson(card: Card) -> str:
     return f"Lesson {card.lesson}: {LESSONS[card.lesson]}"
 
 
-def choices(card: Card) -> str:
-    """The choices with letters; none where a person can find the order or the pairs unaided."""
-    if not lettered(card):
-        return ""
-    return _list('ol type="A"', [to_html(choice.text) for choice in card.choices])
-
-
-def reasons(card: Card) -> str:
-    """Of every choice, why it is right or wrong; of a wrong match, only what is wrong in it."""
-    entries = ""
-    for choice in card.choices:
-        kind, sign = ("right", "✓") if choice is card.right else ("wrong", "✗")
-        text, why = _spelled_out(card, choice), to_html(choice.why)
-        entries += f'<li class="{kind}"><b>{text}</b><br><span>{sign}</span> {why}</li>'
-    return f'<ol type="A">{entries}</ol>' if lettered(card) else f"<ul>{entries}</ul>"
-
-
-def lettered(card: Card) -> bool:
-    """In a match, letters are names of options already; in an order, numbers say it better."""
-    return card.kind not in ("order", "match")
-
-
 def pairs(card: Card, choice: Choice) -> list[tuple[str, str]]:
     """In a match, every item and the option that this choice gives it, as they are on the card."""
     letters = {part[0]: part[1:] for part in choice.text.split()}
@@ -74,32 +79,27 @@ def pairs(card: Card, choice: Choice) -> list[tuple[str, str]]:
     ]
 
 
-def _spelled_out(card: Card, choice: Choice) -> str:
-    """In a match, the pairs in words: other programs show its items without numbers."""
-    if card.kind != "match":
-        return to_html(choice.text)
-    right = pairs(card, card.right)
-    shown = [pair for pair in pairs(card, choice) if choice is card.right or pair not in right]
-    return "; ".join(map(_pair, shown))
-
-
 def in_menu(text: str) -> str:
     """A text where a program can show nothing but characters."""
     return to_text(text).replace("`", "")
 
 
+def _lettered(card: Card) -> bool:
+    """Have the choices letters? Those of a match consist of letters, and of an order numbers."""
+    return card.kind not in ("order", "match")
+
+
+def _chosen(card: Card, choice: Choice) -> str:
+    """Its text. Of a match, what is wrong in it, in words: others show its items unnumbered."""
+    lines = [to_html(choice.text)]
+    if card.kind == "match":
+        right = pairs(card, card.right)
+        lines = [_pair(pair) for pair in pairs(card, choice) if pair not in right]
+    return "".join(f"<b>{line}</b><br>" for line in lines)
+
+
 def _pair(pair: tuple[str, str]) -> str:
     return f"{to_html(pair[0])} → {to_html(pair[1])}"
-
-
-def answer(card: Card) -> str:
-    """The letter of the right choice, or the order or the pairs, written out."""
-    if card.kind == "order":
-        ordered = [card.items[int(number) - 1] for number in card.right.text.split()]
-        return card.right.text + _list("ol", map(to_html, ordered))
-    if card.kind == "match":
-        return card.right.text + _list("ul", map(_pair, pairs(card, card.right)))
-    return LETTERS[card.choices.index(card.right)]
 
 
 def _list(tag: str, entries: Iterable[str]) -> str:
