@@ -97,14 +97,14 @@ def fit(model: ModuleList, x: np.ndarray, y: np.ndarray, steps: int, lr: float) 
     return [*losses, loss_of(model, x, y)]
 
 
-def new_words(rng: Rng) -> Batch:
-    """16 words to reverse, which words-tiny has not learned."""
-    return string_batch(("reverse",), WORDS, 16, 28, rng)
+def new_words(rng: Rng, rows: int = 32) -> Batch:
+    """Words to reverse, which words-tiny has not learned."""
+    return string_batch(("reverse",), WORDS, rows, 28, rng)
 
 
-def old_words(rng: Rng) -> Batch:
-    """16 examples of what words-tiny can do."""
-    return string_batch(PRETRAIN_TASKS, WORDS, 16, 28, rng)
+def old_words(rng: Rng, rows: int = 32) -> Batch:
+    """Examples of the seven tasks that words-tiny has learned."""
+    return string_batch(PRETRAIN_TASKS, WORDS, rows, 28, rng)
 
 
 def cross_entropy_of(model: Transformer, batch: Batch) -> float:
@@ -114,13 +114,13 @@ def cross_entropy_of(model: Transformer, batch: Batch) -> float:
 
 
 @cache
-def learned_to_reverse(method: str, lr: float, r: int = 2, steps: int = 20) -> Transformer:
+def learned_to_reverse(method: str, lr: float, r: int = 2, steps: int = 12) -> Transformer:
     """words-tiny after a few steps of reversing words; s is 2. Who changes it copies it first."""
     model = ml.load_model("words-tiny")
     lora = LoraConfig(r=r, lora_alpha=2 * r, target_modules="all-linear")
     METHODS[method].prepare(model, lora, np.random.default_rng(0))
     config = ml.TrainConfig(steps=steps, lr=lr, warmup=1)
-    ml.train(model, new_words, config, threads=1, quiet=True)
+    ml.train(model, lambda rng: new_words(rng, rows=16), config, threads=1, quiet=True)
     return model
 
 

@@ -63,12 +63,12 @@ def _logits(model: ml.Transformer, ids: np.ndarray) -> np.ndarray:
         m["length of B's gradient at the start"] == 0 and m["length of A's gradient"] > 0
     ),
     stays_small=lambda m: (
-        m["‖ΔW‖ / ‖W‖ after 20 steps"] < 0.01 and m["logits differ from the base's by"] < 0.01
+        m["‖ΔW‖ / ‖W‖ after 12 steps"] < 0.01 and m["logits differ from the base's by"] < 0.01
     ),
     smaller_file=lambda m: m["bytes of the new adapter's file"] < 4 * m["entries of A and B"],
 )
 def starts_as_the_base() -> Measured:
-    """Add LoRA to words-tiny, compare its logits, gradients and file, and train it for 20 steps."""
+    """Add LoRA to words-tiny, compare its logits, gradients and file, and train it for 12 steps."""
     model, base = _adapted_words(), ml.load_model("words-tiny")
     batch = S.new_words(np.random.default_rng(0))
     logits = _logits(base, batch[0])
@@ -86,7 +86,7 @@ def starts_as_the_base() -> Measured:
         ),
         "length of A's gradient": dA,
         "length of B's gradient at the start": dB,
-        "‖ΔW‖ / ‖W‖ after 20 steps": float(
+        "‖ΔW‖ / ‖W‖ after 12 steps": float(
             np.linalg.norm(delta) / np.linalg.norm(layer.base.weight.data)
         ),
         "entries of A and B": ml.count_parameters(model)[0],
@@ -725,3 +725,58 @@ def shapes_in_backward() -> Measured:
         assert array is not None
         sizes |= {f"rows of {name}": array.shape[0], f"columns of {name}": array.shape[1]}
     return sizes
+
+
+def _symptom(fault: str) -> int:
+    """The number of the letter that the card gives to what is seen; 5 if the layer learns."""
+    t = S.teacher(2)
+    model = S.one_layer(t.W)
+    early = model.trainable_parameters()
+    config = LoraConfig(r=2, lora_alpha=2, target_modules=["0"])
+    ml.add_adapter(model, config, rng=np.random.default_rng(0))
+    adapter = S.adapter_of(model)
+    if fault == "both zero":
+        adapter.A.data[...] = 0
+    if fault == "merged":
+        ml.merge_adapter(model)
+    params = early if fault == "optimizer too early" else model.trainable_parameters()
+    lr = 1e-5 if fault == "rate too low" else 1e-2
+    before, gradient = S.loss_of(model, t.x, t.y), 0.0
+    for _ in range(50):
+        try:
+            S.squared_error(model, t.x, t.y).backward()
+        except StateError:
+            return 1
+        assert adapter.B.grad is not None
+        gradient = max(gradient, float(np.abs(adapter.B.grad).max()))
+        for p in params:  # as PyTorch's optimizers do: who has no gradient is passed over
+            if p.grad is not None:
+                p.data -= lr * p.grad / (np.abs(p.grad).max() + 1e-12)
+        model.zero_grad()
+    if gradient == 0:
+        return 2
+    if not adapter.B.data.any():
+        return 3
+    return 4 if S.loss_of(model, t.x, t.y) > 0.9 * before else 5
+
+
+_FAULTS = ("both zero", "optimizer too early", "merged", "rate too low")
+
+
+def _has_symptoms(m: Measured, pairing: str) -> bool:
+    return all(
+        m[f"{_FAULTS[int(p[0]) - 1]}: symptom (A is 1)"] == " ABCD".index(p[1])
+        for p in pairing.split()
+    )
+
+
+@demo(
+    right=lambda m: _has_symptoms(m, "1B 2C 3A 4D") and m["none: symptom (5: it learns)"] == 5,
+    zero_is_stuck=lambda m: _has_symptoms(m, "1C 2B 3A 4D"),
+    merged_runs=lambda m: _has_symptoms(m, "1B 2A 3C 4D"),
+    rate_is_stuck=lambda m: _has_symptoms(m, "1B 2D 3A 4C"),
+)
+def faults_and_symptoms() -> Measured:
+    """Train a layer with LoRA for 50 steps with one fault at a time, and note what is seen."""
+    found: Measured = {f"{fault}: symptom (A is 1)": _symptom(fault) for fault in _FAULTS}
+    return found | {"none: symptom (5: it learns)": _symptom("none")}
