@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -59,11 +60,11 @@ def one_layer(W: np.ndarray) -> ModuleList:
     return model
 
 
-def with_lora(W: np.ndarray, r: int, lora_alpha: float | None = None, **lora: object) -> ModuleList:
+def with_lora(W: np.ndarray, r: int, lora_alpha: float | None = None, **lora: Any) -> ModuleList:
     """one_layer(W) with an adapter; lora_alpha is r unless said, so that s is 1."""
     model = one_layer(W)
     alpha = r if lora_alpha is None else lora_alpha
-    config = LoraConfig(r=r, lora_alpha=alpha, target_modules=["0"], **lora)  # type: ignore[arg-type]
+    config = LoraConfig(r=r, lora_alpha=alpha, target_modules=["0"], **lora)
     ml.add_adapter(model, config, rng=np.random.default_rng(1))
     return model
 
@@ -84,9 +85,16 @@ def loss_of(model: ModuleList, x: np.ndarray, y: np.ndarray) -> float:
         return squared_error(model, x, y).item()
 
 
-def fit(model: ModuleList, x: np.ndarray, y: np.ndarray, steps: int, lr: float) -> list[float]:
+def fit(
+    model: ModuleList,
+    x: np.ndarray,
+    y: np.ndarray,
+    steps: int,
+    lr: float,
+    weight_decay: float = 0.0,
+) -> list[float]:
     """Train with AdamW, all samples in every step; the loss before each step and at the end."""
-    optimizer = AdamW(model.trainable_parameters(), lr=lr, weight_decay=0)
+    optimizer = AdamW(model.trainable_parameters(), lr=lr, weight_decay=weight_decay)
     losses = []
     for _ in range(steps):
         loss = squared_error(model, x, y)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from statistics import mean, stdev
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ def _is(value: float, expected: float) -> bool:
     return abs(value - expected) < 0.01 * abs(expected)
 
 
-def _of_random_factors(r: int, lora_alpha: float, **lora: object) -> ml.ModuleList:
+def _of_random_factors(r: int, lora_alpha: float, **lora: Any) -> ml.ModuleList:
     """A layer whose A and B are both random, the same for any alpha."""
     return S.with_lora(np.eye(24), r, lora_alpha, init_lora_weights=False, **lora)
 
@@ -239,6 +240,23 @@ def rate_of_lora_and_of_full() -> Measured:
             model = S.learned_to_reverse(method.lower(), rate, r=4, steps=4)
             found[f"loss of {method} at rate {rate:g}"] = S.cross_entropy_of(model, batch)
     return found
+
+
+@demo(
+    hardly=lambda m: all(0.5 < m[f"best rate at r = {r}, in times that at 2"] < 2 for r in (8, 32)),
+    falls=lambda m: m["best rate at r = 32, in times that at 2"] < 1 / 8,
+    rises=lambda m: m["best rate at r = 32, in times that at 2"] > 8,
+    falls_by_root=lambda m: 1 / 8 <= m["best rate at r = 32, in times that at 2"] <= 0.5,
+)
+def best_rate_by_rank() -> Measured:
+    """Train a layer with LoRA of three ranks, lora_alpha = 8, at six rates each."""
+    t, best = S.teacher(2, d=32), {}
+    for r in (2, 8, 32):
+        losses = {}
+        for lr in (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1):
+            losses[lr] = S.fit(S.with_lora(t.W, r, 8), t.x, t.y, steps=30, lr=lr)[-1]
+        best[r] = min(losses, key=lambda lr: losses[lr])
+    return {f"best rate at r = {r}, in times that at 2": best[r] / best[2] for r in (8, 32)}
 
 
 def _remains(

@@ -727,6 +727,40 @@ def shapes_in_backward() -> Measured:
     return sizes
 
 
+@demo(
+    to_the_base=lambda m: (
+        m["‖ΔW‖ with decay, in times that without"] < 0.8
+        and m["‖W + ΔW‖, likewise"] > 0.9
+        and m["entries of W that changed"] == 0
+    ),
+    to_zero=lambda m: m["‖W + ΔW‖, likewise"] < 0.8,
+    w_alone=lambda m: (
+        m["entries of W that changed"] > 0 and m["‖ΔW‖ with decay, in times that without"] > 0.98
+    ),
+    nothing=lambda m: (
+        m["‖ΔW‖ with decay, in times that without"] > 0.98 and m["entries of W that changed"] == 0
+    ),
+)
+def what_decays() -> Measured:
+    """Train a layer with LoRA and AdamW, without weight decay and with a strong one."""
+    t = S.teacher(2)
+    free, decayed = S.with_lora(t.W, 4), S.with_lora(t.W, 4)
+    S.fit(free, t.x, t.y, steps=100, lr=2e-2)
+    S.fit(decayed, t.x, t.y, steps=100, lr=2e-2, weight_decay=10)
+    deltas = [ml.get_delta_weight(model, "0") for model in (decayed, free)]
+    sums = [t.W + delta for delta in deltas]
+    return {
+        "‖ΔW‖ with decay, in times that without": _ratio(*deltas),
+        "‖W + ΔW‖, likewise": _ratio(*sums),
+        "entries of W that changed": int(np.sum(decayed[0].base.weight.data != t.W)),
+    }
+
+
+def _ratio(X: np.ndarray, Y: np.ndarray) -> float:
+    """‖X‖ / ‖Y‖"""
+    return float(np.linalg.norm(X) / np.linalg.norm(Y))
+
+
 def _symptom(fault: str) -> int:
     """The number of the letter that the card gives to what is seen; 5 if the layer learns."""
     t = S.teacher(2)
