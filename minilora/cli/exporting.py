@@ -130,9 +130,9 @@ def _list(cards: list[Card]) -> None:
     for topic, of_topic in groupby(cards, key=lambda card: card.topic):
         console.print(f"{topic}: {TOPICS[topic]}", style="bold")
         for card in of_topic:
-            console.print(Padding(card.id, (0, 0, 0, 2)), style="cyan")
+            console.print(Padding(card.id, (0, 0, 0, 2), expand=False), style="cyan")
             question = " ".join(to_text(card.question).split())
-            console.print(Padding(question, (0, 0, 0, 4)))
+            console.print(Padding(question, (0, 0, 0, 4), expand=False))
     print(f"{_count(cards)}. They can be answered here, in Anki, Moodle and Canvas, and on paper.")
     print(suggest("quiz"))
 

@@ -103,7 +103,7 @@ def read_gift(text):
         assert "\\n" not in source
         name, asked = re.fullmatch(r"::(.*?)::(.*)", source, re.DOTALL).groups()
         start, end = asked.index("{"), asked.index("}")
-        assert asked[end + 1 :] == "" and asked.startswith("[html]")
+        assert asked[end + 1 :] == "" and asked.startswith("[html]") and ":" not in asked
         body, _, after = asked[start + 1 : end].strip().rpartition("####")
         if "~" in body:
             answers = []
@@ -301,3 +301,5 @@ def test_the_same_cards_give_the_same_bytes(tmp_path):
     for ending in ("apkg", "zip"):
         first, second = (tmp_path / f"{name}.{ending}" for name in ("1", "2"))
         assert first.read_bytes() == second.read_bytes()
+        with zipfile.ZipFile(first) as archive:
+            assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
