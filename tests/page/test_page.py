@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -44,9 +45,121 @@ def test_axe_finds_no_barrier(open_page, barriers, color_scheme):
     assert barriers(page) == []
 
 
-def test_a_result_is_hidden_for_a_class_and_a_copied_address_says_so(open_page):
-    page = open_page({"hide.live": "true"})
-    assert page.locator("#live .tools input").is_checked()
-    assert "covered" in page.locator("#live").get_attribute("class")
-    page.locator("#live .tools input").uncheck()
-    assert page.evaluate("address()") == page.url.split("#")[0]
+SECTIONS = ["live", "playground", "count", "cards"]
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_results_are_hidden_for_a_class_and_the_question_stays(open_page, name):
+    page = open_page({f"hide.{name}": "true"})
+    section = page.locator(f"#{name}")
+    results = section.locator(".result")
+    assert results.count() and not any(result.is_visible() for result in results.all())
+    assert section.locator("h2").is_visible()
+    assert section.get_by_text("The results are hidden.").is_visible()
+    section.get_by_label("Hide results").uncheck()
+    assert results.first.is_visible()
+    assert "#" not in page.evaluate("address()")
+
+
+def test_with_predict_first_a_result_appears_once_the_reader_has_guessed(open_page):
+    page = open_page()
+    assert not page.locator(".guess").first.is_visible()
+    page.get_by_label("Predict first").check()
+    texts, answer = page.locator("#live-base-text"), page.locator("#live .answer")
+    assert not texts.is_visible() and not answer.is_visible()
+    page.get_by_label("Python, and better than at 1").check()
+    assert texts.is_visible() and answer.inner_text().startswith("Not so.")
+    page.get_by_label("Broken text").check()
+    assert answer.inner_text().startswith("Right.")
+    again = open_page(dict(parse_qsl(page.evaluate("address()").partition("#")[2])))
+    assert again.locator("#live-base-text").is_visible()
+    assert again.get_by_label("Broken text").is_checked()
+
+
+def test_every_control_is_restored_from_the_address(open_page):
+    """Whatever is typed, moved, chosen or ticked in any section: a copied address shows it."""
+    page = open_page()
+    controls = page.locator("main [data-state]:visible")
+    for control in controls.all():
+        change(control)
+    shown = "all => all.map((e) => [e.dataset.state, e.type === 'checkbox' ? e.checked : e.value])"
+    expected = controls.evaluate_all(shown)
+    page.wait_for_timeout(300)  # until the address is written
+    again = open_page(dict(parse_qsl(page.url.partition("#")[2])))
+    assert again.locator("main [data-state]:visible").evaluate_all(shown) == expected
+
+
+def change(control):
+    """Give a control another value that it can have."""
+    kind, tag = control.get_attribute("type"), control.evaluate("e => e.tagName")
+    if kind == "checkbox":
+        control.set_checked(not control.is_checked())
+    elif tag == "SELECT":
+        options = control.locator("option").evaluate_all("all => all.map((o) => o.value)")
+        control.select_option(next(o for o in options if o != control.input_value()))
+    elif kind == "range":
+        control.press("ArrowLeft")
+    elif kind == "number":
+        control.fill(str(int(control.input_value() or 1) + 1))
+    else:
+        control.fill("abc")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"live.strength": 1e9},
+        {"live.strength": -1},
+        {"live.rank": 2.5},
+        {"live.time": 99},
+        {"live.prompt": ""},
+        {"live.prompt": "été"},
+        {"live.prompt": "x" * 61},
+        {"live.seed": -4},
+        {"live.temperature": "hot"},
+        {"live.after": "never"},
+        {"live.q_proj": 1},
+        {"predict": "maybe"},
+        {"nonsense": 3},
+        {"constructor": 3},
+    ],
+    ids=str,
+)
+def test_an_address_with_nonsense_gives_the_default(open_page, state):
+    page = open_page(state)
+    assert "#" not in page.evaluate("address()")
+    assert page.locator("#live-adapted-text").inner_text().startswith("def ")
+
+
+def test_the_link_is_copied(open_page):
+    page = open_page({"live.seed": 7}, permissions=["clipboard-read", "clipboard-write"])
+    page.locator("#live").get_by_text("Copy link").click()
+    page.locator("#live").get_by_text("Copied.").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == page.url
+
+
+def test_a_link_to_a_section_keeps_the_state_and_moves_the_focus(open_page):
+    page = open_page({"live.seed": 7})
+    page.get_by_role("link", name="Count").press("Enter")
+    assert page.evaluate("document.activeElement.id") == "count"
+    assert page.url.endswith("#live.seed=7")
+
+
+def test_every_control_is_reached_by_the_tab_key_and_shows_that_it_is(open_page):
+    page = open_page()
+    controls = page.locator(":is(a, button, input, select, summary):visible").count()
+    reached = set()
+    for _ in range(controls + 40):
+        page.keyboard.press("Tab")
+        seen = page.evaluate(
+            """() => {
+                const e = document.activeElement;
+                const all = [...document.querySelectorAll("*")];
+                return [all.indexOf(e), getComputedStyle(e).outlineStyle, e.tagName];
+            }"""
+        )
+        if seen[2] == "BODY":
+            break
+        assert seen[1] != "none"
+        reached.add(seen[0])
+    assert len(reached) >= controls

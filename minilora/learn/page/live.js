@@ -29,6 +29,8 @@ function startLive(data) {
   listen(section);
   watch(["live."], update);
   update();
+  drawToFit(byId("live-curves"), drawCurves);
+  watch(["live.strength", "live.time"], drawCurves);
   offerPython("live", () => liveInPython(data));
 }
 
@@ -39,7 +41,11 @@ function tellSizes(section, data) {
     const [d_in, d_out] = data.shapes[path + ".weight"];
     return sum + data.rank * (d_in + d_out);
   }, 0);
+  const surpriseAt = (strength) => data.curves.at(-1)[0][data.strengths.indexOf(strength)].toFixed(2);
   const said = {
+    python0: surpriseAt(0),
+    python1: surpriseAt(1),
+    python3: surpriseAt(3),
     total: total.toLocaleString("en"),
     trained: trained.toLocaleString("en"),
     share: `${((100 * trained) / total).toFixed(1)} %`,
@@ -169,6 +175,33 @@ function drawSurprise() {
   byId("live-now").textContent = measured
     ? `${state}the surprise on Python goes ${change(0)} nats per character, on English ${change(1)}.`
     : `${state}the surprise of the adapted model is …`;
+}
+
+// Nats per character against strength, for both texts, and in words where each is least.
+function drawCurves() {
+  const { curves, strengths, steps } = live.data;
+  const [python, english] = curves[get("live.time")];
+  const points = (losses) => losses.map((nats, i) => [strengths[i], nats]);
+  const least = (losses) => {
+    const nats = Math.min(...losses);
+    return `at strength ${strengths[losses.indexOf(nats)]} (${nats.toFixed(2)} nats)`;
+  };
+  const trained = steps[get("live.time")];
+  const said = trained
+    ? `After ${trained} steps the surprise is least ${least(python)} on Python and ${least(english)} on English.`
+    : "Before training every strength gives the base model: ΔW is 0.";
+  byId("live-least").textContent = said;
+  lineChart(byId("live-curves"), {
+    label: said,
+    x: { label: "strength λ of the adapter", min: 0, max: strengths.at(-1) },
+    y: { label: "nats per character", min: 0, max: Math.ceil(Math.max(...curves.flat(2))) },
+    lines: [
+      { class: "python", points: points(python) },
+      { class: "english", points: points(english) },
+    ],
+    cursor: get("live.strength"),
+    height: 240,
+  });
 }
 
 // The likeliest next characters after ids, of both models.

@@ -24,24 +24,26 @@ from minilora.text.alphabet import ALPHABET, decode
 from minilora.text.corpora import Corpus, load_corpus
 from minilora.text.windows import WINDOW, spaced_windows
 from minilora.training.progress import progress_bar
+from minilora.training.quality import text_loss
+from minilora.transformer import Transformer
 
 WINDOWS = 8  # of 64 characters: on so many the page measures how well a model knows a text
+STRENGTHS = tuple(i / 4 for i in range(13))  # 0 to 3: where the curves of the page have points
 MARKS = (0, 5, 10, 20, 50, 100, 200, 300)  # the steps of training that the page can show
 
 
 def live_data(marks: Sequence[int] = MARKS, quiet: bool = False) -> dict[str, Any]:
     """What live.js expects. marks: the steps of training to keep, in rising order."""
     tuned = set_up("code", "lora")
-    adapters = []
-    with (
-        one_blas_thread(),
-        progress_bar("code adapter", 0, marks[-1], 0, quiet) as bar,
-    ):
+    texts = [load_corpus(name) for name in ("code", "prose")]
+    adapters, curves = [], []
+    with one_blas_thread(), progress_bar("code adapter", 0, marks[-1], 0, quiet) as bar:
         for mark in marks:
             while tuned.training.steps_done < mark:
                 tuned.training.step()
                 bar.update()
             adapters.append(_base64(_sorted_factors(tuned)))
+            curves.append([_losses(tuned.model, text) for text in texts])
     config = tuned.base.config
     return {
         "alphabet": ALPHABET,
@@ -54,7 +56,9 @@ def live_data(marks: Sequence[int] = MARKS, quiet: bool = False) -> dict[str, An
         "adapted": list(lora_layers(tuned.model)),
         "rank": tuned.row["r"],
         "steps": list(marks),
-        "heldOut": [_windows(load_corpus(name)) for name in ("code", "prose")],
+        "heldOut": [_windows(text) for text in texts],
+        "strengths": STRENGTHS,
+        "curves": curves,
         "adapters": adapters,
     }
 
@@ -68,6 +72,17 @@ def _sorted_factors(tuned: Tuned) -> Iterable[np.ndarray]:
         root = np.sqrt(S[:r])
         yield U[:, :r] * root
         yield root[:, None] * Vt[:r]
+
+
+def _losses(model: Transformer, text: Corpus) -> list[float]:
+    """Nats per character on the windows of a text, at each of STRENGTHS."""
+    adapters = [layer.adapters["default"] for layer in lora_layers(model).values()]
+    trained, losses = [adapter.s for adapter in adapters], []
+    for strength in (*STRENGTHS, 1):  # 1 last, as the training goes on from it
+        for adapter, s in zip(adapters, trained, strict=True):
+            adapter.s = strength * s
+        losses.append(round(text_loss(model, text.test, WINDOWS), 4))
+    return losses[:-1]
 
 
 def _windows(corpus: Corpus) -> list[str]:

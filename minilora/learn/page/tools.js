@@ -27,7 +27,7 @@ function startTools() {
 
 function addTools(section) {
   const tools = fromTemplate("tools");
-  const [tick, button, status] = tools.querySelectorAll("input, button, [role=status]");
+  const [tick, button, status, note] = tools.querySelectorAll("input, button, [role=status], .cover");
   tick.dataset.state = `hide.${section.id}`;
   button.setAttribute("aria-label", `Copy link to this state of ${section.querySelector("h2").textContent}`);
   button.addEventListener("click", () => copy(address(), status));
@@ -35,8 +35,10 @@ function addTools(section) {
   bind(tick);
   const cover = () => {
     const hidden = get(`hide.${section.id}`);
-    const guesses = get("predict") && section.querySelector(".guess") && !get(`guess.${section.id}`);
-    section.classList.toggle("covered", Boolean(hidden || guesses));
+    const asked = get("predict") && section.querySelector(".guess") && !get(`guess.${section.id}`);
+    section.classList.toggle("covered", Boolean(hidden || asked));
+    note.hidden = !hidden && !asked;
+    note.textContent = hidden ? "The results are hidden." : "Guess first: then the results appear.";
   };
   watch(["predict", `hide.${section.id}`, `guess.${section.id}`], cover);
   cover();
