@@ -55,6 +55,7 @@ def run_page(args: argparse.Namespace) -> int:
     if args.out.is_dir():
         raise UsageError(f"{args.out} is a folder: give the name of a file, --out FILE")
     make_folder(args.out.parent)
+    say("The adapter of the live model is trained, and every card's demo is run …")
     write_page(args.out)
     size = args.out.stat().st_size / 1e6
     print(f"The page is {args.out}, {size:.1f} MB: one file, which works without a network.")
