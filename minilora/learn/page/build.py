@@ -14,6 +14,7 @@ from typing import Any
 from minilora.learn.cards import load_cards
 from minilora.learn.maths import mathml_in_html
 from minilora.learn.page.cards_data import card_templates, cards_data
+from minilora.learn.page.count_data import count_data
 from minilora.learn.page.live_data import MARKS, live_data
 from minilora.system.files import write_atomically
 from minilora.system.version import __version__
@@ -25,7 +26,7 @@ _SCRIPTS = (
     *("numbers.js", "random.js", "matrix.js", "chart.js", "heatmap.js"),
     *("model.js", "adapter.js", "writer.js", "slices.js", "live.js"),
     *("svd.js", "teacher.js", "playground.js", "playground_shown.js"),
-    *("count.js",),
+    *("counting.js", "count.js"),
     *("fsrs.js", "progress.js", "typed.js", "card.js"),
     *("exam.js", "review.js", "learner.js", "cards.js"),
     "start.js",
@@ -38,7 +39,7 @@ def write_page(path: Path, marks: tuple[int, ...] = MARKS) -> None:
     marks: the training steps whose adapters the live model has, in rising order.
     """
     cards = load_cards()
-    data = {"live": live_data(marks), "playground": {}, "count": {}, "cards": cards_data(cards)}
+    data = {"live": live_data(marks), "playground": {}, "count": count_data(), "cards": cards_data(cards)}
     html = page(data, card_templates(cards))
     write_atomically(path, lambda place: place.write_text(html, "utf-8", newline="\n"))
 

@@ -3,7 +3,7 @@
 // In the HTML an input, select or textarea says which value it shows, data-state="live.strength".
 // An <output for="its id"> shows the number, or the word for it in data-labels="none some all",
 // counted from 0. An element of class "problem" in the same .control says what is wrong with what
-// was typed: data-problem, or what the browser says. A value that the control cannot show, as an
+// was typed: data-problem, or of a number its limits. A value that the control cannot show, as an
 // address may hold, becomes the default. Radio buttons are not known here: take a select.
 
 // Ties all controls within an element, once their options and limits are there.
@@ -28,7 +28,7 @@ function bind(control) {
   };
   const take = () => {
     const value = control.checkValidity() ? read() : undefined;
-    if (value === undefined) say(control.dataset.problem ?? control.validationMessage);
+    if (value === undefined) say(wanted(control, get(name)));
     else if (value === get(name)) say("");
     else set(name, value);
   };
@@ -39,6 +39,14 @@ function bind(control) {
   watch([name], show);
   control.addEventListener("input", take);
   show();
+}
+
+// What to type instead. The results are still those of the value before.
+function wanted({ type, min, max, dataset, validationMessage }, value) {
+  if (dataset.problem) return dataset.problem;
+  if (type !== "number") return validationMessage;
+  const limits = [min, max].map((limit) => readableWhole(Number(limit))).join(" to ");
+  return `Type a whole number from ${limits}. The results are still those of ${readableWhole(value)}.`;
 }
 
 function label(control, value) {
