@@ -39,7 +39,12 @@ def write_page(path: Path, marks: tuple[int, ...] = MARKS) -> None:
     marks: the training steps whose adapters the live model has, in rising order.
     """
     cards = load_cards()
-    data = {"live": live_data(marks), "playground": {}, "count": count_data(), "cards": cards_data(cards)}
+    data = {
+        "live": live_data(marks),
+        "playground": {},
+        "count": count_data(),
+        "cards": cards_data(cards),
+    }
     html = page(data, card_templates(cards))
     write_atomically(path, lambda place: place.write_text(html, "utf-8", newline="\n"))
 

@@ -62,47 +62,33 @@ function playgroundDefaults() {
   return playgroundValues((name) => state.defaults[name]);
 }
 
+let stopTraining = () => {};
+
 function trainPlayground() {
   stopPlaying();
+  stopTraining();
   const values = Object.entries(playgroundValues(get));
   const settings = Object.fromEntries(values.map(([name, value]) => [name.split(".")[1], value]));
-  const task = drawTask(settings);
-  const s = settings.alpha / settings.r;
-  const students = {
-    lora: () =>
-      training(
-        task,
-        loraStudent(task, s, settings.start === "zero"),
-        settings.rate,
-        settings.steps,
-      ),
-    full: () => training(task, fullStudent(task), settings.full_rate, settings.steps),
-  };
   const chosen = settings.method === "both" ? Object.keys(METHODS) : [settings.method];
   const runs = Object.fromEntries(chosen.map((method) => [method, { losses: [], changes: [] }]));
-  playground = { settings, task, runs, trained: false };
-  trainInSlices(
-    playground,
-    chosen.map((method) => [students[method](), runs[method]]),
-  );
+  playground = { settings, task: drawTask(settings), runs, trained: false };
+  stopTraining = inSlices(trainStudents(playground), showPlayground);
 }
 
-// A slice is a few milliseconds, so that the page stays alive; after each, its errors are drawn.
-function trainInSlices(mine, left) {
-  if (playground !== mine) return; // the settings have changed
-  const end = performance.now() + 40;
-  while (left.length && performance.now() < end) {
-    const [steps, run] = left[0];
-    const { value, done } = steps.next();
-    if (done) left.shift();
-    else {
-      run.losses.push(value.loss);
-      run.changes.push(Float32Array.from(value.change.data));
+function* trainStudents(mine) {
+  const { alpha, r, rate, full_rate, steps, start } = mine.settings;
+  for (const [method, { losses, changes }] of Object.entries(mine.runs)) {
+    const lora = method === "lora";
+    const student = lora
+      ? loraStudent(mine.task, alpha / r, start === "zero")
+      : fullStudent(mine.task);
+    for (const { change, loss } of training(mine.task, student, lora ? rate : full_rate, steps)) {
+      losses.push(loss);
+      changes.push(Float32Array.from(change.data));
+      yield;
     }
   }
-  mine.trained = left.length === 0;
-  if (!mine.trained) setTimeout(() => trainInSlices(mine, left));
-  showPlayground();
+  mine.trained = true;
 }
 
 function shownStep() {
