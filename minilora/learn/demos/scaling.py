@@ -215,31 +215,39 @@ def rates_of_lora_plus() -> Measured:
     }
 
 
-def _best(m: Measured, method: str) -> float:
-    """The rate with the lowest loss; NaN where a loss is no number."""
-    losses = {rate: m[f"loss of {method} at rate {rate:g}"] for rate in _RATES[method]}
-    if not all(map(math.isfinite, losses.values())):
-        return math.nan
-    return min(losses, key=lambda rate: losses[rate])
-
-
-_RATES = {"full": (3e-4, 3e-3, 3e-2), "LoRA": (3e-4, 3e-3, 3e-2, 3e-1)}
-
-
 @demo(
-    ten_times=lambda m: _is(_best(m, "LoRA") / _best(m, "full"), 10),
-    same=lambda m: _is(_best(m, "LoRA") / _best(m, "full"), 1),
-    a_tenth=lambda m: _is(_best(m, "LoRA") / _best(m, "full"), 0.1),
-    hundred=lambda m: _is(_best(m, "LoRA") / _best(m, "full"), 100),
+    through_a=lambda m: (
+        _is(m["step of B's entries, in units of the rate"], 1)
+        and m["‖ΔW‖ after a step of LoRA, in times full's"] < 0.5
+        and _is(m["the same with A ten times as large, in times that"], 10)
+    ),
+    shorter_steps=lambda m: m["step of B's entries, in units of the rate"] < 0.5,
+    few_rows=lambda m: m["share of W's entries that ΔW reaches"] < 0.5,
+    weak_gradient=lambda m: m["the same with the loss times ten, likewise"] > 1.5,
 )
-def rate_of_lora_and_of_full() -> Measured:
-    """Let words-tiny learn to reverse words in 4 steps, in full and with LoRA at several rates."""
-    batch, found = S.new_words(np.random.default_rng(99)), {}
-    for method, rates in _RATES.items():
-        for rate in rates:
-            model = S.learned_to_reverse(method.lower(), rate, r=4, steps=4)
-            found[f"loss of {method} at rate {rate:g}"] = S.cross_entropy_of(model, batch)
-    return found
+def first_step_of_w() -> Measured:
+    """Take one AdamW step in full and with LoRA at the same rate, and compare ‖ΔW‖."""
+    t, lr = S.teacher(2, d=64), 1e-3
+
+    def step(larger_A: float = 1, larger_loss: float = 1) -> tuple[np.ndarray, np.ndarray]:
+        model = S.with_lora(t.W, 4)
+        adapter = S.adapter_of(model)
+        adapter.A.data *= larger_A
+        optimizer = AdamW([adapter.A, adapter.B], lr=lr, weight_decay=0)
+        (S.squared_error(model, t.x, t.y) * larger_loss).backward()
+        optimizer.step()
+        return _delta(model), adapter.B.data
+
+    full = S.one_layer(t.W)
+    S.fit(full, t.x, t.y, steps=1, lr=lr)
+    delta, B = step()
+    return {
+        "step of B's entries, in units of the rate": float(np.median(np.abs(B))) / lr,
+        "‖ΔW‖ after a step of LoRA, in times full's": _ratio(delta, full[0].weight.data - t.W),
+        "the same with A ten times as large, in times that": _ratio(step(larger_A=10)[0], delta),
+        "the same with the loss times ten, likewise": _ratio(step(larger_loss=10)[0], delta),
+        "share of W's entries that ΔW reaches": float(np.mean(delta != 0)),
+    }
 
 
 @demo(
