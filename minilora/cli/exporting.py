@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -21,72 +20,51 @@ from minilora.learn.exports.json_file import cards_json
 from minilora.learn.exports.moodle import moodle_xml
 from minilora.learn.exports.qti import write_qti
 from minilora.learn.maths import to_text
+from minilora.learn.page.build import write_page
 from minilora.system.errors import UsageError
 from minilora.system.files import write_atomically
 
 _Write = Callable[[list[Card], Path], object]
 
 
-@dataclass(frozen=True)
-class Format:
-    """endings: those that the other program knows the file by. next: what to do with the file."""
-
-    endings: tuple[str, ...]
-    about: str
-    write: _Write
-    next: str
-
-
 def _text(convert: Callable[[list[Card]], str]) -> _Write:
     return lambda cards, path: path.write_text(convert(cards), "utf-8", newline="\n")
 
 
-def _page(cards: list[Card], path: Path) -> None:
-    from minilora.learn.page.build import write_page
+def _package(cards: list[Card], path: Path) -> None:
+    write_anki(cards, path, time.time())
 
+
+def _page(cards: list[Card], path: Path) -> None:
     write_page(path)
 
 
-FORMATS = {  # of the option --NAME
-    "anki": Format(
-        (".apkg",),
-        "a package for Anki",
-        lambda cards, path: write_anki(cards, path, time.time()),
+FORMATS: dict[str, tuple[_Write, str]] = {  # how it is written, and what to do with the file then
+    "anki": (
+        _package,
         "In Anki choose File > Import; a package that you import later keeps your progress.",
     ),
-    "anki-text": Format(
-        (".txt",),
-        "a text file for Anki, with its note type Basic",
+    "anki_text": (
         _text(anki_text),
         "In Anki choose File > Import; the note type is Basic.",
     ),
-    "moodle": Format(
-        (".xml",),
-        "questions for Moodle",
+    "moodle": (
         _text(moodle_xml),
         "In Moodle choose Question bank > Import > Moodle XML format.",
     ),
-    "gift": Format(
-        (".txt", ".gift"),
-        "questions for Moodle and others, as text that a person can edit",
+    "gift": (
         _text(gift),
         "In Moodle choose Question bank > Import > GIFT format.",
     ),
-    "qti": Format(
-        (".zip",),
-        "a quiz for Canvas and others that read QTI 1.2",
+    "qti": (
         write_qti,
         "In Canvas choose Settings > Import Course Content > QTI .zip file.",
     ),
-    "json": Format(
-        (".json",),
-        "for a program of your own",
+    "json": (
         _text(cards_json),
         "Its fields are described in minilora/assets/cards.schema.json.",
     ),
-    "html": Format(
-        (".html", ".htm"),
-        "the page, with all cards to flip and a mock exam",
+    "html": (
         _page,
         "Open it in a browser; it works without a network.",
     ),
@@ -97,32 +75,28 @@ def run_cards(args: argparse.Namespace) -> int:
     cards = load_cards()
     if args.topic:
         cards = by_topic(cards, args.topic)
-    given = vars(args)
-    wanted = {name: given[name.replace("-", "_")] for name in FORMATS}
-    paths = {name: path for name, path in wanted.items() if path}
+    paths = {name: path for name, path in vars(args).items() if name in FORMATS and path}
     if not paths:
         _list(cards)
         return 0
+    _check(list(paths.values()))
+    if args.html and args.topic:
+        raise UsageError("the page always has all topics: leave out --topic, and choose there")
     for name, path in paths.items():
-        _check(name, path, list(paths.values()), args.topic)
-    for name, path in paths.items():
-        write_atomically(path, partial(FORMATS[name].write, cards))
-        what = "The page" if name == "html" else _count(cards)
-        print(f"{what} in {path}. {FORMATS[name].next}")
+        write, next_step = FORMATS[name]
+        write_atomically(path, partial(write, cards))
+        what = "The page is" if name == "html" else f"{_count(cards)} in"
+        print(f"{what} {path}. {next_step}", flush=True)
     return 0
 
 
-def _check(name: str, path: Path, paths: list[Path], topic: str | None) -> None:
+def _check(paths: list[Path]) -> None:
     """Raise UsageError for what can be known before anything is written."""
-    endings = FORMATS[name].endings
-    if path.suffix.lower() not in endings:
-        raise UsageError(f"--{name} writes a file that ends in {' or '.join(endings)}: not {path}")
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder: give the name of a file, --{name} FILE{endings[0]}")
-    if paths.count(path) > 1:
-        raise UsageError(f"two formats cannot both be written to {path}: name a file for each")
-    if name == "html" and topic:
-        raise UsageError("the page always has all topics: leave out --topic, and choose there")
+    for path in paths:
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder: give the name of a file")
+        if paths.count(path) > 1:
+            raise UsageError(f"two formats cannot both be written to {path}: name a file for each")
 
 
 def _list(cards: list[Card]) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from minilora.cli.exporting import FORMATS
 from minilora.experiments.comparison import DEFAULT_METHODS
 from minilora.experiments.tasks import BASE_MODELS, TASKS
 from minilora.learn.cards import TOPICS
@@ -144,9 +143,18 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command("cards", "list the exam cards, or write them for Anki, Moodle, Canvas …")
     sub.add_argument("--topic", metavar="T", help=f"only those of: {', '.join(TOPICS)}")
-    for name, form in FORMATS.items():
-        metavar = f"FILE{form.endings[0]}"
-        sub.add_argument(f"--{name}", type=Path, metavar=metavar, help=form.about)
+    about = "a text file for Anki, with its note type Basic"
+    sub.add_argument("--anki", type=_file(".apkg"), metavar="FILE.apkg", help="a package for Anki")
+    sub.add_argument("--anki-text", type=_file(".txt"), metavar="FILE.txt", help=about)
+    sub.add_argument("--moodle", type=_file(".xml"), metavar="FILE.xml", help="Moodle XML")
+    about = "the text format of Moodle and others, to edit by hand"
+    sub.add_argument("--gift", type=_file(".txt", ".gift"), metavar="FILE.txt", help=about)
+    about = "a quiz for Canvas and others that read QTI 1.2"
+    sub.add_argument("--qti", type=_file(".zip"), metavar="FILE.zip", help=about)
+    about = "for a program of your own"
+    sub.add_argument("--json", type=_file(".json"), metavar="FILE.json", help=about)
+    about = "the page, with all cards to flip and a mock exam"
+    sub.add_argument("--html", type=_file(".html", ".htm"), metavar="FILE.html", help=about)
 
     sub = command("pretrain", "make the bundled base models again (some minutes)")
     sub.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BASE_MODELS)}")
@@ -229,6 +237,17 @@ def _count(text: str) -> int:
 
 def _ranks(text: str) -> list[int]:
     return list(dict.fromkeys(_count(part.strip()) for part in text.split(",")))
+
+
+def _file(*endings: str) -> Callable[[str], Path]:
+    """Programs tell by its ending what a file is."""
+
+    def file(text: str) -> Path:
+        if not text.lower().endswith(endings):
+            raise argparse.ArgumentTypeError(f"{text!r} does not end in {' or '.join(endings)}")
+        return Path(text)
+
+    return file
 
 
 def _seed(text: str) -> int:

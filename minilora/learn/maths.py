@@ -21,11 +21,12 @@ _TOKEN = re.compile(
     r"(?P<number>\d+(?:,\d{3})*(?:\.\d+)?)"
     r"|(?P<name>[A-Za-z\u0370-\u03ffℝ]+)"
     r"|(?P<sign>[-=+−·×/<>≤≥≪≫≈≠∝∈→←↦⊙⊕,;:.|∂∇∑])"
-    r"|(?P<symbol>[…%!∞′])"
+    r"|(?P<symbol>[…%!∞′'])"
     r"|(?P<space>\s+)"
     r"|(?P<mark>[][(){}‖_^√])"
 )
 _PIECE = re.compile(r"(`[^`]+`|\$[^$]+\$)")
+_TYPED = str.maketrans("-'", "−′")
 _RAISED = str.maketrans("0123456789−T", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻ᵀ")
 _LOWERED = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 _GREEK_CAPITALS = range(0x391, 0x3AA)  # upright in mathematics, unlike other variables
@@ -134,7 +135,8 @@ def parse(formula: str) -> list[Node]:
     tokens, end = [], 0
     while found := _TOKEN.match(formula, end):
         kind = str(found.lastgroup)
-        tokens.append(_SPACE if kind == "space" else Leaf(kind, found[0].replace("-", "−")))
+        text = found[0].translate(_TYPED)
+        tokens.append(_SPACE if kind == "space" else Leaf(kind, text))
         end = found.end()
     try:
         if end < len(formula):

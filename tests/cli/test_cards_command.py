@@ -8,6 +8,7 @@ import zipfile
 import pytest
 
 from minilora import cli
+from minilora.cli import exporting
 from minilora.cli.exporting import FORMATS
 from minilora.learn.cards import by_topic, load_cards
 
@@ -42,18 +43,19 @@ def test_a_topic_limits_what_is_listed_and_what_is_written(capsys, here):
 
 
 def test_several_formats_at_once_each_with_a_line_that_says_what_to_do_with_it(capsys, here):
-    names = [name for name in FORMATS if name != "html"]
-    files = {name: f"{name}{FORMATS[name].endings[0]}" for name in names}
-    status, said = run(capsys, *(f"--{name}={file}" for name, file in files.items()))
+    files = {"anki": "a.apkg", "anki_text": "a.txt", "moodle": "a.xml", "gift": "A.GIFT"}
+    files |= {"qti": "a.zip", "json": "a.json"}
+    options = [f"--{name.replace('_', '-')}={file}" for name, file in files.items()]
+    status, said = run(capsys, *options)
     assert status == 0
     assert sorted(os.listdir()) == sorted(files.values())
     for name, file in files.items():
-        assert f"{len(CARDS)} cards in {file}. {FORMATS[name].next}\n" in said.out
-    assert zipfile.is_zipfile("anki.apkg") and zipfile.is_zipfile("qti.zip")
+        assert f"{len(CARDS)} cards in {file}. {FORMATS[name][1]}\n" in said.out
+    assert zipfile.is_zipfile("a.apkg") and zipfile.is_zipfile("a.zip")
 
 
 def test_the_page_is_that_of_minilora_page(capsys, here, monkeypatch):
-    monkeypatch.setattr("minilora.learn.page.build.write_page", lambda path: path.write_text("it"))
+    monkeypatch.setattr(exporting, "write_page", lambda path: path.write_text("it"))
     assert run(capsys, "--html", "page.html")[0] == 0
     assert (here / "page.html").read_text() == "it"
 
@@ -62,23 +64,37 @@ def test_the_page_is_that_of_minilora_page(capsys, here, monkeypatch):
     ("argv", "sentence"),
     [
         (["--topic", "cooking"], "no card has the topic 'cooking'; choose one of: definition, "),
-        (["--anki", "cards.zip"], "--anki writes a file that ends in .apkg: not cards.zip"),
-        (["--gift", "cards"], "--gift writes a file that ends in .txt or .gift: not cards"),
-        (["--json", "a folder.json"], "a folder.json is a folder: give the name of a file, --json"),
+        (["--json", "a folder.json"], "a folder.json is a folder: give the name of a file"),
         (["--qti", "nowhere/cards.zip"], "cannot write nowhere/cards.zip: its folder does not"),
         (["--qti", "a file/cards.zip"], "cannot write a file/cards.zip: a part of its path is a"),
         (["--gift", "a.txt", "--anki-text", "a.txt"], "two formats cannot both be written to a.t"),
         (["--topic", TOPIC, "--html", "a.html"], "the page always has all topics: leave out --to"),
-        (["--json", "fine.json", "--anki", "bad"], "--anki writes a file that ends in .apkg"),
+        (["--json", "fine.json", "--gift", "a folder.gift"], "a folder.gift is a folder: give"),
     ],
 )
 def test_wrong_use_is_one_sentence_and_writes_nothing(capsys, here, argv, sentence):
-    (here / "a folder.json").mkdir()
+    for folder in ("a folder.json", "a folder.gift"):
+        (here / folder).mkdir()
     (here / "a file").write_text("")
     status, said = run(capsys, *argv)
     assert status == 1 and said.out == ""
     assert said.err.startswith(f"minilora: {sentence}") and said.err.count("\n") == 1
-    assert sorted(os.listdir()) == ["a file", "a folder.json"]
+    assert sorted(os.listdir()) == ["a file", "a folder.gift", "a folder.json"]
+
+
+@pytest.mark.parametrize(
+    ("option", "file", "endings"),
+    [
+        ("--anki", "cards.zip", ".apkg"),
+        ("--moodle", "cards", ".xml"),
+        ("--gift", "cards.xml", ".txt or .gift"),
+        ("--qti", "cards.qti", ".zip"),
+    ],
+)
+def test_a_file_has_the_ending_that_the_other_program_expects(capsys, option, file, endings):
+    with pytest.raises(SystemExit):
+        run(capsys, option, file)
+    assert f"argument {option}: '{file}' does not end in {endings}\n" in capsys.readouterr().err
 
 
 def test_a_failure_while_writing_leaves_the_old_file(capsys, here, monkeypatch):

@@ -117,5 +117,5 @@ def tree(html):
 
 def bare(text):
     """Without spaces, and without what only marks: dollars, backticks, scripts and their braces."""
-    plain = unicodedata.normalize("NFKC", text).replace("−", "-")
+    plain = unicodedata.normalize("NFKC", text).translate(str.maketrans("−′", "-'"))
     return "".join(c for c in plain if not c.isspace() and c not in "$`_^{}")

@@ -15,6 +15,7 @@ KNOWN = [  # a formula, in a terminal, in HTML
     ("dA = x^T G", "dA = xᵀ G", "<i>d</i><i>A</i> = <i>x</i><sup>T</sup> <i>G</i>"),
     ("10^-4", "10⁻⁴", "10<sup>−4</sup>"),
     ("x^{r + 1}", "x^(r + 1)", "<i>x</i><sup><i>r</i> + 1</sup>"),
+    ("W' = W", "W′ = W", "<i>W</i>′ = <i>W</i>"),
     ("2-1", "2−1", "2−1"),
     ("σ_i^2", "σ_i²", "<i>σ</i><sub><i>i</i></sub><sup>2</sup>"),
     ("α/√r", "α/√r", "<i>α</i>/√<i>r</i>"),
