@@ -30,40 +30,52 @@ class Keyboard:
 
     def __init__(self) -> None:
         self.by_hand = sys.stdin is not None and sys.stdin.isatty()
-        self._taken_back: list[str] = []
+        self._waiting = ""
         if hasattr(sys.stdin, "reconfigure"):
             sys.stdin.reconfigure(errors="replace")
 
     def line(self, prompt: str, deadline: float | None = None) -> str:
         """The next line, without spaces around it. deadline: as monotonic() counts."""
-        if self._taken_back:
-            return self._taken_back.pop()
+        typed = self._read(prompt, deadline)
+        self._show(typed)
+        if deadline is not None and monotonic() > deadline:
+            raise TimeOver  # where there is no alarm
+        return self._unless_ended(typed)
+
+    def key(self, prompt: str, keys: str) -> str:
+        """One of the keys, or "" for Enter. Any other line of a pipe is the next answer."""
+        while True:
+            typed = self._read(prompt)
+            if len(typed) < 2 and typed.lower() in [*keys, "q", ""]:
+                self._show(typed)
+                return self._unless_ended(typed.lower())
+            if not self.by_hand:
+                self._show("")
+                self._waiting = typed
+                return ""
+            say(f"Type Enter, q, or one of: {', '.join(keys)}")
+
+    def _read(self, prompt: str, deadline: float | None = None) -> str:
+        print(prompt, end=" ", flush=True)
+        if self._waiting:
+            typed, self._waiting = self._waiting, ""
+            return typed
         if sys.stdin is None:
             raise Ended
         try:
             with _interrupted_at(deadline):
-                typed = input(f"{prompt} ").strip()
+                return input().strip()
         except EOFError:
-            print()
             raise Ended from None
+
+    def _show(self, typed: str) -> None:
         if not self.by_hand:
             print(typed)
-        if deadline is not None and monotonic() > deadline:
-            raise TimeOver  # where there is no alarm
+
+    def _unless_ended(self, typed: str) -> str:
         if typed.lower() == "q":
             raise Ended
         return typed
-
-    def key(self, prompt: str, keys: str) -> str:
-        """One of the keys, or "" for Enter. Any other line of a pipe is kept for the next call."""
-        while True:
-            typed = self.line(prompt)
-            if len(typed) < 2 and typed.lower() in keys:
-                return typed.lower()
-            if not self.by_hand:
-                self._taken_back.append(typed)
-                return ""
-            say(f"Type Enter, q, or one of: {', '.join(keys)}")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ ERRORS = "minilora.plain"
 _SPELLED = {
     "√": "sqrt ", "α": "alpha", "Δ": "Delta ", "Σ": "Sum ", "∑": "Sum ", "β": "beta", "σ": "sigma",
     "λ": "lambda", "π": "pi", "ε": "eps", "η": "eta", "θ": "theta", "φ": "phi", "−": "-", "×": "x",
-    "·": "*", "÷": "/", "≈": "~", "≤": "<=", "≥": ">=", "≪": "<<", "≫": ">>", "≠": "!=",
+    "·": "*", "÷": "/", "±": "+-", "≈": "~", "≤": "<=", "≥": ">=", "≪": "<<", "≫": ">>", "≠": "!=",
     "∝": "~", "∈": " in ", "→": "->", "←": "<-", "‖": "||", "⊙": "*", "⊕": "+", "∞": "inf",
     "∂": "d", "′": "'", "ᵀ": "^T", "…": "...", "–": "-", "—": "-", "’": "'", "‘": "'", "“": '"',
     "”": '"', "─": "-", "█": "#", "░": ".",
@@ -26,20 +26,25 @@ def plain(text: str, encoding: str) -> str:
 
 
 def _spell(error: UnicodeError) -> tuple[str, int]:
+    """Of small digits that stand together only the first has a mark: 10⁻⁴ is 10^-4."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    lacking = error.object[error.start : error.end]
-    return "".join(map(_spell_one, lacking)), error.end
+    spelled, before = "", ""
+    for character in error.object[error.start : error.end]:
+        mark, base = _spell_one(character)
+        spelled += (mark if mark != before else "") + base
+        before = mark
+    return spelled, error.end
 
 
-def _spell_one(character: str) -> str:
-    """By its meaning, a small digit with its mark, else "?", in ASCII."""
+def _spell_one(character: str) -> tuple[str, str]:
+    """^ or _ if it is a small one, and the character by its meaning, or "?", in ASCII."""
     if character in _SPELLED:
-        return _SPELLED[character]
+        return "", _SPELLED[character]
     form = unicodedata.decomposition(character)
     mark = {"<super>": "^", "<sub>": "_"}.get(form.partition(" ")[0], "")
     base = unicodedata.normalize("NFKD", character)[0].replace("−", "-")
-    return mark + base if base.isascii() else "?"
+    return mark, base if base.isascii() else "?"
 
 
 codecs.register_error(ERRORS, _spell)

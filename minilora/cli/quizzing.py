@@ -38,6 +38,8 @@ def run_quiz(args: argparse.Namespace) -> int:
     seed = random.randrange(_SEEDS) if args.seed is None else args.seed
     rng = random.Random(seed)
     cards = _cards(args.topic)
+    if args.review:
+        review.scheduler()  # without fsrs there is none
     quiz = Quiz(Notebook(args.progress))
     if args.review:
         chosen = quiz.notebook.to_review(cards)
@@ -102,8 +104,7 @@ class Notebook:
         self._say_note()
 
     def to_review(self, cards: list[Card]) -> list[Card]:
-        """Those that are due, then new ones. Raises MissingExtraError without fsrs."""
-        review.scheduler()
+        """Those that are due, then new ones."""
         kept, now = self._progress.cards, datetime.now(UTC)
         due = review.due_cards(cards, kept, now)
         new = [card for card in cards if card.id not in kept]
@@ -224,9 +225,7 @@ class Quiz:
         self._screen.reread(answers, _lessons())
         wrong = [answer for answer in answers if not answer.right]
         try:
-            if wrong and self._keyboard.key(
-                f"r: what was not right ({len(wrong)}) · Enter: end", "r"
-            ):
+            if wrong and self._keyboard.key(f"r: what was wrong ({len(wrong)}) · Enter: end", "r"):
                 for i, answer in enumerate(wrong):
                     self._screen.question(answer.question, f"{i + 1} of {len(wrong)}")
                     self._explain(answer, "end" if i + 1 == len(wrong) else "next")

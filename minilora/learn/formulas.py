@@ -28,7 +28,7 @@ _SPELLINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"[*@⋅∗•]", "·"),
     (r"[÷∕⁄]", "/"),
     (r"[–—]", "−"),
-    (r"(?i)\b(?:sqrt|root)\b", "√"),
+    (r"(?i)(?:\b(?:sqrt|root)\b|√)\s*", "√"),
     (r"(?i)\b(?:lora_)?alpha\b", "α"),
     (r"(?i)\bdelta[ _]?(?=W)", "Δ"),
     (r"['′ᵀ]|\.T\b", "^T"),

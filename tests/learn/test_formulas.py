@@ -31,6 +31,7 @@ GRADIENT = "$dA = s x^T (G B^T)$"
         (SCALE, "alpha/sqrt(r)"),
         (SCALE, "α / √r"),
         (SCALE, "α / √(r)"),
+        (SCALE, "alpha/sqrt r"),
         (SCALE, "alpha r^-0.5"),
         (SCALE, "lora_alpha * r**(-.5)"),
         (SCALE, "α r^{-1/2}"),
