@@ -347,3 +347,28 @@ def v_proj_of_llama_3_8b() -> Measured:
         "outputs of v": d_out,
         "trained": numbers_of_factors(d_in, d_out, r=16),
     }
+
+
+@demo(
+    head_whole=lambda m: (
+        m["LoRA and head train"] == 298_752 == m["LoRA trains"] + m["numbers in the head"]
+        and m["small model: more with the head"] == m["small model: numbers in the head"]
+    ),
+    head_low_rank=lambda m: m["LoRA and head train"] == 301_096,
+    frozen_head=lambda m: m["small model: more with the head"] == 0,
+    twice=lambda m: (
+        m["small model: more with the head"] == 2 * m["small model: numbers in the head"]
+    ),
+)
+def numbers_with_a_trained_head() -> Measured:
+    """Count a small Llama with and without its head in modules_to_save, and the sizes asked for."""
+    without = trained(tiny_llama(), r=4)
+    with_head = trained(model := tiny_llama(), r=4, modules_to_save=["head"])
+    lora, head = 12 * 2 * numbers_of_factors(768, 768, r=8), one_linear(768, 5)[0].weight.size
+    return {
+        "small model: more with the head": with_head - without,
+        "small model: numbers in the head": model.head.weight.size,
+        "LoRA trains": lora,
+        "numbers in the head": head,
+        "LoRA and head train": lora + head,
+    }

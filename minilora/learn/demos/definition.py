@@ -6,6 +6,7 @@ import numpy as np
 
 import minilora as ml
 from minilora.analysis.profiler import profile
+from minilora.analysis.subspaces import amplification
 from minilora.learn.demos.demo import Measured, demo
 from minilora.learn.demos.learners import (
     adapter_of,
@@ -20,7 +21,6 @@ from minilora.learn.demos.learners import (
     with_lora,
 )
 from minilora.lora import LowRank, lora_layers
-from minilora.methods.registry import METHODS
 from minilora.tensor import Tensor
 from minilora.transformer import Transformer
 
@@ -53,30 +53,27 @@ def adapter_at(model: Transformer, path: str) -> LowRank:
 )
 def what_is_lora() -> Measured:
     """Train words-tiny with LoRA for 20 steps to reverse words, and compare it with its base."""
-    tuned = ml.tune("reverse", "lora", steps=20, lr=2e-2)
-    base, model, layers = tuned.base, tuned.model, lora_layers(tuned.model)
+    base, model = ml.load_model("words-tiny"), copy_of(learned_to_reverse("lora", 2e-2))
+    layers = lora_layers(model)
     deltas = [ml.get_delta_weight(model, path) for path in layers]
-    ranks = [np.linalg.matrix_rank(delta) for delta in deltas]
-    full = ml.load_model("words-tiny")
-    METHODS["full"].prepare(full, tuned.task.lora, np.random.default_rng(0))
     changed = sum(
-        int((layer.base.weight.data != dict(base.named_parameters())[f"{path}.weight"].data).sum())
+        (layer.base.weight.data != base.get_submodule(path).weight.data).sum()
         for path, layer in layers.items()
     )
     adapters = [layer.adapters["default"] for layer in layers.values()]
-    ids, targets = tuned.task.batch(np.random.default_rng(7))
-    before, after = (float(ml.cross_entropy(m(ids), targets).data) for m in (base, model))
-    few = ids[:1, :3]  # of many rows the layer adds s A B to W first, as merging does
-    beside = model(few).data
+    words = new_words(np.random.default_rng(7))
+    before, after = (cross_entropy_of(one, words) for one in (base, model))
+    few = words[0][:1, :3]  # of many rows the layer adds s A B to W first, as merging does
+    trains, beside = ml.count_parameters(model)[0], model(few).data
     ml.merge_adapter(model)
     return {
         "r": adapters[0].A.shape[1],
         "least side of W": min(min(delta.shape) for delta in deltas),
-        "rank of ΔW, highest": int(max(ranks)),
+        "rank of ΔW, highest": max(rank_of(delta) for delta in deltas),
         "entries of W that changed": changed,
         "numbers of all A and B": sum(a.A.size + a.B.size for a in adapters),
-        "LoRA trains": tuned.row["trainable"],
-        "full fine-tuning trains": ml.count_parameters(full)[0],
+        "LoRA trains": trains,
+        "full fine-tuning trains": ml.count_parameters(base)[0],
         "logits, merged and beside, differ by": float(np.abs(model(few).data - beside).max()),
         "loss after, per cent of before": 100 * after / before,
     }
@@ -470,4 +467,66 @@ def what_lora_brings() -> Measured:
         "logits that differ at the start": at_start,
         "logits that differ after removal": (trained(ids).data != base(ids).data).sum(),
         "optimizer's bytes, of full's": states[0] / states[1],
+    }
+
+
+@demo(
+    the_same=lambda m: (
+        m["ΔW differs by, of its length"] < 1e-6
+        and m["outputs differ by, of their length"] < 1e-6
+        and m["share of A and B that is another number"] > 0.9
+        and m["rank of ΔW"] == m["rank of ΔW, before"]
+    ),
+    mirrored=lambda m: abs(m["ΔW differs by, of its length"] - 2) < 1e-6,
+    another_task=lambda m: m["outputs differ by, of their length"] > 0.01,
+    rank_changes=lambda m: m["rank of ΔW"] != m["rank of ΔW, before"],
+)
+def other_factors_of_one_change() -> Measured:
+    """Train a layer with LoRA, multiply A by a random M and B by its inverse, and compare."""
+    task = teacher(4)
+    model = with_lora(task.W, 4)
+    fit(model, task.x, task.y, 60, 2e-2)
+    adapter = adapter_of(model)
+    A, B, delta = adapter.A.data, adapter.B.data, adapter.delta(task.W)
+    y = model[0](Tensor(task.x_new)).data
+    M = np.random.default_rng(0).standard_normal((4, 4))
+    adapter.A.data, adapter.B.data = A @ M, np.linalg.inv(M) @ B
+    changed = adapter.delta(task.W)
+    others = (~np.isclose(adapter.A.data, A)).sum() + (~np.isclose(adapter.B.data, B)).sum()
+    off = np.linalg.norm(model[0](Tensor(task.x_new)).data - y)
+    return {
+        "share of A and B that is another number": others / (A.size + B.size),
+        "ΔW differs by, of its length": np.linalg.norm(changed - delta) / np.linalg.norm(delta),
+        "outputs differ by, of their length": off / np.linalg.norm(y),
+        "rank of ΔW, before": rank_of(delta),
+        "rank of ΔW": rank_of(changed),
+    }
+
+
+@demo(
+    amplifies=lambda m: (
+        1.5 * m["W along random directions"]
+        < m["W along those of ΔW"]
+        < m["W along its own strongest"] / 3
+        and m["ΔW along its own"] > 2 * m["W along those of ΔW"]
+    ),
+    top_directions=lambda m: m["W along those of ΔW"] > 0.8 * m["W along its own strongest"],
+    random=lambda m: (
+        abs(m["W along those of ΔW"] - m["W along random directions"])
+        < 0.3 * m["W along random directions"]
+    ),
+    new_ones=lambda m: m["W along those of ΔW"] < 0.5 * m["W along random directions"],
+)
+def w_along_the_directions_of_its_change() -> Measured:
+    """Train words-tiny with LoRA; measure every W of its last block along three directions."""
+    rng, found = np.random.default_rng(0), []
+    layers = lora_layers(learned_to_reverse("lora", 2e-2))
+    for layer in [layer for path, layer in layers.items() if path.startswith("layers.3.")]:
+        W, delta = layer.base.weight.data, layer.delta_weight("default")
+        found.append(amplification(W, delta, 2, rng))
+    return {
+        "W along those of ΔW": float(np.mean([one.projected for one in found])),
+        "W along its own strongest": float(np.mean([one.own for one in found])),
+        "W along random directions": float(np.mean([one.random for one in found])),
+        "ΔW along its own": float(np.mean([one.delta_norm for one in found])),
     }

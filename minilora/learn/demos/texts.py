@@ -6,6 +6,7 @@ import numpy as np
 
 import minilora as ml
 from minilora.analysis.counting import ARCHITECTURES, lora_parameters, total_parameters
+from minilora.analysis.deltas import delta_weights
 from minilora.functional import gelu
 from minilora.learn.demos.demo import Measured, demo
 from minilora.learn.demos.learners import (
@@ -20,6 +21,7 @@ from minilora.learn.demos.learners import (
 )
 from minilora.lora import lora_layers
 from minilora.lora_config import LoraConfig
+from minilora.lora_init import initial_factors
 from minilora.tensor import Tensor
 
 
@@ -153,19 +155,27 @@ def what_is_in_memory() -> Measured:
 
 
 @demo(
-    four_thirds=lambda m: abs(m["ΔW, in lengths of A B"] - 4 / 3) < 1e-3,
-    two=lambda m: abs(m["ΔW, in lengths of A B"] - 2) < 1e-3,
-    three_quarters=lambda m: abs(m["ΔW, in lengths of A B"] - 3 / 4) < 1e-3,
-    eight=lambda m: abs(m["ΔW, in lengths of A B"] - 8) < 1e-3,
+    twelve_longer=lambda m: (
+        abs(m["s, lora_alpha = 12"] - 2) < 1e-9
+        and abs(m["ΔW with 12, of its length with 8"] - 1.5) < 1e-9
+    ),
+    twelve_same=lambda m: abs(m["ΔW with 12, of its length with 8"] - 1) < 1e-9,
+    three=lambda m: abs(m["s, lora_alpha = 3"] - 2) < 1e-9,
+    sixteen=lambda m: abs(m["s, lora_alpha = 16"] - 2) < 1e-9,
 )
-def the_scale_of_the_example() -> Measured:
-    """Train a layer with r = 6 and lora_alpha = 8, and compare its change with A B."""
+def the_alpha_of_the_example() -> Measured:
+    """Train a layer with r = 6, and take its A and B with four values of lora_alpha."""
     task = teacher(6)
-    model = with_lora(task.W, 6, lora_alpha=8)
-    fit(model, task.x, task.y, 20, 2e-2)
-    adapter = adapter_of(model)
-    product = adapter.A.data @ adapter.B.data
-    return {"ΔW, in lengths of A B": norm_of(adapter.delta(task.W)) / norm_of(product)}
+    trained = with_lora(task.W, 6, lora_alpha=8)
+    fit(trained, task.x, task.y, 20, 2e-2)
+    A, B = adapter_of(trained).A.data, adapter_of(trained).B.data
+    lengths = {}
+    for alpha in (3, 8, 12, 16):
+        adapter = adapter_of(with_lora(task.W, 6, lora_alpha=alpha))
+        adapter.A.data, adapter.B.data = A, B
+        lengths[alpha] = norm_of(adapter.delta(task.W))
+    scales = {f"s, lora_alpha = {alpha}": lengths[alpha] / norm_of(A @ B) for alpha in (3, 12, 16)}
+    return scales | {"ΔW with 12, of its length with 8": lengths[12] / lengths[8]}
 
 
 @demo(
@@ -227,32 +237,29 @@ def by_how_much_lora_cuts() -> Measured:
 
 
 @demo(
-    higher=lambda m: (
-        m["loss, ten times full's rate"] < m["loss, full's rate"] / 1.5
-        and m["loss, a tenth of full's rate"] > 0.9 * m["loss before"]
+    shorter=lambda m: (
+        0 < m["LoRA's ΔW, of full's length"] < 0.5
+        and m["LoRA's loss, ten times the rate"] < m["LoRA's loss, same rate"] / 1.5
     ),
-    lower=lambda m: (
-        m["loss, a tenth of full's rate"]
-        < min(m["loss, full's rate"], m["loss, ten times full's rate"])
-    ),
-    the_same=lambda m: (
-        m["loss, full's rate"]
-        < min(m["loss, a tenth of full's rate"], m["loss, ten times full's rate"])
-    ),
-    indifferent=lambda m: (
-        abs(m["loss, a tenth of full's rate"] - m["loss, ten times full's rate"])
-        < 0.1 * m["loss before"]
-    ),
+    longer=lambda m: m["LoRA's ΔW, of full's length"] > 2,
+    same=lambda m: abs(m["LoRA's ΔW, of full's length"] - 1) < 0.1,
+    zero=lambda m: m["LoRA's ΔW, of full's length"] == 0,
 )
-def lora_at_three_rates() -> Measured:
-    """Train words-tiny with LoRA for 8 steps at three rates; full fine-tuning's is 0.003."""
-    words = new_words(np.random.default_rng(7))
-    rates = {"a tenth of full's rate": 3e-4, "full's rate": 3e-3, "ten times full's rate": 3e-2}
-    losses = {
-        f"loss, {name}": cross_entropy_of(learned_to_reverse("lora", lr, steps=8), words)
-        for name, lr in rates.items()
+def lengths_at_the_same_rate() -> Measured:
+    """Train words-tiny for 5 steps at a rate of 0.003, fully and with LoRA, and LoRA at 0.03."""
+    base, words = ml.load_model("words-tiny"), new_words(np.random.default_rng(7))
+    lora, full = (learned_to_reverse(method, 3e-3, steps=5) for method in ("lora", "full"))
+    faster = learned_to_reverse("lora", 3e-2, steps=5)
+    lengths = [norm_of(_all_in_one(delta_weights(base, model))) for model in (lora, full)]
+    return {
+        "LoRA's ΔW, of full's length": lengths[0] / lengths[1],
+        "LoRA's loss, same rate": cross_entropy_of(lora, words),
+        "LoRA's loss, ten times the rate": cross_entropy_of(faster, words),
     }
-    return {"loss before": cross_entropy_of(ml.load_model("words-tiny"), words)} | losses
+
+
+def _all_in_one(matrices: dict[str, np.ndarray]) -> np.ndarray:
+    return np.concatenate([M.ravel() for M in matrices.values()])
 
 
 @demo(
@@ -339,4 +346,21 @@ def two_adapted_layers_in_a_row() -> Measured:
         "gradient of the second B": norm_of(B[1].grad),
         "gradient of the second W": norm_of(second[0].base.weight.grad),
         "gradient handed down by the second adapter": norm_of(down),
+    }
+
+
+@demo(
+    formula=lambda m: m["q and v"] == 393_216 and m["q and v"] == 2 * m["one factor of each"],
+    as_printed=lambda m: abs(m["q and v"] / 350_000 - 1) < 0.02,
+    one_factor=lambda m: m["q and v"] == 196_608,
+    all_four=lambda m: m["q and v"] == 786_432,
+)
+def numbers_of_gpt2_medium() -> Measured:
+    """Make A and B of rank 4 for q and v in every block of GPT-2 Medium, and count them."""
+    config, rng = ARCHITECTURES["gpt2-medium"], np.random.default_rng(0)
+    W = np.zeros((config.n_embd, config.n_embd), np.float32)
+    pairs = [initial_factors(W, 4, 1.0, True, rng) for _ in range(2 * config.n_layer)]
+    return {
+        "q and v": sum(A.size + B.size for A, B in pairs),
+        "one factor of each": sum(A.size for A, _ in pairs),
     }
