@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from itertools import pairwise
 
 import numpy as np
 
@@ -194,29 +193,6 @@ def prompt_and_prefix() -> Measured:
         "prompt tuning: rows of the embedding that changed": int(moved.sum()),
         "prompt tuning: vectors that are embeddings of symbols": int(same.sum()),
     }
-
-
-def _order(m: Measured, *names: str) -> bool:
-    counts = [m[f"{name}: numbers that train"] for name in names]
-    return all(few < more for few, more in pairwise(counts))
-
-
-@demo(
-    right=lambda m: _order(m, "BitFit", "LoRA", "last block", "full"),
-    lora_first=lambda m: _order(m, "LoRA", "BitFit", "last block", "full"),
-    block_before_lora=lambda m: _order(m, "BitFit", "last block", "LoRA", "full"),
-    block_first=lambda m: _order(m, "last block", "BitFit", "LoRA", "full"),
-)
-def how_many_numbers_train() -> Measured:
-    """Prepare words-tiny for four methods, and count what trains; LoRA has rank 8 on q and v."""
-    measured: Measured = {}
-    lora = ml.LoraConfig(r=8)
-    names = {"BitFit": "bitfit", "LoRA": "lora", "last block": "last-block", "full": "full"}
-    for label, name in names.items():
-        model = ml.load_model("words-tiny")
-        METHODS[name].prepare(model, lora, np.random.default_rng(0))
-        measured[f"{label}: numbers that train"] = ml.count_parameters(model)[0]
-    return measured
 
 
 def _with_dora() -> ml.ModuleList:

@@ -29,29 +29,26 @@ SAME = 1e-5  # float32 results that differ by less are the same but for rounding
 
 
 @demo(
-    sum=lambda m: (
-        m["merged W, off W + s A B"] < SAME and m["logits, merged and beside, differ by"] < 1e-3
-    ),
-    no_scale=lambda m: m["merged W, off W + A B"] < SAME,
-    product=lambda m: m["merged W, off s A B"] < SAME,
-    scaled_base=lambda m: m["merged W, off W (1 + s A B)"] < SAME,
+    half=lambda m: m["W + s A B / 2, off the mean"] < SAME and m["ΔW, largest entry"] > 0.1,
+    quarter=lambda m: m["W + s A B / 4, off the mean"] < SAME,
+    root=lambda m: m["W + √s A B, off the mean"] < SAME,
+    half_of_all=lambda m: m["(W + s A B) / 2, off the mean"] < SAME,
 )
-def what_merging_writes() -> Measured:
-    """Merge an adapter of rank 4 with s = 2 and compare a merged weight with four formulas."""
-    model = tiny_gpt2()
-    moved_adapter(model, target_modules=["q_proj", "o_proj"])
-    layer = model.layers[0].attn.q_proj
-    W, adapter = layer.base.weight.data, layer.adapters["default"]
-    A, B, s = adapter.A.data, adapter.B.data, adapter.s
-    beside = model(IDS)
+def half_an_adapter() -> Measured:
+    """Take the mean of a weight before and after merging, and compare four formulas with it."""
+    model = one_linear(32, 32)
+    moved_adapter(model, lora_alpha=12, target_modules=["0"])
+    adapter = model[0].adapters["default"]
+    W, A, B, s = model[0].base.weight.data, adapter.A.data, adapter.B.data, adapter.s
     ml.merge_adapter(model)
-    merged = layer.base.weight.data
+    merged = model[0].base.weight.data
+    mean = (W + merged) / 2
     return {
-        "merged W, off W + s A B": difference(merged, W + s * A @ B),
-        "merged W, off W + A B": difference(merged, W + A @ B),
-        "merged W, off s A B": difference(merged, s * A @ B),
-        "merged W, off W (1 + s A B)": difference(merged, W + W @ (s * A @ B)),
-        "logits, merged and beside, differ by": difference(model(IDS), beside),
+        "W + s A B / 2, off the mean": difference(W + s * A @ B / 2, mean),
+        "W + s A B / 4, off the mean": difference(W + s * (A / 2) @ (B / 2), mean),
+        "W + √s A B, off the mean": difference(W + np.sqrt(s) * A @ B, mean),
+        "(W + s A B) / 2, off the mean": difference(merged / 2, mean),
+        "ΔW, largest entry": difference(merged, W),
     }
 
 
@@ -148,37 +145,99 @@ def merging_twice() -> Measured:
     }
 
 
-def _folder_bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.iterdir())
+def _all_numbers(model: ml.Module) -> np.ndarray:
+    return np.concatenate([p.data.ravel() for p in model.parameters()])
 
 
 @demo(
-    base_and_adapters=lambda m: (
-        m["100 adapters and 1 base, of 100 models"] < 0.15
-        and m["logits of A before and after using B differ by"] == 0
-        and m["logits of A and B differ by"] > 0.01
+    which_factors=lambda m: (
+        m["weights that switching changed"] == 0
+        and m["logits of P before and after using Q differ by"] == 0
+        and m["logits of P and Q differ by"] > 0.01
+        and m["logits of P, merged and beside, differ by"] < 1e-3
     ),
-    as_much=lambda m: m["100 adapters and 1 base, of 100 models"] > 0.5,
-    reload=lambda m: m["logits of A before and after using B differ by"] > 0,
-    one_for_all=lambda m: m["logits of A and B differ by"] == 0,
+    swapped_in_w=lambda m: m["weights that switching changed"] > 0,
+    same_rank=lambda m: m["logits of P and Q differ by"] == 0,
+    must_merge=lambda m: m["logits of P, merged and beside, differ by"] > 0.01,
 )
-def a_hundred_variants() -> Measured:
-    """Write words-tiny and its adapters to files, and switch between two of them and back."""
-    model = ml.load_model("words-tiny")
-    with tempfile.TemporaryDirectory() as scratch:
-        ml.save_model(model, Path(scratch, "base"))
-        for seed, name in enumerate("AB"):
-            moved_adapter(model, name, seed)
-        ml.save_adapter(model, Path(scratch, "adapter"))
-        base, adapter = (_folder_bytes(Path(scratch, name)) for name in ("base", "adapter"))
-    ids, logits = np.arange(40, 60)[None], []
-    for name in "ABA":
+def switching_adapters() -> Measured:
+    """Answer with adapter P, with Q and with P again, and look at all numbers of the model."""
+    model, logits = tiny_gpt2(), []
+    for seed, name in enumerate("PQ"):
+        moved_adapter(model, name, seed)
+    before = _all_numbers(model)
+    for name in "PQP":
         ml.set_adapter(model, name)
-        logits.append(model(ids).data)
+        logits.append(model(IDS).data)
+    changed = int((_all_numbers(model) != before).sum())
+    ml.merge_adapter(model)
     return {
-        "100 adapters and 1 base, of 100 models": (base + 100 * adapter) / (100 * base),
-        "logits of A before and after using B differ by": difference(logits[0], logits[2]),
-        "logits of A and B differ by": difference(logits[0], logits[1]),
+        "weights that switching changed": changed,
+        "logits of P before and after using Q differ by": difference(logits[0], logits[2]),
+        "logits of P and Q differ by": difference(logits[0], logits[1]),
+        "logits of P, merged and beside, differ by": difference(logits[0], model(IDS)),
+    }
+
+
+@demo(
+    same_array=lambda m: (
+        m["put back, off W"] > 0.1 and m["put back, off W + ΔW"] == 0 == m["with copy(), off W"]
+    ),
+    works=lambda m: m["put back, off W"] == 0,
+    minus=lambda m: m["put back, off W - ΔW"] < SAME,
+    copy_too=lambda m: m["with copy(), off W"] > 0,
+)
+def keeping_w_without_a_copy() -> Measured:
+    """Run the three lines on a 16 x 16 array, and again with a copy; see what is put back."""
+    model = one_linear(16, 16)
+    moved_adapter(model, target_modules=["0"])
+    W, delta = model[0].base.weight.data.copy(), ml.get_delta_weight(model, "0")
+    put_back = []
+    for copied in (False, True):
+        weight = W.copy()
+        kept = weight.copy() if copied else weight
+        weight += delta
+        put_back.append(kept)
+    return {
+        "put back, off W": difference(put_back[0], W),
+        "put back, off W + ΔW": difference(put_back[0], W + delta),
+        "put back, off W - ΔW": difference(put_back[0], W - delta),
+        "with copy(), off W": difference(put_back[1], W),
+    }
+
+
+def _can_unmerge(model: ml.Transformer) -> bool:
+    try:
+        ml.unmerge_adapter(model)
+    except UsageError:
+        return False
+    return True
+
+
+@demo(
+    stays=lambda m: (
+        m["logits, off the merged model's"] < SAME
+        and m["logits, off the base's"] > 0.01
+        and m["can be unmerged afterwards"] == 0
+        and m["adapters left"] == 0
+    ),
+    base_again=lambda m: m["logits, off the base's"] < SAME,
+    still_undone=lambda m: m["can be unmerged afterwards"] == 1,
+    kept_hidden=lambda m: m["adapters left"] > 0,
+)
+def removing_what_is_merged() -> Measured:
+    """Merge an adapter, remove its A and B, and compare the model with base and merged model."""
+    model = tiny_gpt2()
+    base = model(IDS)
+    moved_adapter(model)
+    ml.merge_adapter(model)
+    merged = model(IDS)
+    ml.merge_and_unload(model)
+    return {
+        "logits, off the merged model's": difference(model(IDS), merged),
+        "logits, off the base's": difference(model(IDS), base),
+        "adapters left": len(lora_layers(model)),
+        "can be unmerged afterwards": _can_unmerge(model),
     }
 
 
@@ -277,31 +336,33 @@ def adapter_on_another_base() -> Measured:
     }
 
 
-def _head_after_reloading(listed: bool) -> tuple[float, float, int]:
-    """Train LoRA and the head, listed in modules_to_save or unfrozen by hand; save and reload.
-    The loss before and after, and how many tensors of the head were in the file."""
+def _head_after_reloading(listed: bool) -> tuple[float, float, int, float]:
+    """Train LoRA and the head, listed in modules_to_save or unfrozen by hand; save and reload. The
+    loss before and after, how many tensors of the head were in the file, and how far ΔW is off."""
     names = ("head",) if listed else ()
-    model = tiny_llama()
+    model, fresh = tiny_llama(), tiny_llama()
     config = ml.LoraConfig(target_modules=["v_proj"], modules_to_save=names)
     ml.add_adapter(model, config, rng=np.random.default_rng(0))
     model.head.requires_grad_(True)
     before = learn_text(model, IDS, steps=30, lr=3e-2)
     with tempfile.TemporaryDirectory() as scratch:
         ml.save_adapter(model, scratch)
-        fresh = tiny_llama()
         ml.load_adapter(fresh, scratch)
         keys = read_safetensors(Path(scratch, "adapter_model.safetensors"))
-    return before, loss_of(fresh, IDS), sum("head" in key for key in keys)
+    path = "layers.0.attn.v_proj"
+    off = difference(ml.get_delta_weight(model, path), ml.get_delta_weight(fresh, path))
+    return before, loss_of(fresh, IDS), sum("head" in key for key in keys), off
 
 
 @demo(
     not_in_file=lambda m: (
         m["by hand: tensors of the head in the file"] == 0
         and m["by hand: loss after reloading, times before"] > 2
+        and m["by hand: ΔW after reloading, off"] == 0
         and m["in modules_to_save: loss after reloading, times before"] < 1.001
     ),
     head_saved=lambda m: m["by hand: tensors of the head in the file"] > 0,
-    no_loss=lambda m: m["by hand: loss after reloading, times before"] < 1.001,
+    rounded=lambda m: m["by hand: ΔW after reloading, off"] > 1e-4,
     lost_anyway=lambda m: m["in modules_to_save: loss after reloading, times before"] > 1.1,
 )
 def a_head_trained_by_hand() -> Measured:
@@ -310,6 +371,7 @@ def a_head_trained_by_hand() -> Measured:
     return {
         "by hand: loss after reloading, times before": by_hand[1] / by_hand[0],
         "by hand: tensors of the head in the file": by_hand[2],
+        "by hand: ΔW after reloading, off": by_hand[3],
         "in modules_to_save: loss after reloading, times before": listed[1] / listed[0],
     }
 
