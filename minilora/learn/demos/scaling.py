@@ -491,3 +491,34 @@ def one_seed_each() -> Measured:
         "deviation of the gain over seeds": stdev(gains),
         "mean gain of r = 16 over r = 8": mean(losses[8]) - mean(losses[16]),
     }
+
+
+@demo(
+    half=lambda m: _loaded_is(m, 1 / 2) and m["loss after loading, in times that before"] > 10,
+    nothing=lambda m: (
+        _loaded_is(m, 1) and 0.9 < m["loss after loading, in times that before"] < 1.1
+    ),
+    double=lambda m: _loaded_is(m, 2),
+    quarter=lambda m: _loaded_is(m, 1 / 4),
+)
+def scale_applied_twice() -> Measured:
+    """Train a layer that multiplies by s twice, and load its A and B into one that does it once."""
+    t = S.teacher(2)
+    loaded = S.with_lora(t.W, 4, 8)
+    adapter, x = S.adapter_of(loaded), Tensor(t.x)
+    A, B, s = adapter.A, adapter.B, adapter.s
+    optimizer = AdamW([A, B], lr=1e-2, weight_decay=0)
+    for _ in range(100):
+        error = x @ Tensor(t.W) + s * ((s * (x @ A)) @ B) - Tensor(t.y)
+        loss = (error * error).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return {
+        "ΔW after loading, in times that trained": _ratio(_delta(loaded), s * s * A.data @ B.data),
+        "loss after loading, in times that before": S.loss_of(loaded, t.x, t.y) / loss.item(),
+    }
+
+
+def _loaded_is(m: Measured, times: float) -> bool:
+    return _is(m["ΔW after loading, in times that trained"], times)
