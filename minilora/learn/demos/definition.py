@@ -175,7 +175,7 @@ def what_a_task_costs() -> Measured:
     ),
     factors_for_w=lambda m: m["numbers, adapter beside"] < m["numbers of the base"],
     student=lambda m: m["blocks"] < m["blocks of the base"],
-    fewer_bits=lambda m: m["bytes a number"] < m["bytes a number of the base"],
+    a_and_b_more=lambda m: m["numbers, merged"] > m["numbers of the base"],
 )
 def size_of_the_model_that_answers() -> Measured:
     """Train words-tiny with LoRA, merge the adapter, and compare the model with its base."""
