@@ -1,11 +1,11 @@
 """Anki: a package of notes with a note type of our own, or a text file for the note type Basic.
 
 Anki knows a note by its guid, which is made of the card's id: a package that is imported again
-brings new wordings and leaves the schedule alone. The ids of the note type and the decks never
-change, nor do the fields, for then Anki would make a second note type of it. So every field is
-HTML: whatever comes later (a picture, a table) goes into the field that it explains. Id comes
-first, since two notes with the same first field count as duplicates. Sources: docs.ankiweb.net,
-"Packaged decks" and "Text files".
+brings new wordings and leaves the schedule alone. The id of the note type never changes, nor do its
+fields, since Anki then makes a second note type and leaves all notes that it has unchanged. So
+every field is HTML: whatever comes later (a picture, a table) goes into the field that it explains.
+Id comes first, since two notes with the same first field count as duplicates. Sources:
+docs.ankiweb.net, "Packaged decks" and "Text files".
 """
 
 from __future__ import annotations
@@ -147,5 +147,5 @@ def _deck(topic: str) -> str:
 
 
 def _deck_id(topic: str) -> int:
-    """The same for ever, from 2^30 on, where Anki gives no ids of its own."""
+    """The same for ever. Ids that Anki gives are times in milliseconds, far above these."""
     return (1 << 30) + zlib.crc32(topic.encode()) % (1 << 30)

@@ -7,8 +7,8 @@
     }
 
 Cards that ask to match use GIFT's own form for it, `=item -> option`. Everything else is a choice,
-since GIFT knows no order, and gives no reason for a wrong word that is typed. Source of the format:
-docs.moodle.org, "GIFT format"; `[id:…]` and `[tag:…]` in a comment are read by Moodle since 3.7.
+since GIFT knows no order, and gives no reason for a wrong word that is typed. The comment above a
+question, `[id:…] [tag:…]`, is read by Moodle. Source of the format: docs.moodle.org, "GIFT format".
 """
 
 from __future__ import annotations
