@@ -610,3 +610,25 @@ def test_in_a_terminal_the_time_ends_an_exam_that_waits_for_an_answer(terminal):
     shell.type("Enter: end", "\n")
     assert shell.status() == 0 and "Traceback" not in shell.out
     assert "0 of 3 right (0 %): not passed" in shell.out
+
+
+# exam on paper
+
+
+def test_a_paper_exam_is_written_where_it_is_said(here, capsys):
+    assert cli.main(["exam", "--seed", "7", "--versions", "A,B", "--questions", "5"]) == 0
+    out = capsys.readouterr().out
+    assert "Written to minilora-exam-7.html: 2 versions of 5 questions" in out
+    first = Path("minilora-exam-7.html").read_text("utf-8")
+    argv = ["exam", "--seed", "7", "--versions", "A,B", "--questions", "5", "--out", "again.html"]
+    assert cli.main(argv) == 0
+    assert Path("again.html").read_text("utf-8") == first
+
+
+def test_a_paper_exam_of_more_questions_than_cards_has_them_all(here, capsys):
+    n = sum("serving" in card.tags for card in CARDS.values())
+    assert cli.main(["exam", "--topic", "serving", "--questions", "999", "--versions", "X"]) == 0
+    captured = capsys.readouterr()
+    assert f"There are {n} cards to ask" in captured.err
+    assert f"1 version of {n} questions" in captured.out
+    assert Path("minilora-exam-0.html").read_text("utf-8").count('class="question"') == n
