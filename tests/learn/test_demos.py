@@ -8,11 +8,12 @@ import pytest
 from minilora import functional as F
 from minilora.learn.cards import load_cards
 from minilora.learn.demos.demo import prove
+from minilora.learn.demos.learners import learned_to_reverse
 from minilora.lora import LowRank
 from minilora.optim import AdamW
 
 CARDS = {card.id: card for card in load_cards()}
-_delta, _init = LowRank.delta, LowRank.__init__
+_delta, _init, _step = LowRank.delta, LowRank.__init__, AdamW.step
 
 
 def _random_b(self, A, B, s, dropout=0.0):
@@ -23,15 +24,40 @@ def _both_zero(self, A, B, s, dropout=0.0):
     _init(self, 0 * A, 0 * B, s, dropout)
 
 
+def _without_scale(self, A, B, s, dropout=0.0):
+    _init(self, A, B, 1.0, dropout)
+
+
+def _without_dropout(self, A, B, s, dropout=0.0):
+    _init(self, A, B, s)
+
+
+def _one_rate(self):
+    self._factors = None  # LoRA+'s
+    _step(self)
+
+
 BROKEN = {
     "the adapter is ignored": (LowRank, "__call__", lambda self, x, W, b, rng: F.linear(x, W, b)),
     "the update is counted twice": (LowRank, "delta", lambda self, W: 2 * _delta(self, W)),
     "B does not start at zero": (LowRank, "__init__", _random_b),
     "A and B start at zero": (LowRank, "__init__", _both_zero),
+    "s is 1 whatever alpha is": (LowRank, "__init__", _without_scale),
+    "nothing is dropped": (LowRank, "__init__", _without_dropout),
+    "A and B have one rate": (AdamW, "step", _one_rate),
     "the optimizer does nothing": (AdamW, "step", lambda self: None),
 }
 
 
+@pytest.fixture
+def nothing_learned_before():
+    """No model that was trained before the fault, and none after it."""
+    learned_to_reverse.cache_clear()
+    yield
+    learned_to_reverse.cache_clear()
+
+
+@pytest.mark.usefixtures("nothing_learned_before")
 @pytest.mark.parametrize(
     ("fault", "cards"),
     [
@@ -40,6 +66,11 @@ BROKEN = {
         ("the update is counted twice", "what-is-lora merging-adds-the-scaled-product"),
         ("B does not start at zero", "b-starts-at-zero first-step-moves-b-only"),
         ("A and B start at zero", "what-is-lora b-starts-at-zero b-still-zero gradient-of-b"),
+        ("s is 1 whatever alpha is", "scale-from-alpha-and-rank rank-raised-alpha-kept"),
+        ("s is 1 whatever alpha is", "what-lora-alpha-is alpha-rate-and-optimizer scale-of-rslora"),
+        ("nothing is dropped", "what-lora-dropout-drops"),
+        ("A and B have one rate", "lora-plus-rates"),
+        ("the optimizer does nothing", "order-of-a-lora-run name-the-forgetting rank-too-low"),
         ("the optimizer does nothing", "what-is-lora first-step-moves-b-only sign-of-overfitting"),
     ],
 )

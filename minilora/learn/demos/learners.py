@@ -121,14 +121,19 @@ def cross_entropy_of(model: Transformer, batch: Batch) -> float:
         return ml.cross_entropy(model(batch[0]), batch[1]).item()
 
 
+def learn_to_reverse(model: Transformer, lr: float, steps: int) -> None:
+    """Train what is trainable in a model, 16 words a step."""
+    config = ml.TrainConfig(steps=steps, lr=lr, warmup=1)
+    ml.train(model, lambda rng: new_words(rng, rows=16), config, threads=1, quiet=True)
+
+
 @cache
 def learned_to_reverse(method: str, lr: float, r: int = 2, steps: int = 12) -> Transformer:
     """words-tiny after a few steps of reversing words; s is 2. Who changes it copies it first."""
     model = ml.load_model("words-tiny")
     lora = LoraConfig(r=r, lora_alpha=2 * r, target_modules="all-linear")
     METHODS[method].prepare(model, lora, np.random.default_rng(0))
-    config = ml.TrainConfig(steps=steps, lr=lr, warmup=1)
-    ml.train(model, lambda rng: new_words(rng, rows=16), config, threads=1, quiet=True)
+    learn_to_reverse(model, lr, steps)
     return model
 
 
