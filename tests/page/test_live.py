@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from urllib.parse import parse_qsl
 
 import numpy as np
 import pytest
@@ -162,6 +163,54 @@ def test_a_text_stepped_to_is_the_text_jumped_to_and_so_is_the_next_character(op
         wait_until_measured(page)
     for place in ("#live-base-text", "#live-adapted-text", "#live-next"):
         assert stepped.text_content(place) == jumped.text_content(place)
+
+
+def test_what_is_shown_is_restored_from_the_address(open_page):
+    page = open_page({"live.seed": 5, "live.temperature": 1})
+    page.get_by_role("button", name="MLP only").click()
+    page.locator("#live-rank").press("ArrowLeft")
+    page.get_by_role("button", name="From the start").click()
+    for _ in range(3):
+        page.get_by_role("button", name="One character").click()
+    wait_until_measured(page)
+    again = open_page(dict(parse_qsl(page.evaluate("address()").partition("#")[2])))
+    wait_until_measured(again)
+    assert again.inner_text("#live") == page.inner_text("#live")
+    assert len(again.text_content("#live-base-text")) == len("def ") + 3
+
+
+def test_an_address_that_is_changed_by_hand_is_followed(open_page):
+    page = open_page()
+    page.evaluate("location.hash = 'live.strength=2.5&live.rank=1'")
+    page.locator("#live-now", has_text="at strength 2.5 and rank 1").wait_for()
+    page.evaluate("location.hash = ''")
+    page.locator("#live-now", has_text="at strength 1 and rank 4").wait_for()
+
+
+def test_play_writes_on_until_it_is_paused(open_page):
+    page = open_page({"live.written": 0})
+    play = page.locator("#live-play")
+    play.press("Enter")
+    page.locator("#live-adapted-text", has_text=re.compile(r"def .{5}", re.DOTALL)).wait_for()
+    play.press("Enter")
+    assert play.inner_text() == "Write on"
+    text = page.text_content("#live-adapted-text")
+    page.wait_for_timeout(150)
+    assert page.text_content("#live-adapted-text") == text
+
+
+@pytest.mark.parametrize("typed", ["", "naïve", "€"])
+def test_a_prompt_that_the_model_cannot_read_is_said_so_beside_the_field(open_page, typed):
+    page = open_page()
+    page.fill("#live-prompt", typed)
+    assert page.locator("#live").get_by_text("Type 1 to 60 letters").is_visible()
+    assert page.get_attribute("#live-prompt", "aria-invalid") == "true"
+    wait_until_measured(page)
+    assert page.text_content("#live-base-text").startswith("def ")
+    page.fill("#live-prompt", "class ")
+    assert not page.locator("#live").get_by_text("Type 1 to 60 letters").is_visible()
+    wait_until_measured(page)
+    assert page.text_content("#live-base-text").startswith("class ")
 
 
 def test_surprise_and_singular_values_are_numpys(open_page, data):

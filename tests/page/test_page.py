@@ -16,7 +16,7 @@ PAGE = Path(minilora.learn.page.__file__).parent
 def test_the_file_is_small_and_names_nothing_outside_itself(page_file):
     html = page_file.read_text("utf-8")
     assert page_file.stat().st_size < 2.5e6
-    assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?!#)[^"'> ]+|@import|url\(""", html)
+    assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?!#|data:)[^"'> ]+|@import|url\(""", html)
 
 
 def test_the_scripts_share_one_scope_and_no_name_stands_for_two_things():

@@ -93,7 +93,7 @@ function keep(name, key, create) {
 function update() {
   live.stop();
   const { model } = live;
-  const prompt = [...get("live.prompt")].map((character) => model.alphabet.indexOf(character));
+  const prompt = idsOf(get("live.prompt"));
   const kinds = KINDS.filter((kind) => get(`live.${kind}`));
   const settings = [get("live.time"), get("live.strength"), get("live.rank"), ...kinds].join();
   const text = [get("live.prompt"), get("live.temperature"), get("live.seed")].join();
@@ -111,13 +111,18 @@ function update() {
     keep("adapted writer", text + settings, () => newWriter(live.weights)),
   ];
   live.surprises = [keep("base surprise", "", () => []), keep("adapted surprise", settings, () => [])];
+  live.measuring = [
+    keep("base measuring", "", () => measureSurprise(model.weights, live.surprises[0])),
+    keep("adapted measuring", settings, () => measureSurprise(live.weights, live.surprises[1])),
+  ];
   keep("spectrum drawn", [get("live.time"), get("live.rank"), ...kinds].join(), () => drawSpectrum(kinds));
   drawSurprise();
   live.writing = true;
   live.stop = inSlices(liveWork(prompt), () => live.writing && drawTexts());
 }
 
-// What takes long: the texts, then the surprise on texts that are kept for that.
+// What takes long: the texts, then the surprise on texts that are kept for that. A measurement that
+// was interrupted goes on where it was, if its model is still the one that is shown.
 function* liveWork(prompt) {
   if (get("live.after") === "prompt") drawNext(prompt);
   yield;
@@ -128,21 +133,19 @@ function* liveWork(prompt) {
   drawTexts();
   live.writing = false;
   if (get("live.after") === "text") drawNext(live.writers[1].ids.slice(0, prompt.length + written()));
-  for (const [i, weights] of [live.model.weights, live.weights].entries()) {
-    for (const [j, windows] of live.data.heldOut.entries()) {
-      live.surprises[i][j] ??= yield* surpriseOn(windows, weights);
-      drawSurprise();
-    }
-  }
+  for (const measuring of live.measuring) yield* measuring;
 }
 
-function* surpriseOn(windows, weights) {
-  let total = 0;
-  for (const text of windows) {
-    const ids = [...text].map((character) => live.model.alphabet.indexOf(character));
-    total += yield* surprise(live.model, weights, ids);
+// Nats per character of each of the texts, as they become known, into `found`.
+function* measureSurprise(weights, found) {
+  for (const windows of live.data.heldOut) {
+    let total = 0;
+    for (const text of windows) {
+      total += yield* surprise(live.model, weights, idsOf(text));
+    }
+    found.push(total / windows.length);
+    drawSurprise();
   }
-  return total / windows.length;
 }
 
 function drawTexts() {
@@ -153,6 +156,10 @@ function drawTexts() {
     box.replaceChildren(given, spell(ids.slice(prompt, prompt + written())));
     if (live.playing) box.scrollTop = box.scrollHeight;
   }
+}
+
+function idsOf(text) {
+  return [...text].map((character) => live.model.alphabet.indexOf(character));
 }
 
 function spell(ids) {
