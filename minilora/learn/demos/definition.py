@@ -170,13 +170,14 @@ def what_a_task_costs() -> Measured:
 
 @demo(
     not_smaller=lambda m: (
-        m["numbers, merged"] == m["numbers of the base"] < m["numbers, adapter beside"]
+        m["numbers of the base"] == m["numbers, merged"] < m["numbers, adapter beside"]
+        and m["numbers, adapter beside"] < 1.1 * m["numbers of the base"]
         and m["blocks"] == m["blocks of the base"]
         and m["bytes a number"] == m["bytes a number of the base"]
     ),
     factors_for_w=lambda m: m["numbers, adapter beside"] < m["numbers of the base"],
     student=lambda m: m["blocks"] < m["blocks of the base"],
-    a_and_b_more=lambda m: m["numbers, merged"] > m["numbers of the base"],
+    doubles=lambda m: m["numbers, adapter beside"] > 1.5 * m["numbers of the base"],
 )
 def size_of_the_model_that_answers() -> Measured:
     """Train words-tiny with LoRA, merge the adapter, and compare the model with its base."""
