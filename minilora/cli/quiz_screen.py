@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table
@@ -27,13 +27,10 @@ _WIDEST = 88
 
 class Screen:
     def __init__(self) -> None:
-        console = Console()
-        self._console = Console(
-            width=min(console.width, _WIDEST), highlight=False, markup=False, emoji=False
-        )
+        self._console = Console(highlight=False, markup=False, emoji=False)
 
     def say(self, text: str, style: str = "") -> None:
-        self._console.print(self._text(text, style))
+        self._print(self._text(text, style))
 
     def question(self, question: Question, place: str, left: str = "") -> None:
         """With its choices, if they are to be chosen from. place: "3 of 20". left: of the time."""
@@ -43,15 +40,15 @@ class Screen:
         head.add_column(ratio=1)
         head.add_column(justify="right", no_wrap=True)
         head.add_row(self._text(place, "bold"), self._text(TOPICS[card.topic], "dim"), left)
-        self._console.print()
-        self._console.print(head)
+        self._print()
+        self._print(head)
         self._line()
         self.say(to_text(card.question), "bold")
         self._list([(str(i + 1), to_text(item)) for i, item in enumerate(card.items)])
         self._list([(LETTERS[i], to_text(option)) for i, option in enumerate(card.options)])
         if not is_typed(card):
             self.choices(question)
-        self._console.print()
+        self._print()
 
     def choices(self, question: Question) -> None:
         """With their letters."""
@@ -74,28 +71,28 @@ class Screen:
             letter = "-" if is_typed(card) else question.letter(choice)
             self._list([(letter, to_text(choice.why))])
         self._list([(f"{i + 1}.", to_text(line)) for i, line in enumerate(solution(card))])
-        self._console.print()
+        self._print()
         self.say(to_text(card.explanation))
         lesson = f"Lesson {card.lesson}, {LESSONS[card.lesson]}."
         self.say(f"Source: {to_text(card.source)}. {lesson}", "dim")
-        self._console.print()
+        self._print()
 
     def proof(self, question: Question, proof: Proof) -> None:
         """What a demo did, what it measured, and what that supports."""
-        self._console.print()
+        self._print()
         self.say(f"Measured just now: {proof.does}", "bold")
         table = Table.grid(padding=(0, 2, 0, 0))
         table.add_column()
         table.add_column(justify="right", no_wrap=True)
         for name, value in proof.measured.items():
             table.add_row(self._text(name), _number(value))
-        self._console.print(Padding(table, (0, 0, 0, 2)))
+        self._print(Padding(table, (0, 0, 0, 2)))
         supported = [c for c in question.choices if c.key in proof.supported]
         verdict = " and ".join(self._name(question, choice) for choice in supported)
         if supported == [question.card.right]:
             verdict += ", and refutes the others"
         self.say(f"This supports {verdict or 'none of the choices'}.")
-        self._console.print()
+        self._print()
 
     def score(self, answers: Sequence[Answer], verdict: str) -> None:
         """verdict: what follows the number of right answers."""
@@ -106,7 +103,7 @@ class Screen:
         table = Table.grid(padding=(0, 2))
         for topic, (right, asked) in topic_scores(answers).items():
             table.add_row(topic, self._bar(right / asked), f"{right} of {asked}")
-        self._console.print(Padding(table, (1, 0, 1, 2)))
+        self._print(Padding(table, (1, 0, 1, 2)))
 
     def reread(self, answers: Sequence[Answer], notebooks: dict[str, Path]) -> None:
         """Which lessons treat what was wrong. notebooks: where a lesson can be found."""
@@ -119,7 +116,7 @@ class Screen:
             where = f": {notebooks[lesson]}" if lesson in notebooks else ""
             rows.append((lesson, f"{LESSONS[lesson]} ({times} wrong){where}"))
         self._list(rows)
-        self._console.print()
+        self._print()
 
     def _name(self, question: Question, choice: Choice) -> str:
         """Its letter, if choices were shown from the start, else what it says."""
@@ -134,13 +131,21 @@ class Screen:
         table.add_column(ratio=1, overflow="fold")
         for label, text in rows:
             table.add_row(self._text(label), self._text(text))
-        self._console.print(Padding(table, (1, 0, 0, 2)))
+        self._print(Padding(table, (1, 0, 0, 2)))
+
+    def _print(self, *shown: RenderableType) -> None:
+        self._console.print(*shown, width=self._width)
+
+    @property
+    def _width(self) -> int:
+        """Now: a window may be made narrower during a quiz."""
+        return min(self._console.width, _WIDEST)
 
     def _line(self) -> None:
-        self._console.print(Rule(characters=plain("─", self._console.encoding), style="dim"))
+        self._print(Rule(characters=plain("─", self._console.encoding), style="dim"))
 
     def _bar(self, share: float) -> Text:
-        length = max(self._console.width // 4, 5)
+        length = max(self._width // 4, 5)
         full = round(share * length)
         return self._text("█" * full + "░" * (length - full), "yellow")
 

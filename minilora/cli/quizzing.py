@@ -10,7 +10,7 @@ import argparse
 import random
 from collections import deque
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from time import monotonic
 
@@ -52,8 +52,7 @@ def run_quiz(args: argparse.Namespace) -> int:
         quiz.exam(questions, 60 * (args.minutes or len(questions)), seed)
     else:
         quiz.practise(questions, "" if args.review else f", seed {seed}")
-    if args.review:
-        quiz.notebook.say_what_is_next(cards)
+    quiz.notebook.say_what_is_next(cards)
     return 0
 
 
@@ -118,10 +117,11 @@ class Notebook:
     def say_what_is_next(self, cards: list[Card]) -> None:
         kept, now = self._progress.cards, datetime.now(UTC)
         times = [review.due_at(kept[card.id]) for card in cards if card.id in kept]
-        if times:
+        if times and self._has_fsrs and self._progress.kept:
             first = min(times)
             then = sum(time <= first + timedelta(days=1) for time in times)
-            say(f"Next: {_how_many(then)} due {_when(first, now)}")
+            say(f"Next: {_how_many(then)} due {_when(first, now)}, for minilora quiz --review; "
+                f"progress is kept in {self._progress.path}")  # fmt: skip
 
     def _say_note(self) -> None:
         """Once."""
@@ -184,8 +184,8 @@ class Quiz:
         unanswered = sum(not answer.typed for answer in given)
         if unanswered:
             self._screen.say(f"Unanswered, which counts as not right: {unanswered} of {n}.")
-        verdict = "passed" if passed(given) else "not passed"
-        self._finish(given, f": {verdict}, the pass line is {PASS:.0%}.")
+        verdict = f"passed on {date.today()}" if passed(given) else "not passed"
+        self._finish(given, f": {verdict}; the pass line is {100 * PASS:.0f} %.")
 
     def _ask(self, asked: Question, deadline: float | None = None) -> Answer | None:
         """The answer, or None if there is none (yet)."""

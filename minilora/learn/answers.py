@@ -48,7 +48,7 @@ def how_to_answer(question: Question, letters: bool = True) -> str:
     """What can be typed, as it stands after "type"."""
     numbers = range(1, len(question.card.items) + 1)
     ways = {
-        "cloze": "what fills the gap",
+        "cloze": "what fills the gap (a formula in any style)",
         "order": f"the numbers in the right order, such as {''.join(map(str, numbers[::-1]))}",
         "match": "a letter for each number, such as " + " ".join(f"{i}A" for i in numbers),
     }
