@@ -9,6 +9,7 @@ from minilora.analysis import spectrum
 from minilora.analysis.deltas import delta_weights, weight_matrices
 from minilora.learn.demos import learners as S
 from minilora.learn.demos.demo import Measured, demo
+from minilora.learn.demos.learners import near
 from minilora.lora import lora_layers
 from minilora.nn import Module
 from minilora.tensor import no_grad
@@ -45,10 +46,6 @@ def _ranks(model: Transformer) -> list[int]:
     return [len(spectrum.directions(D)[0].T) for D in delta_weights(_base(), model).values()]
 
 
-def _is(value: float, expected: float) -> bool:
-    return abs(value - expected) < 0.01 * abs(expected)
-
-
 @demo(
     forgetting=lambda m: (
         m["loss on new words, likewise"] < 70
@@ -80,7 +77,7 @@ def old_and_new_loss() -> Measured:
         m["logits with the adapter off differ from the base's by"] == 0
         and m["logits after merging and unmerging, likewise"] == 0
         and m["old loss with it on, in times the base's"] > 10
-        and _is(m["old loss with it off, likewise"], 1)
+        and near(m["old loss with it off, likewise"], 1)
     ),
     nearly=lambda m: 0 < m["logits with the adapter off differ from the base's by"] < 0.1,
     stays_forgotten=lambda m: m["old loss with it off, likewise"] > 10,
@@ -266,10 +263,10 @@ def _matrix(sigma: tuple[float, ...], n: int = 8, m: int = 6) -> np.ndarray:
 
 
 @demo(
-    squares=lambda m: _is(m["least squared error that training finds"], 2**2 + 1**2),
-    no_squares=lambda m: _is(m["least squared error that training finds"], 2 + 1),
-    what_is_kept=lambda m: _is(m["least squared error that training finds"], 6**2 + 3**2),
-    next_one=lambda m: _is(m["least squared error that training finds"], 2**2),
+    squares=lambda m: near(m["least squared error that training finds"], 2**2 + 1**2),
+    no_squares=lambda m: near(m["least squared error that training finds"], 2 + 1),
+    what_is_kept=lambda m: near(m["least squared error that training finds"], 6**2 + 3**2),
+    next_one=lambda m: near(m["least squared error that training finds"], 2**2),
 )
 def error_of_the_best_rank_2() -> Measured:
     """Train A B of rank 2 towards a matrix with the singular values 6, 3, 2, 1."""
@@ -341,7 +338,7 @@ _VALUES = {"A": 34 / 25, "B": 3, "C": 4, "D": 34}
 
 
 def _has_values(m: Measured, pairing: str) -> bool:
-    return all(_is(m[_MEASURES[int(p[0]) - 1]], _VALUES[p[1]]) for p in pairing.split())
+    return all(near(m[_MEASURES[int(p[0]) - 1]], _VALUES[p[1]]) for p in pairing.split())
 
 
 @demo(

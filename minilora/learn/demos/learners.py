@@ -74,9 +74,11 @@ def adapter_of(model: ModuleList) -> LowRank:
     return adapter
 
 
-def squared_error(model: ModuleList, x: np.ndarray, y: np.ndarray) -> Tensor:
-    """The mean over all entries of y."""
-    error = model[0](Tensor(x)) - Tensor(y)
+def squared_error(
+    model: ModuleList, x: np.ndarray, y: np.ndarray, rng: Rng | None = None
+) -> Tensor:
+    """The mean over all entries of y; rng draws dropout."""
+    error = model[0](Tensor(x), rng) - Tensor(y)
     return (error * error).mean()
 
 
@@ -92,17 +94,28 @@ def fit(
     steps: int,
     lr: float,
     weight_decay: float = 0.0,
+    rng: Rng | None = None,
 ) -> list[float]:
     """Train with AdamW, all samples in every step; the loss before each step and at the end."""
     optimizer = AdamW(model.trainable_parameters(), lr=lr, weight_decay=weight_decay)
     losses = []
     for _ in range(steps):
-        loss = squared_error(model, x, y)
+        loss = squared_error(model, x, y, rng)
         losses.append(loss.item())
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     return [*losses, loss_of(model, x, y)]
+
+
+def ratio(X: np.ndarray, Y: np.ndarray) -> float:
+    """‖X‖ / ‖Y‖"""
+    return float(np.linalg.norm(X) / np.linalg.norm(Y))
+
+
+def near(value: float, expected: float) -> bool:
+    """Within a hundredth; False for NaN."""
+    return abs(value - expected) < 0.01 * abs(expected)
 
 
 def new_words(rng: Rng, rows: int = 32) -> Batch:

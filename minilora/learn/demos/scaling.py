@@ -11,6 +11,7 @@ import numpy as np
 import minilora as ml
 from minilora.learn.demos import learners as S
 from minilora.learn.demos.demo import Measured, demo
+from minilora.learn.demos.learners import near, ratio
 from minilora.lora_config import LoraConfig
 from minilora.methods.registry import METHODS
 from minilora.optim import SGD, AdamW
@@ -19,15 +20,6 @@ from minilora.tensor import Tensor, no_grad
 
 def _delta(model: ml.ModuleList) -> np.ndarray:
     return ml.get_delta_weight(model, "0")
-
-
-def _ratio(X: np.ndarray, Y: np.ndarray) -> float:
-    """‖X‖ / ‖Y‖"""
-    return float(np.linalg.norm(X) / np.linalg.norm(Y))
-
-
-def _is(value: float, expected: float) -> bool:
-    return abs(value - expected) < 0.01 * abs(expected)
 
 
 def _of_random_factors(r: int, lora_alpha: float, **lora: Any) -> ml.ModuleList:
@@ -58,7 +50,7 @@ def what_alpha_does() -> Measured:
     before = adapter.s
     S.fit(model, t.x, t.y, steps=20, lr=1e-2)
     return {
-        "alpha 16 gives ΔW, in times that of 8": _ratio(
+        "alpha 16 gives ΔW, in times that of 8": ratio(
             _delta(_of_random_factors(4, 16)), _delta(_of_random_factors(4, 8))
         ),
         "numbers that train": ml.count_parameters(model)[0],
@@ -69,23 +61,23 @@ def what_alpha_does() -> Measured:
 
 
 @demo(
-    four=lambda m: _is(m["‖ΔW‖ / ‖A B‖"], 4),
-    inverse=lambda m: _is(m["‖ΔW‖ / ‖A B‖"], 1 / 4),
-    root=lambda m: _is(m["‖ΔW‖ / ‖A B‖"], 8),
-    alpha=lambda m: _is(m["‖ΔW‖ / ‖A B‖"], 16),
+    four=lambda m: near(m["‖ΔW‖ / ‖A B‖"], 4),
+    inverse=lambda m: near(m["‖ΔW‖ / ‖A B‖"], 1 / 4),
+    root=lambda m: near(m["‖ΔW‖ / ‖A B‖"], 8),
+    alpha=lambda m: near(m["‖ΔW‖ / ‖A B‖"], 16),
 )
 def scale_of_one_adapter() -> Measured:
     """Add an adapter with r = 4 and lora_alpha = 16, and divide ‖ΔW‖ by ‖A B‖."""
     model = _of_random_factors(4, 16)
     adapter = S.adapter_of(model)
-    return {"‖ΔW‖ / ‖A B‖": _ratio(_delta(model), adapter.A.data @ adapter.B.data)}
+    return {"‖ΔW‖ / ‖A B‖": ratio(_delta(model), adapter.A.data @ adapter.B.data)}
 
 
 @demo(
-    halves=lambda m: _is(m["s at r = 16, in times that at 8"], 1 / 2),
-    stays=lambda m: _is(m["s at r = 16, in times that at 8"], 1),
-    doubles=lambda m: _is(m["s at r = 16, in times that at 8"], 2),
-    root=lambda m: _is(m["s at r = 16, in times that at 8"], 1 / math.sqrt(2)),
+    halves=lambda m: near(m["s at r = 16, in times that at 8"], 1 / 2),
+    stays=lambda m: near(m["s at r = 16, in times that at 8"], 1),
+    doubles=lambda m: near(m["s at r = 16, in times that at 8"], 2),
+    root=lambda m: near(m["s at r = 16, in times that at 8"], 1 / math.sqrt(2)),
 )
 def rank_up_alpha_kept() -> Measured:
     """Add adapters with lora_alpha = 16 and r = 8 or 16, and compare ‖ΔW‖ / ‖A B‖."""
@@ -93,7 +85,7 @@ def rank_up_alpha_kept() -> Measured:
     for r in (8, 16):
         model = _of_random_factors(r, 16)
         adapter = S.adapter_of(model)
-        scales.append(_ratio(_delta(model), adapter.A.data @ adapter.B.data))
+        scales.append(ratio(_delta(model), adapter.A.data @ adapter.B.data))
     return {"s at r = 16, in times that at 8": scales[1] / scales[0]}
 
 
@@ -114,7 +106,7 @@ _FACTORS = {"A": 1, "B": 2, "C": 4}
 
 def _fits(m: Measured, pairing: str) -> bool:
     """Does "1C 2B 3A 4B" name the factors that were measured?"""
-    return all(_is(m[_CHANGES[int(p[0]) - 1]], _FACTORS[p[1]]) for p in pairing.split())
+    return all(near(m[_CHANGES[int(p[0]) - 1]], _FACTORS[p[1]]) for p in pairing.split())
 
 
 @demo(
@@ -136,10 +128,10 @@ def alpha_and_rate() -> Measured:
 
 
 @demo(
-    same=lambda m: _is(m["change of the output, in times that before"], 1),
-    double=lambda m: _is(m["change of the output, in times that before"], 2),
-    half=lambda m: _is(m["change of the output, in times that before"], 1 / 2),
-    quarter=lambda m: _is(m["change of the output, in times that before"], 1 / 4),
+    same=lambda m: near(m["change of the output, in times that before"], 1),
+    double=lambda m: near(m["change of the output, in times that before"], 2),
+    half=lambda m: near(m["change of the output, in times that before"], 1 / 2),
+    quarter=lambda m: near(m["change of the output, in times that before"], 1 / 4),
 )
 def alpha_against_b() -> Measured:
     """Double lora_alpha and halve B of a trained adapter, and compare the outputs."""
@@ -151,18 +143,18 @@ def alpha_against_b() -> Measured:
     x, plain = Tensor(t.x), t.x @ t.W
     with no_grad():
         return {
-            "change of the output, in times that before": _ratio(
+            "change of the output, in times that before": ratio(
                 other[0](x).data - plain, trained[0](x).data - plain
             )
         }
 
 
 @demo(
-    root=lambda m: _is(m["s at r = 4"], 16 / 4**0.5) and _is(m["s at r = 16"], 16 / 16**0.5),
-    plain=lambda m: _is(m["s at r = 4"], 16 / 8) and _is(m["s at r = 16"], 16 / 32),
-    square=lambda m: _is(m["s at r = 4"], 16 / 4**2) and _is(m["s at r = 16"], 16 / 16**2),
+    root=lambda m: near(m["s at r = 4"], 16 / 4**0.5) and near(m["s at r = 16"], 16 / 16**0.5),
+    plain=lambda m: near(m["s at r = 4"], 16 / 8) and near(m["s at r = 16"], 16 / 32),
+    square=lambda m: near(m["s at r = 4"], 16 / 4**2) and near(m["s at r = 16"], 16 / 16**2),
     of_both=lambda m: (
-        _is(m["s at r = 4"], (16 / 4) ** 0.5) and _is(m["s at r = 16"], (16 / 16) ** 0.5)
+        near(m["s at r = 4"], (16 / 4) ** 0.5) and near(m["s at r = 16"], (16 / 16) ** 0.5)
     ),
 )
 def scale_of_rslora() -> Measured:
@@ -171,7 +163,7 @@ def scale_of_rslora() -> Measured:
     for r in (4, 16):
         model = _of_random_factors(r, 16, use_rslora=True)
         adapter = S.adapter_of(model)
-        found[f"s at r = {r}"] = _ratio(_delta(model), adapter.A.data @ adapter.B.data)
+        found[f"s at r = {r}"] = ratio(_delta(model), adapter.A.data @ adapter.B.data)
     return found
 
 
@@ -217,9 +209,9 @@ def rates_of_lora_plus() -> Measured:
 
 @demo(
     through_a=lambda m: (
-        _is(m["step of B's entries, in units of the rate"], 1)
+        near(m["step of B's entries, in units of the rate"], 1)
         and m["‖ΔW‖ after a step of LoRA, in times full's"] < 0.5
-        and _is(m["the same with A ten times as large, in times that"], 10)
+        and near(m["the same with A ten times as large, in times that"], 10)
     ),
     shorter_steps=lambda m: m["step of B's entries, in units of the rate"] < 0.5,
     few_rows=lambda m: m["share of W's entries that ΔW reaches"] < 0.5,
@@ -243,9 +235,9 @@ def first_step_of_w() -> Measured:
     delta, B = step()
     return {
         "step of B's entries, in units of the rate": float(np.median(np.abs(B))) / lr,
-        "‖ΔW‖ after a step of LoRA, in times full's": _ratio(delta, full[0].weight.data - t.W),
-        "the same with A ten times as large, in times that": _ratio(step(larger_A=10)[0], delta),
-        "the same with the loss times ten, likewise": _ratio(step(larger_loss=10)[0], delta),
+        "‖ΔW‖ after a step of LoRA, in times full's": ratio(delta, full[0].weight.data - t.W),
+        "the same with A ten times as large, in times that": ratio(step(larger_A=10)[0], delta),
+        "the same with the loss times ten, likewise": ratio(step(larger_loss=10)[0], delta),
         "share of W's entries that ΔW reaches": float(np.mean(delta != 0)),
     }
 
@@ -268,10 +260,10 @@ def best_rate_by_rank() -> Measured:
 
 
 def _remains(
-    r: int, steps: int = 150, lr: float = 2e-2, s: float = 1.0, samples: int = 96, **options: int
+    r: int, steps: int = 150, lr: float = 2e-2, s: float = 1.0, samples: int = 96
 ) -> float:
     """Per cent of the loss on new samples that LoRA leaves of a missing Δ of rank 4."""
-    t = S.teacher(4, samples=samples, **options)
+    t = S.teacher(4, samples=samples)
     model = S.with_lora(t.W, r, s * r)
     before = S.loss_of(model, t.x_new, t.y_new)
     S.fit(model, t.x, t.y, steps, lr)
@@ -369,13 +361,8 @@ def loss_that_hardly_moves() -> Measured:
     """Train a layer with LoRA at a rate that is too low, then with one thing changed."""
     t = S.teacher(4)
     dropping = S.with_lora(t.W, 4, 8, lora_dropout=0.1)
-    optimizer = AdamW(dropping.trainable_parameters(), lr=3e-4, weight_decay=0)
     before = S.loss_of(dropping, t.x_new, t.y_new)
-    for i in range(60):
-        error = dropping[0](Tensor(t.x), np.random.default_rng(i)) - Tensor(t.y)
-        (error * error).mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    S.fit(dropping, t.x, t.y, steps=60, lr=3e-4, rng=np.random.default_rng(0))
     return {
         "% left as it was": _remains(4, steps=60, lr=3e-4, s=2),
         "% left, rate × 10": _remains(4, steps=60, lr=3e-3, s=2),
@@ -515,10 +502,10 @@ def scale_applied_twice() -> Measured:
         optimizer.step()
         optimizer.zero_grad()
     return {
-        "ΔW after loading, in times that trained": _ratio(_delta(loaded), s * s * A.data @ B.data),
+        "ΔW after loading, in times that trained": ratio(_delta(loaded), s * s * A.data @ B.data),
         "loss after loading, in times that before": S.loss_of(loaded, t.x, t.y) / loss.item(),
     }
 
 
 def _loaded_is(m: Measured, times: float) -> bool:
-    return _is(m["ΔW after loading, in times that trained"], times)
+    return near(m["ΔW after loading, in times that trained"], times)

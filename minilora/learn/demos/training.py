@@ -750,15 +750,10 @@ def what_decays() -> Measured:
     deltas = [ml.get_delta_weight(model, "0") for model in (decayed, free)]
     sums = [t.W + delta for delta in deltas]
     return {
-        "‖ΔW‖ with decay, in times that without": _ratio(*deltas),
-        "‖W + ΔW‖, likewise": _ratio(*sums),
+        "‖ΔW‖ with decay, in times that without": S.ratio(*deltas),
+        "‖W + ΔW‖, likewise": S.ratio(*sums),
         "entries of W that changed": int(np.sum(decayed[0].base.weight.data != t.W)),
     }
-
-
-def _ratio(X: np.ndarray, Y: np.ndarray) -> float:
-    """‖X‖ / ‖Y‖"""
-    return float(np.linalg.norm(X) / np.linalg.norm(Y))
 
 
 def _symptom(fault: str) -> int:
