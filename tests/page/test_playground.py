@@ -185,6 +185,23 @@ def test_every_strong_direction_is_ahead_of_the_weaker_at_step_10(opened):
     assert list(learned) == sorted(learned, reverse=True)
 
 
+def test_the_error_by_rank_is_that_of_each_rank_and_falls_to_zero_at_k(opened):
+    page = opened({"playground.k": 3, "playground.r": 2, "playground.seed": 4})
+    assert page.evaluate("ranks.length") == 0  # not before it is seen
+    page.locator("#play-ranks-figure").scroll_into_view_if_needed()
+    page.evaluate("""new Promise((done) => {
+      const look = () => (ranks.length === 5 ? done() : setTimeout(look, 20));
+      look();
+    })""")
+    found = page.evaluate("ranks")
+    assert [row["r"] for row in found] == [1, 2, 3, 4, 5]
+    assert found[1]["loss"] == losses(page)["LoRA"]
+    for row in found[:2]:
+        assert row["least"] < row["loss"] < 1.1 * row["least"]
+    assert all(row["loss"] < 1e-6 and row["least"] == 0 for row in found[2:])
+    assert page.locator("#play-ranks circle").count() == 5
+
+
 def test_the_address_brings_back_settings_and_step(opened):
     page = opened({"playground.k": 3, **SHORT})
     page.get_by_role("button", name="To the start").click()
@@ -197,28 +214,16 @@ def test_the_address_brings_back_settings_and_step(opened):
     assert losses(again) == losses(page)
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"playground.k": 99},
-        {"playground.r": 0},
-        {"playground.d_in": -3},
-        {"playground.rate": "fast"},
-        {"playground.alpha": 7},
-        {"playground.method": "magic"},
-        {"playground.seed": 1.5},
-        {"playground.steps": 1e9},
-        {"playground.step": 1e20},
-    ],
-    ids=str,
-)
-def test_an_address_with_values_that_cannot_be_gives_the_default(opened, values):
-    page = opened(values)
-    assert (
-        page.locator("#play-finding")
-        .text_content()
-        .startswith("At step 400 of 400, LoRA of rank 4")
-    )
+def test_an_address_with_values_that_cannot_be_gives_the_defaults(opened):
+    wrong = {
+        "k": 99, "r": 0, "d_in": -3, "rate": "fast", "alpha": 7, "method": "magic", "seed": 1.5,
+        "steps": 1e9, "step": 1e20, "full_rate": "", "spectrum": "flatter", "start": "one",
+    }  # fmt: skip
+    page = opened({f"playground.{name}": value for name, value in wrong.items()})
+    default = opened()
+    assert losses(page) == losses(default)
+    finding = "#play-finding"
+    assert page.locator(finding).text_content() == default.locator(finding).text_content()
 
 
 def test_a_seed_that_is_none_is_refused_beside_its_field(opened):

@@ -25,7 +25,7 @@ _SCRIPTS = (
     *("dom.js", "state.js", "controls.js", "tools.js"),
     *("numbers.js", "random.js", "matrix.js", "chart.js", "heatmap.js"),
     *("model.js", "adapter.js", "writer.js", "slices.js", "live.js"),
-    *("svd.js", "teacher.js", "playground.js", "playground_shown.js"),
+    *("svd.js", "teacher.js", "playground.js", "playground_shown.js", "playground_ranks.js"),
     *("counting.js", "count.js"),
     *("fsrs.js", "progress.js", "typed.js", "card.js"),
     *("exam.js", "review.js", "learner.js", "cards.js"),

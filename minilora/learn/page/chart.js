@@ -21,19 +21,30 @@ function drawToFit(element, draw) {
   draw();
 }
 
-// Lines of points [x, y] over two axes { label, min, max, log }. levels are horizontal lines
-// { at, name, class }; cursor is a vertical one.
-function lineChart(svg, { label, x, y, lines, levels = [], cursor, height = 300 }) {
+// Lines of points [x, y], with a dot on each if they have `dots`, over two axes { label, min, max,
+// log }. levels are horizontal lines { at, name, class }, marks are short ones at [x, y]; cursor is
+// a vertical line.
+function lineChart(svg, { label, x, y, lines, levels = [], marks = [], cursor, height = 300 }) {
   const { X, Y, box } = drawAxes(svg, { label, x, y, height });
+  let named = -Infinity; // where the last name of a level stands
   for (const level of levels) {
     const at = Y(level.at);
     svg.append(drawn("line", { class: level.class, x1: box.left, x2: box.right, y1: at, y2: at }));
+    if (Math.abs(at - named) < 14) continue;
+    named = at;
     const place = { class: "note", x: box.right - 4, y: at - 4, "text-anchor": "end" };
     svg.append(drawn("text", place, level.name));
   }
+  for (const [a, b] of marks) {
+    const [x1, x2] = [X(a) - 12, X(a) + 12];
+    svg.append(drawn("line", { class: "mark", x1, x2, y1: Y(b), y2: Y(b) }));
+  }
   for (const line of lines) {
-    const points = line.points.map(([a, b]) => `${X(a).toFixed(1)},${Y(b).toFixed(1)}`);
-    svg.append(drawn("polyline", { class: `line ${line.class}`, points: points.join(" ") }));
+    const places = line.points.map(([a, b]) => [X(a).toFixed(1), Y(b).toFixed(1)]);
+    svg.append(drawn("polyline", { class: `line ${line.class}`, points: places.join(" ") }));
+    if (!line.dots) continue;
+    for (const [cx, cy] of places)
+      svg.append(drawn("circle", { class: `dot ${line.class}`, cx, cy, r: 4.5 }));
   }
   if (cursor !== undefined) {
     const at = X(cursor);
@@ -74,8 +85,12 @@ function stackedBars(svg, { label, rows, max }) {
   });
 }
 
+function chartWidth(svg) {
+  return Math.max(svg.clientWidth, 240);
+}
+
 function prepareChart(svg, label, height) {
-  const width = Math.max(svg.clientWidth, 240);
+  const width = chartWidth(svg);
   svg.replaceChildren();
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.setAttribute("role", "img");

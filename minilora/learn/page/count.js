@@ -5,7 +5,7 @@ declare({
   "count.r": 8,
   "count.d_in": 4096,
   "count.d_out": 4096,
-  "count.layers": 32,
+  "count.layers": 1,
   "count.q_proj": true,
   "count.k_proj": false,
   "count.v_proj": true,
@@ -96,17 +96,19 @@ function rankRemark(model, targets) {
   );
 }
 
+// For several tasks, full fine-tuning keeps a model each, LoRA one base and an adapter each.
 function showCosts(model, trained) {
+  const costs = (times) => [model.total, trained].map((n) => readableBytes(times * n));
+  const tasks = [200 * model.total, 2 * model.total + 200 * trained].map(readableBytes);
   const rows = {
-    "numbers that train": readableWhole,
-    "file, 2 bytes each": (n) => readableBytes(2 * n),
-    "file, 4 bytes each": (n) => readableBytes(4 * n),
-    "gradients, 2 bytes each": (n) => readableBytes(2 * n),
-    "optimizer, 8 bytes each": (n) => readableBytes(8 * n),
+    "numbers that train": [model.total, trained].map(readableWhole),
+    "file at 2 bytes": costs(2),
+    "file at 4 bytes": costs(4),
+    "files of 100 tasks": tasks,
+    gradients: costs(2),
+    optimizer: costs(8),
   };
-  const shown = Object.entries(rows).map(([name, text]) =>
-    tableRow(name, [text(model.total), text(trained)]),
-  );
+  const shown = Object.entries(rows).map(([name, texts]) => tableRow(name, texts));
   byId("count-costs").replaceChildren(...shown);
 }
 
@@ -115,14 +117,16 @@ function showMatrices(model, targets) {
   const rows = targets.map((name) => {
     const [d_in, d_out] = model.shapes[name];
     const [inW, inAB] = [d_in * d_out, r * (d_in + d_out)];
-    const size = readableSizes(d_in, d_out);
-    const numbers = [size, readableWhole(inW), readableWhole(inAB), readablePercent(inAB / inW)];
-    return tableRow(name, [...numbers, readable(breakEvenRank(d_in, d_out), 6)]);
+    const numbers = [readableWhole(inW), readableWhole(inAB), readablePercent(inAB / inW)];
+    const row = tableRow(name, [...numbers, readable(breakEvenRank(d_in, d_out), 6)]);
+    row.firstChild.append(make("span", { class: "note" }, readableSizes(d_in, d_out)));
+    return row;
   });
   byId("count-matrices").replaceChildren(...rows);
-  const what = get("count.model") === OWN_MATRIX ? "One matrix" : "The matrices of one block";
+  const layers = readableWhole(model.layers);
+  const own = model.layers === 1 ? "The matrix" : `One of the ${layers} matrices`;
   byId("count-matrices-title").textContent =
-    `${what}; there ${model.layers === 1 ? "is" : "are"} ${readableWhole(model.layers)}`;
+    get("count.model") === OWN_MATRIX ? own : `The matrices of one of the ${layers} blocks`;
 }
 
 // W with A at its left, as high as W, and B above it, as wide as W.
@@ -131,12 +135,12 @@ function showToScale(model, targets) {
   const [d_in, d_out] = model.shapes[targets[0]];
   const r = get("count.r");
   const title = `${targets[0]} (${readableSizes(d_in, d_out)}) with A and B of rank ${readableWhole(r)}, to scale`;
-  const { width, height } = prepareChart(svg, title, 260);
   const room = 28; // for a label
-  const pixels = Math.min((width - 2 * room) / (d_out + r), (height - 2 * room) / (d_in + r));
+  const pixels = Math.min((chartWidth(svg) - 2 * room) / (d_out + r), 200 / (d_in + r));
   const thick = Math.max(r * pixels, 1);
   const [high, wide] = [Math.max(d_in * pixels, 1), Math.max(d_out * pixels, 1)];
   const [left, top] = [room + thick + 6, room + thick + 6];
+  prepareChart(svg, title, top + high + 8);
   const rectangles = {
     W: { class: "bar frozen", x: left, y: top, width: wide, height: high },
     A: { class: "bar lora", x: room, y: top, width: thick, height: high },

@@ -50,6 +50,7 @@ function startPlayground() {
   trainPlayground();
   offerPython("playground", playgroundInPython);
   drawToFit(byId("play-loss"), showPlayground);
+  startRanks();
 }
 
 // Every value of the playground, by its name in the state, with what get() says of it.
@@ -62,13 +63,18 @@ function playgroundDefaults() {
   return playgroundValues((name) => state.defaults[name]);
 }
 
+// The values by their names without "playground.".
+function playgroundSettings() {
+  const values = Object.entries(playgroundValues(get));
+  return Object.fromEntries(values.map(([name, value]) => [name.split(".")[1], value]));
+}
+
 let stopTraining = () => {};
 
 function trainPlayground() {
   stopPlaying();
   stopTraining();
-  const values = Object.entries(playgroundValues(get));
-  const settings = Object.fromEntries(values.map(([name, value]) => [name.split(".")[1], value]));
+  const settings = playgroundSettings();
   const chosen = settings.method === "both" ? Object.keys(METHODS) : [settings.method];
   const runs = Object.fromEntries(chosen.map((method) => [method, { losses: [], changes: [] }]));
   playground = { settings, task: drawTask(settings), runs, trained: false };
