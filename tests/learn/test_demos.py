@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from minilora import functional as F
+from minilora import lora
 from minilora.learn.cards import load_cards
 from minilora.learn.demos.demo import prove
 from minilora.learn.demos.learners import learned_to_reverse
@@ -14,6 +15,7 @@ from minilora.optim import AdamW
 
 CARDS = {card.id: card for card in load_cards()}
 _delta, _init, _step = LowRank.delta, LowRank.__init__, AdamW.step
+_set_adapter, _initial_factors = lora.set_adapter, lora.initial_factors
 
 
 def _random_b(self, A, B, s, dropout=0.0):
@@ -32,6 +34,15 @@ def _without_dropout(self, A, B, s, dropout=0.0):
     _init(self, A, B, s)
 
 
+def _all_trains(model, name):
+    _set_adapter(model, name)
+    model.requires_grad_(True)
+
+
+def _one_rank_more(W, r, *options):
+    return _initial_factors(W, r + 1, *options)
+
+
 def _one_rate(self):
     self._factors = None  # LoRA+'s
     _step(self)
@@ -44,6 +55,8 @@ BROKEN = {
     "A and B start at zero": (LowRank, "__init__", _both_zero),
     "s is 1 whatever alpha is": (LowRank, "__init__", _without_scale),
     "nothing is dropped": (LowRank, "__init__", _without_dropout),
+    "nothing is frozen": (lora, "set_adapter", _all_trains),
+    "A and B have one rank more": (lora, "initial_factors", _one_rank_more),
     "A and B have one rate": (AdamW, "step", _one_rate),
     "the optimizer does nothing": (AdamW, "step", lambda self: None),
 }
@@ -68,6 +81,11 @@ def nothing_learned_before():
         ("A and B start at zero", "what-is-lora b-starts-at-zero b-still-zero gradient-of-b"),
         ("s is 1 whatever alpha is", "scale-from-alpha-and-rank rank-raised-alpha-kept"),
         ("s is 1 whatever alpha is", "what-lora-alpha-is alpha-rate-and-optimizer scale-of-rslora"),
+        ("s is 1 whatever alpha is", "usually-twice-the-rank one-adapter-with-weight-one"),
+        ("nothing is frozen", "more-numbers-fewer-train what-changes-in-training"),
+        ("nothing is frozen", "count-of-a-whole-model twice-as-wide fewest-trained-first"),
+        ("A and B have one rank more", "count-of-one-matrix share-of-a-square-matrix"),
+        ("A and B have one rank more", "count-of-dora shapes-here-and-in-peft"),
         ("nothing is dropped", "what-lora-dropout-drops"),
         ("A and B have one rate", "lora-plus-rates"),
         ("the optimizer does nothing", "order-of-a-lora-run name-the-forgetting rank-too-low"),
