@@ -60,7 +60,7 @@ class Screen:
         question, card = answer.question, answer.question.card
         name = self._name(question, card.right)
         if answer.right:
-            self.say("Right.", "bold green")
+            self.say(f"Right: {name}.", "bold green")
         elif answer.typed:
             given = self._name(question, answer.choice) if answer.choice else answer.typed
             self.say(f"Wrong: not {given}, but {name}.", "bold red")

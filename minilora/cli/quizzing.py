@@ -40,9 +40,9 @@ def run_quiz(args: argparse.Namespace) -> int:
     cards = _cards(args.topic)
     if args.review:
         review.scheduler()  # without fsrs there is none
-    quiz = Quiz(Notebook(args.progress))
+    quiz = Quiz(Record(args.progress))
     if args.review:
-        chosen = quiz.notebook.to_review(cards)
+        chosen = quiz.record.to_review(cards)
     else:
         chosen = draw(cards, _as_many(args.exam or args.questions, cards), rng)
     questions = [question(card, rng) for card in chosen]
@@ -52,7 +52,7 @@ def run_quiz(args: argparse.Namespace) -> int:
         quiz.exam(questions, 60 * (args.minutes or len(questions)), seed)
     else:
         quiz.practise(questions, "" if args.review else f", seed {seed}")
-    quiz.notebook.say_what_is_next(cards)
+    quiz.record.say_what_is_next(cards)
     return 0
 
 
@@ -79,7 +79,7 @@ def _as_many(n: int, cards: Sequence[Card]) -> int:
     return min(n, len(cards))
 
 
-class Notebook:
+class Record:
     """What is kept of the answers, and when each card is due: if fsrs is installed."""
 
     def __init__(self, path: Path | None) -> None:
@@ -133,8 +133,8 @@ class Notebook:
 class Quiz:
     """A person at the keyboard, and what is asked."""
 
-    def __init__(self, notebook: Notebook) -> None:
-        self.notebook = notebook
+    def __init__(self, record: Record) -> None:
+        self.record = record
         self._screen = Screen()
         self._keyboard = Keyboard()
 
@@ -148,7 +148,7 @@ class Quiz:
                 self._screen.question(asked, f"{i + 1} of {len(questions)}")
                 answer = self._ask(asked) or Answer(asked)
                 answers.append(answer)
-                self.notebook.keep(answer)
+                self.record.keep(answer)
                 last = i + 1 == len(questions)
                 self._explain(answer, "the score" if last else "next")
         except (Ended, KeyboardInterrupt):
@@ -160,7 +160,7 @@ class Quiz:
         n = len(questions)
         self._screen.say(
             f"Mock exam, seed {seed}: {_how_many(n, 'question')} in {_clock(seconds)}. "
-            f"Type - to leave a question for later, ? for help, q to hand in."
+            "Type - to leave a question for later, ? for help, q to hand in."
         )
         deadline = monotonic() + seconds
         answers = {asked: Answer(asked) for asked in questions}
@@ -175,7 +175,7 @@ class Quiz:
                     waiting.append((i, asked))
                 else:
                     answers[asked] = answer
-                    self.notebook.keep(answer)
+                    self.record.keep(answer)
         except TimeOver:
             self._screen.say("\nThe time is over.", "bold")
         except (Ended, KeyboardInterrupt):
@@ -202,7 +202,7 @@ class Quiz:
                 continue
             if typed == "?":
                 way = how_to_answer(asked, letters)
-                self._screen.say(f"Type {way}; - if you do not know; q to end.")
+                self._screen.say(f"Type {way}; - to leave it open; q to end.")
                 continue
             try:
                 return read_answer(asked, typed, letters)

@@ -101,7 +101,7 @@ def test_a_right_answer_is_explained_with_its_source_and_lesson(quiz):
     out = quiz(["quiz", "--seed", "1", "--questions", "1"], [right_line(asked)])
     card = asked.card
     assert f"1 of 1 {TOPICS[card.topic]}" in out and shown(card.question) in out
-    assert "Right." in out and "Wrong" not in out
+    assert "Right:" in out and "Wrong" not in out
     assert shown(card.right.why) in out and shown(card.explanation) in out
     assert f"Source: {shown(card.source)}" in out and f"Lesson {card.lesson}, " in out
     assert "1 of 1 right (100 %)" in out and "To read again" not in out
@@ -121,7 +121,7 @@ def test_a_wrong_answer_is_explained_by_the_reason_of_the_choice_and_of_the_righ
 
 def test_piped_answers_all_right_score_all(quiz):
     out = quiz(["quiz", "--seed", "5"], map(right_line, questions(5)))
-    assert "20 of 20 right (100 %)" in out and out.count("Right.") == 20
+    assert "20 of 20 right (100 %)" in out and out.count("Right:") == 20
     for topic, n in Counter(q.card.topic for q in questions(5)).items():
         assert re.search(rf"{topic} █+ {n} of {n}", out)
 
@@ -194,7 +194,7 @@ def test_what_a_demo_supports_is_said_even_if_it_is_not_the_answer(quiz, monkeyp
 
 def test_help_says_what_can_be_typed_and_is_no_answer(quiz):
     out = quiz(["quiz", "--seed", "5"], ["?"])
-    assert "if you do not know; q to end." in out and "No question was answered." in out
+    assert "to leave it open; q to end." in out and "No question was answered." in out
 
 
 def test_what_is_no_answer_is_asked_again_in_one_sentence(quiz):
@@ -272,7 +272,7 @@ def test_an_exam_says_nothing_of_right_and_wrong_until_the_end(quiz):
     today = datetime.now().date()
     score = f"3 of 4 right (75 %): passed on {today}; the pass line is 70 %."
     before, after = out.split(score)
-    assert "Right." not in before and "Wrong" not in before
+    assert "Right:" not in before and "Wrong" not in before
     assert not any(shown(q.card.explanation) in before for q in asked)
     assert "r: what was wrong (1)" in after and "Mock exam, seed 7: 4 questions in 4:00." in out
     assert "4:00 left" in before or "3:59 left" in before
