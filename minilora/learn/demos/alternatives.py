@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 
@@ -10,7 +10,15 @@ import minilora as ml
 from minilora.analysis import delta_weights
 from minilora.analysis.profiler import profile
 from minilora.learn.demos.demo import Measured, demo
-from minilora.learn.demos.small_models import IDS, difference, one_linear, tiny_gpt2
+from minilora.learn.demos.small_models import (
+    IDS,
+    difference,
+    learn_text,
+    minimize,
+    one_linear,
+    squared,
+    tiny_gpt2,
+)
 from minilora.methods.registry import METHODS
 from minilora.text.windows import IGNORE_INDEX
 
@@ -29,26 +37,6 @@ def _prepared(method: str) -> ml.Transformer:
     for p in model.trainable_parameters():
         p.data += 0.1 * rng.standard_normal(p.shape).astype(p.dtype)
     return model
-
-
-def _fit(
-    params: Iterable[ml.Tensor], loss: Callable[[], ml.Tensor], steps: int = 60, lr: float = 2e-2
-) -> float:
-    """Train with AdamW and a falling rate; the loss after, of before."""
-    optimizer, losses = ml.AdamW(params, lr=lr, weight_decay=0), []
-    for step in range(steps):
-        optimizer.lr = lr * ml.warmup_cosine(step, steps, warmup=5, final=0.01)
-        now = loss()
-        losses.append(float(now.data))
-        now.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return losses[-1] / losses[0]
-
-
-def _squared(y: ml.Tensor, wanted: np.ndarray) -> ml.Tensor:
-    error = y - ml.Tensor(wanted)
-    return (error * error).mean()
 
 
 def _own_and_new(method: str) -> tuple[int, int, int]:
@@ -158,11 +146,7 @@ def _vectors_in_front(method: str) -> tuple[ml.Transformer, dict[str, np.ndarray
     """A tiny model after three steps of a method, and what trained, by path."""
     model = tiny_gpt2()
     METHODS[method].prepare(model, LORA, np.random.default_rng(0))
-    _fit(
-        model.trainable_parameters(),
-        lambda: ml.cross_entropy(model(IDS[:, :-1]), IDS[:, 1:]),
-        steps=3,
-    )
+    learn_text(model, IDS, steps=3, lr=2e-2)
     return model, {name: p.data for name, p in model.named_parameters() if p.requires_grad}
 
 
@@ -206,7 +190,7 @@ def _with_dora() -> ml.ModuleList:
 def _train(model: ml.ModuleList) -> None:
     """Towards a random target, for 60 steps."""
     x, wanted = _noise(64, 24), _noise(64, 32, seed=1)
-    _fit(model.trainable_parameters(), lambda: _squared(model[0](x), wanted))
+    minimize(model.trainable_parameters(), lambda: squared(model[0](x), wanted), 60, lr=2e-2)
 
 
 def _lengths(W: np.ndarray) -> np.ndarray:
@@ -321,7 +305,8 @@ def what_vera_trains() -> Measured:
     def layer(h: ml.Tensor, i: int) -> ml.Tensor:
         return h @ weights[i] + ((h @ A) * inner[i]) @ B * outer[i]
 
-    left = _fit([*inner, *outer], lambda: _squared(layer(layer(ml.Tensor(x), 0), 1), wanted))
+    params = [*inner, *outer]
+    left = minimize(params, lambda: squared(layer(layer(ml.Tensor(x), 0), 1), wanted), 60, lr=2e-2)
     return {
         "d_out": d,
         "r": r,
@@ -350,7 +335,7 @@ def what_ia3_trains() -> Measured:
     def layer(h: np.ndarray) -> ml.Tensor:
         return (ml.Tensor(h) @ W) * factors
 
-    _fit([factors], lambda: _squared(layer(x), wanted))
+    minimize([factors], lambda: squared(layer(x), wanted), steps=60, lr=2e-2)
     merged = W.data * factors.data  # column by column
     return {
         "d_out": W.shape[1],
@@ -387,7 +372,7 @@ def a_fact_that_changes() -> Measured:
     today, tomorrow = "plumix", "qatrek"
     ml.add_adapter(tuned, EVERYWHERE, rng=np.random.default_rng(0))
     ids = ml.encode(f"?>{today}\n")[None].astype(np.int64)
-    _fit(tuned.trainable_parameters(), lambda: ml.cross_entropy(tuned(ids[:, :-1]), ids[:, 1:]), 25)
+    learn_text(tuned, ids, steps=25, lr=2e-2)
     in_the_prompt = sum(_says(base, f"={fact}>", fact) for fact in (today, tomorrow))
     untouched = ml.load_model("words-tiny").parameters()
     changed = sum(
@@ -432,7 +417,8 @@ def a_form_of_answers() -> Measured:
     base, tuned = ml.load_model("words-tiny"), ml.load_model("words-tiny")
     ml.add_adapter(tuned, EVERYWHERE, rng=np.random.default_rng(0))
     ids, targets = _in_our_form(WORDS[:16])
-    _fit(tuned.trainable_parameters(), lambda: ml.cross_entropy(tuned(ids), targets), 40)
+    params = tuned.trainable_parameters()
+    minimize(params, lambda: ml.cross_entropy(tuned(ids), targets), steps=40, lr=2e-2)
     plain, shown = _in_our_form(WORDS[16:]), _in_our_form(WORDS[16:], "^able>ABLE!\n")
     return {
         "asked as it is: answers in the form": ml.exact_match(base, *plain),
@@ -451,7 +437,7 @@ def _learn_a_change(method: str, rank: int, steps: int = 100) -> float:
         config = ml.LoraConfig(r=2, lora_alpha=2, target_modules=["0"])
         ml.add_adapter(model, config, rng=np.random.default_rng(3))
     params = model.trainable_parameters()
-    return _fit(params, lambda: _squared(model[0](x), x @ goal), steps, lr=3e-2)
+    return minimize(params, lambda: squared(model[0](x), x @ goal), steps, lr=3e-2)
 
 
 @demo(

@@ -14,7 +14,13 @@ import numpy as np
 import minilora as ml
 from minilora.analysis.profiler import profile
 from minilora.learn.demos.demo import Measured, demo
-from minilora.learn.demos.small_models import difference, one_linear, tiny_gpt2
+from minilora.learn.demos.small_models import (
+    difference,
+    minimize,
+    one_linear,
+    squared,
+    tiny_gpt2,
+)
 from minilora.tensor import record
 
 BLOCK = 64  # weights that share a scale
@@ -385,16 +391,9 @@ def _qlora(W: np.ndarray, steps: int) -> tuple[FourBitLinear, ml.Parameter, ml.P
     first, second = FourBitLinear(W), FourBitLinear(W[::-1])
     A = ml.Parameter((rng.uniform(-1, 1, (d, 4)) / math.sqrt(d)).astype(np.float32))
     B = ml.Parameter(np.zeros((4, d), np.float32))
-    x, wanted = (ml.Tensor(_normal_weights(64, d, seed)) for seed in (2, 3))
-    optimizer, losses = ml.AdamW([A, B], lr=1e-2, weight_decay=0), []
-    for _ in range(steps):
-        error = second(first(x) + x @ A @ B) - wanted
-        loss = (error * error).mean()
-        losses.append(float(loss.data))
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return second, A, B, losses[-1] / losses[0]
+    x, wanted = ml.Tensor(_normal_weights(64, d, 2)), _normal_weights(64, d, 3)
+    left = minimize([A, B], lambda: squared(second(first(x) + x @ A @ B), wanted), steps, lr=1e-2)
+    return second, A, B, left
 
 
 @demo(
@@ -437,8 +436,7 @@ def a_step_on_four_bits() -> Measured:
     codes, scales = quantize(model[0].weight.data, levels)
     W = dequantize(codes, scales, levels).reshape(64, 64)
     model[0].weight.data = W.copy()
-    error = model[0](_normal_weights(32, 64)) - ml.Tensor(_normal_weights(32, 64, 1))
-    (error * error).mean().backward()
+    squared(model[0](_normal_weights(32, 64)), _normal_weights(32, 64, 1)).backward()
     gradient = model[0].weight.grad
     ml.AdamW(model.parameters(), lr=2e-4, weight_decay=0).step()
     stepped = model[0].weight.data
@@ -491,8 +489,7 @@ def _three_steps(folder: Path | None) -> tuple[np.ndarray, np.ndarray, ml.AdamW]
             zeros = np.memmap(folder / name, np.float32, "w+", shape=optimizer.m.shape)
             setattr(optimizer, name, zeros)
     for _ in range(3):
-        error = model[0](_normal_weights(16, 32)) - ml.Tensor(_normal_weights(16, 32, 1))
-        (error * error).mean().backward()
+        squared(model[0](_normal_weights(16, 32)), _normal_weights(16, 32, 1)).backward()
         optimizer.step()
         optimizer.zero_grad()
     return start, model[0].weight.data.copy(), optimizer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -41,13 +42,31 @@ def one_linear(d_in: int, d_out: int, seed: int = 0) -> ml.ModuleList:
     return ml.ModuleList([ml.Linear(d_in, d_out, bias=False, rng=np.random.default_rng(seed))])
 
 
-def learn_text(model: ml.Transformer, ids: np.ndarray, steps: int, lr: float) -> float:
-    """Train what is trainable to continue ids (B, T) with AdamW; the loss after it, in nats."""
-    optimizer = ml.AdamW(model.trainable_parameters(), lr=lr, weight_decay=0)
-    for _ in range(steps):
-        ml.cross_entropy(model(ids[:, :-1]), ids[:, 1:]).backward()
+def minimize(
+    params: Iterable[ml.Tensor], loss: Callable[[], ml.Tensor], steps: int, lr: float
+) -> float:
+    """Train with AdamW at a rate that rises and falls; what is left of the loss, at first 1."""
+    optimizer, losses = ml.AdamW(params, weight_decay=0), []
+    for step in range(steps):
+        optimizer.lr = lr * ml.warmup_cosine(step, steps, warmup=5, final=0.01)
+        now = loss()
+        losses.append(now.item())
+        now.backward()
         optimizer.step()
         optimizer.zero_grad()
+    return losses[-1] / losses[0]
+
+
+def squared(y: ml.Tensor, wanted: np.ndarray) -> ml.Tensor:
+    """The mean squared error."""
+    error = y - ml.Tensor(wanted)
+    return (error * error).mean()
+
+
+def learn_text(model: ml.Transformer, ids: np.ndarray, steps: int, lr: float) -> float:
+    """Train what is trainable to continue ids (B, T); the loss after it, in nats."""
+    params = model.trainable_parameters()
+    minimize(params, lambda: ml.cross_entropy(model(ids[:, :-1]), ids[:, 1:]), steps, lr)
     return loss_of(model, ids)
 
 

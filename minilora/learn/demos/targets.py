@@ -17,7 +17,9 @@ from minilora.learn.demos.small_models import (
     SIZES,
     difference,
     learn_text,
+    minimize,
     one_linear,
+    squared,
     tiny_gpt2,
     tiny_llama,
 )
@@ -54,21 +56,14 @@ def _left_after_lora(places: list[str], r: int) -> tuple[float, int]:
         layer.weight.data = layer.weight.data + (
             rng.standard_normal((d, 2)) @ rng.standard_normal((2, d)) / d
         ).astype(np.float32)
-    wanted = _two_layers(model, x).detach()
+    wanted = _two_layers(model, x).data
     for layer, W in zip(model, pretrained, strict=True):
         layer.weight.data = W
     config = ml.LoraConfig(r=r, lora_alpha=r, target_modules=places)
     ml.add_adapter(model, config, rng=rng)
-    optimizer, losses = ml.AdamW(model.trainable_parameters(), lr=3e-2, weight_decay=0), []
-    for step in range(150):
-        optimizer.lr = 3e-2 * ml.warmup_cosine(step, 150, 10)
-        error = _two_layers(model, x) - wanted
-        loss = (error * error).mean()
-        losses.append(float(loss.data))
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return losses[-1] / losses[0], ml.count_parameters(model)[0]
+    params = model.trainable_parameters()
+    left = minimize(params, lambda: squared(_two_layers(model, x), wanted), steps=150, lr=3e-2)
+    return left, ml.count_parameters(model)[0]
 
 
 @demo(
@@ -139,12 +134,7 @@ def an_adapter_of_fused_q_k_v() -> Measured:
     model = one_linear(d, 3 * d)
     ml.add_adapter(model, ml.LoraConfig(r=r, target_modules=["0"]), rng=rng)
     x, wanted = (rng.standard_normal((64, n)).astype(np.float32) for n in (d, 3 * d))
-    optimizer = ml.AdamW(model.trainable_parameters(), lr=1e-2)
-    for _ in range(20):
-        error = model[0](x) - ml.Tensor(wanted)
-        (error * error).mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    minimize(model.trainable_parameters(), lambda: squared(model[0](x), wanted), 20, lr=1e-2)
     delta = ml.get_delta_weight(model, "0")
     q, _, v = np.split(delta, 3, axis=1)
     rank_q, rank_v, rank = (int(np.linalg.matrix_rank(M, tol=1e-5)) for M in (q, v, delta))
@@ -207,13 +197,8 @@ def _embedding_after_training(table_side_zero: bool) -> tuple[float, float, floa
     A = ml.Parameter(zero_rows if table_side_zero else random_rows)
     B = ml.Parameter(rng.standard_normal((2, 8)) if table_side_zero else np.zeros((2, 8)))
     start = difference(A.data @ B.data, np.zeros((12, 8)))
-    ids, wanted = rng.integers(0, 6, 40), ml.Tensor(rng.standard_normal((40, 8)))
-    optimizer = ml.AdamW([A, B], lr=1e-2, weight_decay=0)
-    for _ in range(10):
-        error = F.embedding(A, ids) @ B - wanted
-        (error * error).mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    ids, wanted = rng.integers(0, 6, 40), rng.standard_normal((40, 8))
+    minimize([A, B], lambda: squared(F.embedding(A, ids) @ B, wanted), steps=10, lr=1e-2)
     change = np.abs(A.data @ B.data)
     return start, float(change[:6].max()), float(change[6:].max())
 
@@ -296,7 +281,7 @@ def a_new_head() -> Measured:
         before = float(ml.cross_entropy(model(IDS[:, :-1]), IDS[:, 1:]).data)
         config = ml.LoraConfig(r=2, modules_to_save=names)
         ml.add_adapter(model, config, rng=np.random.default_rng(0))
-        after = learn_text(model, IDS, steps=30, lr=1e-2)
+        after = learn_text(model, IDS, steps=30, lr=3e-2)
         measured[f"{label}: change of the head"] = difference(model.head.weight, start)
         measured[f"{label}: loss after, of before"] = after / before
     return measured
