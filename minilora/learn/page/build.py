@@ -27,7 +27,7 @@ _SCRIPTS = (
     *("model.js", "adapter.js", "writer.js", "slices.js", "live.js"),
     *("svd.js", "teacher.js", "playground.js", "playground_shown.js", "playground_ranks.js"),
     *("counting.js", "count.js"),
-    *("fsrs.js", "progress.js", "typed.js", "card.js"),
+    *("fsrs.js", "progress.js", "formula.js", "typed.js", "card.js"),
     *("exam.js", "review.js", "learner.js", "cards.js"),
     "start.js",
 )

@@ -1,134 +1,137 @@
 // A card on the page has two faces: its question with ways to answer, and its answer with reasons.
 //
 // An answer that a person has given is {key, text}: the key of the choice that it comes to, "" if
-// to none of them, and what was typed.
+// to none of them, and what was typed or put together.
 const LETTERS = "ABCDEFGH";
 
 // The texts of a card, cloned from its template.
 function cardTexts(card) {
   const texts = byId(`card-${card.id}`).content.cloneNode(true);
-  const [question, items, options, explanation, source] = [
-    "question", "items", "options", "explanation", "source",
-  ].map((name) => texts.querySelector(`.${name}`));
-  const choices = [...texts.querySelectorAll(".text")];
-  const whys = [...texts.querySelectorAll(".why")];
-  return { question, items, options, explanation, source, choices, whys };
+  const one = (name) => texts.querySelector(`.${name}`);
+  const all = (name) => [...texts.querySelectorAll(`.${name}`)];
+  return {
+    question: one("question"),
+    items: one("items"), // of the kinds order and match
+    options: one("options"), // of the kind match
+    choices: all("text"),
+    whys: all("why"),
+    explanation: one("explanation"),
+    source: one("source"),
+  };
 }
 
-// The face with the question. order: the choices' numbers as they are shown. take(given) is called
-// with each answer; given: the one so far, or null.
+// Are the choices seen at once, with letters? If not, the answer is typed or put together.
+function isLettered({ kind }) {
+  return kind === "choice" || kind === "error";
+}
+
+function isRightAnswer(card, given) {
+  return Boolean(given) && given.key === card.answer;
+}
+
+function faceTitle(text) {
+  return make("h3", { tabindex: "-1", class: "face-title" }, text);
+}
+
+// The face with the question. order: the numbers of the choices, as they are shown. given: the
+// answer so far, or null. take(given) is called with each new one.
 function questionFace(card, { order, given, take, title }) {
   const texts = cardTexts(card);
   const face = make("div", { class: "face" }, faceTitle(title), texts.question);
-  if (texts.items) face.append(texts.items);
-  if (texts.options) face.append(texts.options);
   const choices = choiceButtons(card, texts, order, given, take);
-  if (card.kind === "choice" || card.kind === "error") {
+  if (isLettered(card)) {
     face.append(choices);
-  } else {
-    const listed = make("details", { open: Boolean(given && given.key) },
-      make("summary", {}, "Choose from a list instead"), choices);
-    face.append(answerForm(card, texts, given, take, listed), listed);
+    return face;
   }
+  const summary = make("summary", {}, "Choose from a list instead");
+  const list = make("details", { open: Boolean(given?.key) }, summary, choices);
+  const lists = [texts.items, texts.options].filter(Boolean);
+  face.append(...lists, answerForm(card, texts, given, take, list), list);
   return face;
 }
 
-function faceTitle(title) {
-  return make("h3", { tabindex: "-1", class: "face-title" }, title);
-}
-
 function choiceButtons(card, texts, order, given, take) {
-  const list = make("ul", { class: "answers" });
-  order.forEach((number, place) => {
+  const entries = order.map((number, place) => {
     const key = card.keys[number];
-    const button = make(
-      "button",
-      {
-        type: "button",
-        "data-key": key,
-        "aria-pressed": String(Boolean(given) && given.key === key),
-        onclick: () => take({ key, text: card.typed[number] }),
-      },
-      make("span", { class: "letter" }, LETTERS[place]),
-      make("span", {}, ...texts.choices[number].childNodes),
-    );
-    list.append(make("li", {}, button));
+    const letter = make("span", { class: "letter" }, LETTERS[place]);
+    const text = make("span", {}, ...texts.choices[number].childNodes);
+    const choose = () => take({ key, text: card.texts[number] });
+    const state = { "data-key": key, "aria-pressed": String(given?.key === key) };
+    return make("li", {}, makeButton([letter, text], choose, state));
   });
-  return list;
+  return make("ul", { class: "answers" }, ...entries);
 }
 
 // A line to type the answer of a cloze, or a select for each item that is to be ordered or matched.
-function answerForm(card, texts, given, take, listed) {
-  const fields = card.kind === "cloze" ? [gapField(given)] : itemSelects(card, texts, given);
+// list: the choices, for an answer that is none of them.
+function answerForm(card, texts, given, take, list) {
+  const fields = card.kind === "cloze" ? [gapField(given)] : itemFields(card, texts, given);
   const problem = make("p", { class: "problem", role: "status" });
-  const submit = (event) => {
+  const labels = fields.map(({ label, control }) => make("label", {}, label, control));
+  const form = make("form", { class: "typing" }, ...labels, make("button", {}, "Answer"), problem);
+  form.addEventListener("submit", (event) => {
     event.preventDefault();
-    const text = fields.map((field) => field.value.trim()).join(" ");
+    const text = fields.map(({ control }) => control.value.trim()).join(" ");
     const key = keyOfTyped(card, text);
-    if (card.kind === "cloze" && key === "") {
-      problem.textContent = "This page does not recognize that as one of the answers. Choose the one you mean.";
-      listed.open = true;
-    } else {
+    if (key || card.kind !== "cloze") {
       take({ key, text });
+    } else {
+      problem.textContent = "That is not recognized as an answer: choose the one you mean.";
+      list.open = true;
     }
-  };
-  const labels = fields.map((field) => make("label", {}, `${field.title} `, field));
-  return make("form", { class: "typing", onsubmit: submit }, ...labels,
-    make("button", {}, "Answer"), problem);
+  });
+  return form;
 }
 
 function gapField(given) {
-  const field = make("input", {
-    type: "text", required: true, title: "Fill the gap:", autocomplete: "off", spellcheck: "false",
-  });
-  field.value = given ? given.text : "";
-  return field;
+  const plain = { autocomplete: "off", autocapitalize: "off", spellcheck: "false" };
+  const control = make("input", { type: "text", required: true, ...plain });
+  control.value = given ? given.text : "";
+  return { label: "Fill the gap: ", control };
 }
 
-// For an order "2 4 1 3" the places, for a match "1B 2A" the letters.
-function itemSelects(card, texts, given) {
+// The parts of an order such as "2 4 1 3", or of a match such as "1B 2A 3C".
+function itemFields(card, texts, given) {
+  const isOrder = card.kind === "order";
   const before = given ? given.text.split(" ") : [];
-  return [...texts.items.children].map((item, i) => {
-    const isOrder = card.kind === "order";
-    const values = isOrder
-      ? [...texts.items.children].map((_, number) => String(number + 1))
-      : [...texts.options.children].map((_, number) => `${i + 1}${LETTERS[number]}`);
-    const options = values.map((value) => make("option", { value }, isOrder ? value : value.slice(1)));
-    const title = isOrder ? `Step ${i + 1}:` : `${i + 1} is`;
-    const select = make("select", { required: true, title }, make("option", { value: "" }, "–"), ...options);
-    select.value = values.includes(before[i]) ? before[i] : "";
-    return select;
+  const items = [...texts.items.children];
+  const letters = LETTERS.slice(0, texts.options?.children.length);
+  return items.map((_, i) => {
+    const control = make("select", { required: true }, make("option", { value: "" }, "–"));
+    for (const name of isOrder ? items.map((_, k) => k + 1) : letters) {
+      control.append(make("option", { value: isOrder ? name : `${i + 1}${name}` }, name));
+    }
+    control.value = before[i] || "";
+    return { label: isOrder ? `Step ${i + 1}: ` : `${i + 1} is `, control };
   });
 }
 
 // The face with the answer. given: what was answered, or null.
 function answerFace(card, { order, given }) {
   const texts = cardTexts(card);
-  const isRight = isRightAnswer(card, given);
-  const title = !given ? "The answer" : isRight ? "✓ Right" : "✗ Wrong";
-  const kind = !given ? "" : isRight ? "is-right" : "is-wrong";
   const reason = (number, intro) => choiceReason(card, texts, order, number, intro);
-  const chosen = given ? card.keys.indexOf(given.key) : -1;
   const answer = card.keys.indexOf(card.answer);
+  const chosen = given ? card.keys.indexOf(given.key) : -1;
   const others = order.filter((number) => number !== answer && number !== chosen);
-
   const result = make("div", { class: "result" });
-  if (given && chosen < 0) {
-    result.append(make("div", { class: "reason" }, make("p", {}, make("b", {}, "You answered "), given.text), spelledOut(texts, given.text)));
-  }
-  if (given && !isRight && chosen >= 0) result.append(reason(chosen, "You chose"));
+  if (given && chosen < 0) result.append(whatWasPutTogether(card, texts, given.text));
+  if (chosen >= 0 && chosen !== answer) result.append(reason(chosen, "You chose"));
   result.append(
     reason(answer, "The answer is"),
     texts.explanation,
-    make("details", {}, make("summary", {}, "Why not the others"), ...others.map((number) => reason(number, ""))),
+    make("details", {}, make("summary", {}, "Why not the others"),
+      ...others.map((number) => reason(number, ""))),
     measurement(card, order),
-    make("p", { class: "note" }, "Source: ", ...texts.source.childNodes, `. Lesson ${card.lesson}: ${CARDS.lessons[card.lesson]}.`),
+    make("p", { class: "note" }, "Source: ", ...texts.source.childNodes,
+      `. Lesson ${card.lesson}: ${CARDS.lessons[card.lesson]}.`),
   );
-  return make("div", { class: `face answer-face ${kind}` }, faceTitle(title), result);
+  const [title, kind] = verdictOn(card, given);
+  return make("div", { class: `face ${kind}` }, faceTitle(title), result);
 }
 
-function isRightAnswer(card, given) {
-  return Boolean(given) && given.key === card.answer;
+function verdictOn(card, given) {
+  if (!given) return ["The answer", ""];
+  return isRightAnswer(card, given) ? ["✓ Right", "is-right"] : ["✗ Wrong", "is-wrong"];
 }
 
 function letterOf(card, order, key) {
@@ -137,32 +140,48 @@ function letterOf(card, order, key) {
 
 // A choice and why it is right or wrong.
 function choiceReason(card, texts, order, number, intro) {
-  const letter = letterOf(card, order, card.keys[number]);
+  const letter = isLettered(card) ? `${letterOf(card, order, card.keys[number])}. ` : "";
+  const choice = texts.choices[number];
   return make("div", { class: "reason" },
-    make("p", {}, make("b", {}, `${intro} ${letter}. `), ...texts.choices[number].cloneNode(true).childNodes),
-    spelledOut(texts, texts.choices[number].textContent),
+    make("p", {}, make("b", {}, `${intro} ${letter}`), ...choice.cloneNode(true).childNodes),
+    spelledOut(texts, choice.textContent),
     make("p", { class: "why" }, ...texts.whys[number].childNodes));
 }
 
-// The items in the order "2 1 3"; of "1B 2A" each with its option; nothing where there are no items.
+// An order or a match that is none of the choices, and how much of it is right.
+function whatWasPutTogether(card, texts, text) {
+  const answer = card.texts[card.keys.indexOf(card.answer)].split(" ");
+  const right = text.split(" ").filter((part, i) => part === answer[i]).length;
+  return make("div", { class: "reason" },
+    make("p", {}, make("b", {}, "You answered "), `${text}: ${right} of ${answer.length} right.`),
+    spelledOut(texts, text));
+}
+
+// The items in the order "2 1 3"; of "1B 2A" each with its option; nothing without items.
 function spelledOut(texts, answer) {
   if (!texts.items) return "";
-  const lines = answer.split(" ").map((part) => {
-    const item = texts.items.children[part[0] - 1].cloneNode(true);
-    const option = texts.options && texts.options.children[LETTERS.indexOf(part[1])];
-    if (option) item.append(" → ", ...option.cloneNode(true).childNodes);
-    return item;
+  const lines = answer.split(" ").map(([number, letter]) => {
+    const line = texts.items.children[number - 1].cloneNode(true);
+    const option = texts.options?.children[LETTERS.indexOf(letter)];
+    if (option) line.append(" → ", ...option.cloneNode(true).childNodes);
+    return line;
   });
   return make("ol", {}, ...lines);
 }
 
-// What the demo of a card measured, and which choices that supports.
+// What the demo of a card measured, and which choice that supports.
 function measurement(card, order) {
-  const rows = card.measured.map(([name, value]) => make("tr", {},
-    make("th", { scope: "row" }, name), make("td", { class: "number" }, value)));
-  const supported = card.supported.map((key) => letterOf(card, order, key)).join(" and ") || "none";
+  const rows = card.measured.map(([name, value]) =>
+    make("tr", {}, make("th", { scope: "row" }, name), make("td", { class: "number" }, value)));
+  const supported = supportedText(card, order);
   return make("div", { class: "measured" },
     make("p", { class: "note" }, `Measured when this page was made: ${card.does}`),
-    make("div", { class: "scrolls" }, make("table", { "aria-label": "What was measured" }, make("tbody", {}, ...rows))),
+    make("table", { "aria-label": "What was measured" }, make("tbody", {}, ...rows)),
     make("p", {}, `Of what the choices claim, these numbers support ${supported}.`));
+}
+
+function supportedText(card, order) {
+  const letters = card.supported.map((key) => letterOf(card, order, key));
+  if (letters.length !== 1) return letters.join(" and ") || "none";
+  return `${isLettered(card) ? letters[0] : "this answer"} alone`;
 }

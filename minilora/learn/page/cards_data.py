@@ -13,7 +13,7 @@ import numpy as np
 
 from minilora.learn.cards import LESSONS, TOPICS, Card
 from minilora.learn.demos.demo import Proof, prove
-from minilora.learn.maths import to_mathml, to_text
+from minilora.learn.maths import to_mathml
 from minilora.training.progress import progress_bar
 
 
@@ -36,7 +36,7 @@ def _card_data(card: Card, proof: Proof) -> dict[str, Any]:
         "difficulty": card.difficulty,
         "keys": [choice.key for choice in card.choices],
         "answer": card.answer,
-        "typed": [to_text(choice.text) for choice in card.choices],
+        "texts": [choice.text for choice in card.choices],
         "accept": card.accept,
         "does": proof.does,
         "measured": [[name, shown(value)] for name, value in proof.measured.items()],

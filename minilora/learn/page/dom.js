@@ -1,14 +1,19 @@
-// Making elements: make("p", { class: "quiet" }, "text", another element). No text of data is ever
+// Making elements: make("p", { class: "note" }, "text", another element). No text of data is ever
 // read as HTML.
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (typeof value === "function") element.addEventListener(name.slice(2), value); // onclick …
-    else if (value === true) element.setAttribute(name, "");
+    if (value === true) element.setAttribute(name, "");
     else if (value !== false) element.setAttribute(name, value);
   }
   element.append(...children);
   return element;
+}
+
+function makeButton(label, press, attributes = {}) {
+  const button = make("button", { type: "button", ...attributes }, ...[label].flat());
+  button.addEventListener("click", press);
+  return button;
 }
 
 function byId(id) {

@@ -1,43 +1,41 @@
-// The mock exam: questions balanced over the topics, a clock, no word until it is handed in.
-const exam = { questions: [], at: 0, ends: Infinity, began: 0, state: "none", clock: 0 };
+// The mock exam: questions balanced over the topics, a clock, and no word until it is handed in.
+const exam = { state: "none", questions: [], at: 0, began: 0, ends: Infinity, took: 0, clock: 0 };
 
-// n questions that take the topics in turn, so that no topic has two more than another unless it
-// runs out of cards; the order of the questions and of their choices is drawn too.
+// n questions {card, order, given} that take the topics in turn, so that no topic has two more than
+// another unless that has no more cards. The order of the questions and of their choices is drawn.
 function examQuestions(cards, n, seed) {
   const random = randomFrom(seed);
-  const piles = Object.keys(CARDS.topics).map((topic) =>
-    shuffled(cards.filter((card) => card.tags[0] === topic), random));
+  const ofTopic = (topic) => cards.filter((card) => card.tags[0] === topic);
+  const piles = Object.keys(CARDS.topics).map((topic) => shuffled(ofTopic(topic), random));
   const drawn = [];
   while (drawn.length < n && piles.some((pile) => pile.length)) {
     for (const pile of shuffled(piles, random)) {
       if (pile.length && drawn.length < n) drawn.push(pile.pop());
     }
   }
-  return shuffled(drawn, random).map((card) =>
-    ({ card, order: shuffled([...card.keys.keys()], random), given: null }));
+  return shuffled(drawn, random).map((card) => {
+    return { card, order: shuffled([...card.keys.keys()], random), given: null };
+  });
 }
 
 function beginExam() {
-  const cards = cardsOfTopic(get("cards.topic"));
   const minutes = get("cards.minutes");
-  exam.questions = examQuestions(cards, get("cards.questions"), get("cards.seed"));
-  exam.at = 0;
-  exam.began = Date.now();
-  exam.ends = minutes ? exam.began + minutes * 60000 : Infinity;
-  exam.state = "running";
+  const cards = cardsOfTopic(chosenTopic());
+  const questions = examQuestions(cards, get("cards.questions"), get("cards.seed"));
   clearInterval(exam.clock);
+  Object.assign(exam, { state: "running", questions, at: 0, began: Date.now() });
+  exam.ends = minutes ? exam.began + minutes * 60000 : Infinity;
   exam.clock = setInterval(tickExam, 250);
-  showExam();
-  focusFace(byId("cards-exam"));
+  goToQuestion(0);
 }
 
 function tickExam() {
-  const left = Math.ceil((exam.ends - Date.now()) / 1000);
-  if (left <= 0) handInExam();
-  else byId("cards-clock").textContent = clockText(left);
+  if (Date.now() >= exam.ends) handInExam();
+  else byId("cards-clock").textContent = timeLeft();
 }
 
-function clockText(seconds) {
+function timeLeft() {
+  const seconds = Math.ceil((exam.ends - Date.now()) / 1000);
   return isFinite(seconds) ? `${minutesText(seconds)} left` : "no time limit";
 }
 
@@ -45,8 +43,21 @@ function minutesText(seconds) {
   return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
 }
 
-function askToHandIn(missing) {
-  if (!missing || confirm(`${missing} questions are not answered. Hand in all the same?`)) handInExam();
+function goToQuestion(at) {
+  exam.at = at;
+  showExam();
+  focusFace(byId("cards-exam"));
+}
+
+function takeExamAnswer(given) {
+  exam.questions[exam.at].given = given;
+  showExam();
+  focusFace(byId("cards-exam"), `[data-key="${given.key}"]`);
+}
+
+function askToHandIn() {
+  const open = openQuestions();
+  if (!open || confirm(`${open} questions are not answered. Hand in all the same?`)) handInExam();
 }
 
 function handInExam() {
@@ -58,93 +69,93 @@ function handInExam() {
   }
   showExam();
   showProgress();
-  focusFace(byId("cards-exam"));
+  if (get("cards.mode") === "exam") focusFace(byId("cards-exam"));
+}
+
+function openQuestions() {
+  return exam.questions.filter(({ given }) => !given).length;
 }
 
 function showExam() {
-  byId("cards-setup").hidden = exam.state === "running";
   const views = { none: () => [], running: runningExam, done: examResult };
+  byId("cards-setup").hidden = exam.state === "running";
   byId("cards-exam").replaceChildren(...views[exam.state]());
 }
 
 function runningExam() {
   const { questions, at } = exam;
-  const question = questions[at];
-  const missing = questions.filter(({ given }) => !given).length;
-  const go = (to) => {
-    exam.at = to;
-    showExam();
-    focusFace(byId("cards-exam"));
-  };
-  const take = (given) => {
-    question.given = given;
-    showExam();
-    focusFace(byId("cards-exam"), `[data-key="${given.key}"]`);
-  };
-  const left = Math.ceil((exam.ends - Date.now()) / 1000);
-  const places = questions.map(({ given }, i) => make("li", {}, make("button", {
-    type: "button",
-    "aria-current": i === at ? "step" : false,
-    "aria-label": `Question ${i + 1}, ${given ? "answered" : "open"}`,
-    class: given ? "answered" : "open",
-    onclick: () => go(i),
-  }, String(i + 1))));
-  return [
-    make("div", { class: "panel card" },
-      make("p", { class: "note exam-head" },
-        make("span", {}, `${questions.length - missing} of ${questions.length} answered`),
-        make("span", { id: "cards-clock", role: "timer" }, clockText(left))),
-      questionFace(question.card, { ...question, take, title: `Question ${at + 1} of ${questions.length}` }),
-      make("div", { class: "buttons" },
-        make("button", { type: "button", disabled: at === 0, onclick: () => go(at - 1) }, "Previous"),
-        make("button", { type: "button", "data-enter": true, disabled: at === questions.length - 1, onclick: () => go(at + 1) }, "Next"),
-        make("button", { type: "button", class: missing ? "last" : "last first", onclick: () => askToHandIn(missing) }, "Hand in"))),
-    make("ol", { class: "places", "aria-label": "Questions" }, ...places),
-  ];
+  const total = questions.length;
+  const title = `Question ${at + 1} of ${total}`;
+  const isLast = at === total - 1;
+  const head = make("p", { class: "note exam-head" },
+    make("span", {}, `${total - openQuestions()} of ${total} answered`),
+    make("span", { id: "cards-clock", role: "timer" }, timeLeft()));
+  const buttons = make("div", { class: "buttons" },
+    makeButton("Previous", () => goToQuestion(at - 1), { disabled: at === 0 }),
+    makeButton("Next", () => goToQuestion(at + 1), { disabled: isLast, "data-enter": true }),
+    makeButton("Hand in", askToHandIn, { class: openQuestions() ? "last" : "last first" }));
+  const face = questionFace(questions[at].card, { ...questions[at], take: takeExamAnswer, title });
+  return [make("div", { class: "panel card" }, head, face, buttons), questionList()];
+}
+
+function questionList() {
+  const entries = exam.questions.map(({ given }, i) => {
+    const state = given ? "answered" : "open";
+    const button = makeButton(String(i + 1), () => goToQuestion(i), {
+      class: state,
+      "aria-label": `Question ${i + 1}, ${state}`,
+      "aria-current": i === exam.at ? "step" : false,
+    });
+    return make("li", {}, button);
+  });
+  return make("ol", { class: "places", "aria-label": "Questions" }, ...entries);
 }
 
 function examResult() {
-  const { questions } = exam;
+  const { questions, took, ends } = exam;
   const isRight = ({ card, given }) => isRightAnswer(card, given);
   const right = questions.filter(isRight).length;
   const wrong = questions.filter((question) => !isRight(question));
-  const open = questions.filter(({ given }) => !given).length;
+  const sentences = [`It took ${minutesText(Math.round(took / 1000))} minutes.`];
+  if (exam.began + took >= ends) sentences.push("The time was up.");
+  if (openQuestions()) sentences.push(`${openQuestions()} not answered.`);
   const percent = Math.round((100 * right) / questions.length);
-  const took = minutesText(Math.round(exam.took / 1000));
-  const lateness = exam.took >= exam.ends - exam.began ? " The time was up." : "";
   const face = make("div", { class: "face result" },
     faceTitle(`${right} of ${questions.length} right, ${percent} %`),
-    make("p", {}, `In ${took} minutes${open ? `, ${open} not answered` : ""}.${lateness}`),
-    make("div", { class: "scrolls" }, scoreTable(questions, isRight)));
-  if (wrong.length) {
-    face.append(make("h3", {}, "What went wrong"), ...wrong.map(wrongAnswer));
-  }
+    make("p", {}, sentences.join(" ")),
+    scoreTable(questions, isRight));
+  if (wrong.length) face.append(make("h3", {}, "What went wrong"), ...wrong.map(wrongAnswer));
   return [make("div", { class: "panel card" }, face)];
 }
 
-// A row for each topic: the score, and the lessons of the cards that went wrong.
 function scoreTable(questions, isRight) {
-  const rows = Object.entries(CARDS.topics).map(([topic, title]) => {
-    const asked = questions.filter(({ card }) => card.tags[0] === topic);
-    if (!asked.length) return "";
-    const lessons = new Set(asked.filter((q) => !isRight(q)).map(({ card }) => card.lesson));
-    const again = [...lessons].sort().map((lesson) => `${lesson} ${CARDS.lessons[lesson]}`);
-    const right = asked.filter(isRight).length;
-    return make("tr", {},
-      make("th", { scope: "row" }, title),
-      make("td", { class: "number" }, `${right} of ${asked.length}`),
-      make("td", {}, shareBar(1, right / asked.length)),
-      make("td", {}, again.join("; ") || "nothing"));
-  });
-  return make("table", {},
+  const names = ["Topic", "Right", "", "Read again"];
+  const heads = names.map((name) => make("th", { scope: "col" }, name));
+  const rows = Object.keys(CARDS.topics).map((topic) => scoreRow(topic, questions, isRight));
+  const table = make("table", {},
     make("caption", {}, "By topic, with the lessons to read again"),
-    make("thead", {}, make("tr", {}, ...["Topic", "Right", "", "Read again"].map((name) => make("th", { scope: "col" }, name)))),
+    make("thead", {}, make("tr", {}, ...heads)),
     make("tbody", {}, ...rows));
+  const name = "Score by topic";
+  return make("div", { class: "scrolls", tabindex: "0", role: "group", "aria-label": name }, table);
+}
+
+function scoreRow(topic, questions, isRight) {
+  const asked = questions.filter(({ card }) => card.tags[0] === topic);
+  if (!asked.length) return "";
+  const right = asked.filter(isRight).length;
+  const lessons = asked.filter((question) => !isRight(question)).map(({ card }) => card.lesson);
+  const again = [...new Set(lessons)].sort().map((lesson) => `${lesson} ${CARDS.lessons[lesson]}`);
+  return make("tr", {},
+    make("th", { scope: "row" }, CARDS.topics[topic]),
+    make("td", { class: "number" }, `${right} of ${asked.length}`),
+    make("td", {}, shareBar(1, right / asked.length)),
+    make("td", {}, again.join("; ") || "nothing"));
 }
 
 function wrongAnswer(question) {
-  const place = exam.questions.indexOf(question) + 1;
   const { question: text } = cardTexts(question.card);
-  return make("details", { class: "reviewed" },
-    make("summary", {}, `${place}. `, ...text.childNodes), answerFace(question.card, question));
+  const place = exam.questions.indexOf(question) + 1;
+  const summary = make("summary", {}, `${place}. `, ...text.childNodes);
+  return make("details", { class: "reviewed" }, summary, answerFace(question.card, question));
 }

@@ -1,6 +1,6 @@
 // When to ask a card again: FSRS-6, the free spaced repetition scheduler, with its default
-// parameters. Formulas: open-spaced-repetition, "The Algorithm", section FSRS-6; the same numbers as
-// Python's package fsrs 6 with Scheduler(learning_steps=(), relearning_steps=()), without its fuzz.
+// parameters. Formulas: open-spaced-repetition, "The Algorithm", section FSRS-6. The numbers are
+// those of Python's package fsrs 6 without learning steps, relearning steps and fuzz.
 //
 // What is remembered of a card is two numbers. Its stability S is the number of days after which
 // the chance of recalling it has fallen to 90 %; its difficulty D goes from 1 to 10. A review

@@ -1,16 +1,17 @@
-// What a learner sees of the progress (progress.js), and saving it, adding to it and forgetting it.
-function startProgress() {
+// What a learner sees of the progress (progress.js); saving it, adding to it, forgetting it.
+function startLearner() {
   byId("cards-save").addEventListener("click", saveToFile);
   byId("cards-load").addEventListener("change", addFromFile);
   byId("cards-forget").addEventListener("click", forget);
 }
 
 function showProgress() {
-  const known = CARDS.cards.filter(({ id }) => progress.cards[id]);
-  const right = known.filter(({ id }) => progress.cards[id].right);
-  const due = dueCards(CARDS.cards).length;
-  document.querySelector("[data-cards=progress]").textContent =
-    `You have answered ${known.length} of ${CARDS.cards.length} cards, ${right.length} of them right at least once; ${due} are due for review.`;
+  const answered = CARDS.cards.filter(({ id }) => progress.cards[id]);
+  const right = answered.filter(({ id }) => progress.cards[id].right);
+  const due = dueCards(CARDS.cards);
+  byId("cards-answered").textContent =
+    `You have answered ${answered.length} of ${CARDS.cards.length} cards, ` +
+    `${right.length} of them right at least once; ${due.length} are due for review.`;
   say(progress.trouble);
   showTopics();
 }
@@ -20,12 +21,10 @@ function say(sentence) {
 }
 
 function saveToFile() {
-  const link = make("a", {
-    href: URL.createObjectURL(new Blob([progressText()], { type: "application/json" })),
-    download: "minilora-progress.json",
-  });
-  link.click();
-  URL.revokeObjectURL(link.href);
+  const file = new Blob([progressText()], { type: "application/json" });
+  const href = URL.createObjectURL(file);
+  make("a", { href, download: "minilora-progress.json" }).click();
+  URL.revokeObjectURL(href);
 }
 
 async function addFromFile(event) {
@@ -33,16 +32,17 @@ async function addFromFile(event) {
   if (!file) return;
   try {
     const { taken, broken } = mergeProgress(await file.text());
+    const others = broken ? `, ${broken} could not be read` : "";
     showProgress();
-    say(`${taken} cards were taken over from ${file.name}${broken ? `, ${broken} could not be read` : ""}; later answers that were here stay.`);
+    say(`${taken} cards were taken over from ${file.name}${others}; what was newer here stays.`);
   } catch (error) {
     say(`${file.name} was not added: ${error.message}. Your progress is as it was.`);
   }
-  event.target.value = "";
+  event.target.value = ""; // so that the same file can be chosen again
 }
 
 function forget() {
-  if (!confirm("Forget which cards you have answered? Save them to a file first if you may want them again.")) return;
+  if (!confirm("Forget all that you have answered? You can save it to a file first.")) return;
   progress.cards = {};
   saveProgress();
   showProgress();

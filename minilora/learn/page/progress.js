@@ -30,23 +30,23 @@ function loadProgress() {
     progress.cards = cards;
     if (broken) setAside(text, `${broken} of its cards cannot be read`);
   } catch (error) {
-    if (error.isLater) keepInMemory(`The progress kept in this browser is left alone: ${error.message}.`);
-    else setAside(text, error.message);
+    if (!error.isLater) setAside(text, error.message);
+    else keepInMemory(`The progress in this browser is left alone: ${error.message}.`);
   }
 }
 
 // Moves what cannot be read to a key of its own, and says so.
 function setAside(text, reason) {
-  const what = `The progress kept in this browser is damaged (${reason})`;
+  const what = `The progress in this browser is damaged (${reason})`;
   let number = 1;
   while (localStorage.getItem(`${PROGRESS_KEY} broken ${number}`) !== null) number += 1;
   const key = `${PROGRESS_KEY} broken ${number}`;
   try {
     localStorage.setItem(key, text);
     localStorage.setItem(PROGRESS_KEY, progressText());
-    progress.trouble = `${what}: a copy was set aside under the key "${key}", and the page goes on with what could be read.`;
+    progress.trouble = `${what}. It was set aside under the key "${key}"; what can be read stays.`;
   } catch {
-    keepInMemory(`${what}, and there is no room to set it aside: what you do now ends with this page.`);
+    keepInMemory(`${what} and cannot be set aside: what you do now ends with this page.`);
   }
 }
 
@@ -55,7 +55,7 @@ function saveProgress() {
   try {
     localStorage.setItem(PROGRESS_KEY, progressText());
   } catch {
-    keepInMemory("This browser has no room for your progress: save it to a file, for it ends with this page.");
+    keepInMemory("This browser has no room for your progress: it ends with this page, save it.");
   }
 }
 
@@ -85,7 +85,8 @@ function recordAnswer(id, right, now = new Date()) {
 function mergeProgress(text) {
   const { cards, broken } = parseProgress(text);
   loadProgress();
-  const taken = Object.keys(cards).filter((id) => answeredAt(cards[id]) > answeredAt(progress.cards[id]));
+  const isLater = (id) => answeredAt(cards[id]) > answeredAt(progress.cards[id]);
+  const taken = Object.keys(cards).filter(isLater);
   for (const id of taken) progress.cards[id] = cards[id];
   saveProgress();
   return { taken: taken.length, broken };
@@ -106,10 +107,12 @@ function parseProgress(text) {
   }
   const version = read?.["minilora progress"];
   if (Number.isInteger(version) && version > PROGRESS_VERSION) {
-    const error = new Error(`it comes from a later minilora (progress ${version}, this page knows ${PROGRESS_VERSION})`);
+    const error = new Error(`it is progress ${version} of a later minilora than this page`);
     throw Object.assign(error, { isLater: true });
   }
-  if (version !== PROGRESS_VERSION || !isObject(read.cards)) throw new Error("it is not progress of minilora");
+  if (version !== PROGRESS_VERSION || !isObject(read.cards)) {
+    throw new Error("it is not progress of minilora");
+  }
   const records = Object.entries(read.cards);
   const good = records.filter(([, record]) => isRecord(record));
   return { cards: Object.fromEntries(good), broken: records.length - good.length };
@@ -120,16 +123,17 @@ function isRecord(record) {
   const isCount = (value) => Number.isInteger(value) && value >= 0;
   const isIn = (value, least, most) => typeof value === "number" && least <= value && value <= most;
   if (!isObject(record)) return false;
-  const wasReviewed = isTime(record.last_review) && isIn(record.stability, 0.001, 1e6) && isIn(record.difficulty, 1, 10);
-  const isNew = record.last_review === null && record.stability === null && record.difficulty === null;
+  const { state, step, stability, difficulty, due, last_review, answered, right } = record;
+  const isNew = [stability, difficulty, last_review].every((value) => value === null);
+  const isMemory = isIn(stability, 0.001, 1e6) && isIn(difficulty, 1, 10) && isTime(last_review);
   return (
-    [1, 2, 3].includes(record.state) &&
-    (record.step === null || isCount(record.step)) &&
-    (wasReviewed || isNew) &&
-    isTime(record.due) &&
-    isCount(record.answered) &&
-    isCount(record.right) &&
-    record.right <= record.answered
+    [1, 2, 3].includes(state) &&
+    (step === null || isCount(step)) &&
+    (isNew || isMemory) &&
+    isTime(due) &&
+    isCount(answered) &&
+    isCount(right) &&
+    right <= answered
   );
 }
 

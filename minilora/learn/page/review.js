@@ -1,11 +1,11 @@
 // The review: the cards that are due, the longest waiting first, and then some that are new.
 const NEW_A_DAY = 10; // as in `minilora quiz`: each comes back several times in its first weeks
-
 const review = { card: null, order: [], given: null };
 
 function dueCards(cards, now = new Date()) {
-  const due = cards.filter(({ id }) => progress.cards[id] && new Date(progress.cards[id].due) <= now);
-  return due.sort((a, b) => new Date(progress.cards[a.id].due) - new Date(progress.cards[b.id].due));
+  const dueAt = ({ id }) => new Date(progress.cards[id].due);
+  const due = cards.filter((card) => progress.cards[card.id] && dueAt(card) <= now);
+  return due.sort((one, other) => dueAt(one) - dueAt(other));
 }
 
 // The new ones that still fit into this day.
@@ -17,10 +17,10 @@ function newCards(cards, now = new Date()) {
 }
 
 function nextReview() {
-  const cards = cardsOfTopic(get("cards.topic"));
-  review.card = [...dueCards(cards), ...newCards(cards)][0] || null;
-  review.given = null;
-  if (review.card) review.order = shuffled([...review.card.keys.keys()], Math.random);
+  const cards = cardsOfTopic(chosenTopic());
+  const [card = null] = [...dueCards(cards), ...newCards(cards)];
+  Object.assign(review, { card, given: null });
+  if (card) review.order = shuffled([...card.keys.keys()], Math.random);
   showReview();
 }
 
@@ -32,37 +32,41 @@ function takeReview(given) {
   focusFace(byId("cards-review"));
 }
 
+function goOnReviewing() {
+  nextReview();
+  focusFace(byId("cards-review"));
+}
+
 function showReview() {
-  const cards = cardsOfTopic(get("cards.topic"));
+  const cards = cardsOfTopic(chosenTopic());
+  const counts = `${dueCards(cards).length} due, ${newCards(cards).length} new for today.`;
+  const panel = make("div", { class: "panel card" }, ...reviewFace(cards));
+  byId("cards-review").replaceChildren(make("p", { class: "note" }, counts), panel);
+}
+
+function reviewFace(cards) {
   const { card, given } = review;
-  const counts = make("p", { class: "note" },
-    `${dueCards(cards).length} due, ${newCards(cards).length} new for today.`);
   if (!card) {
-    byId("cards-review").replaceChildren(counts, make("div", { class: "panel card" }, make("div", { class: "face" },
-      faceTitle("Nothing is due"), make("p", {}, nextDueText(cards)))));
-    return;
+    const text = make("p", {}, nextDueText(cards));
+    return [make("div", { class: "face" }, faceTitle("Nothing is due"), text)];
   }
-  const shown = given ? answerFace(card, review)
-    : questionFace(card, { ...review, take: takeReview, title: CARDS.topics[card.tags[0]] });
-  const goOn = () => {
-    nextReview();
-    focusFace(byId("cards-review"));
-  };
-  const again = given ? [
-    make("p", {}, `You will be asked again ${dayText(progress.cards[card.id].due)}.`),
-    make("div", { class: "buttons" }, make("button", { type: "button", class: "first", "data-enter": true, onclick: goOn }, "Next card")),
-  ] : [];
-  byId("cards-review").replaceChildren(counts, make("div", { class: "panel card" }, shown, ...again));
+  if (!given) {
+    return [questionFace(card, { ...review, take: takeReview, title: CARDS.topics[card.tags[0]] })];
+  }
+  const again = make("p", {}, `You will be asked again ${dayText(progress.cards[card.id].due)}.`);
+  const next = makeButton("Next card", goOnReviewing, { class: "first", "data-enter": true });
+  return [answerFace(card, review), again, make("div", { class: "buttons" }, next)];
 }
 
 function nextDueText(cards) {
-  const dates = cards.filter(({ id }) => progress.cards[id]).map(({ id }) => progress.cards[id].due);
-  if (!dates.length) return "There is no card here.";
-  const first = dates.reduce((a, b) => (new Date(a) < new Date(b) ? a : b));
-  return `The next card is due ${dayText(first)}. There will be new cards tomorrow.`;
+  const due = cards.flatMap(({ id }) => progress.cards[id]?.due || []);
+  const times = due.map((text) => Date.parse(text));
+  if (!times.length) return "New cards come tomorrow.";
+  return `The next card is due ${dayText(Math.min(...times))}; new cards come tomorrow.`;
 }
 
-// "on 3 December 2026", whatever the language of the browser: the page is English.
+// The page is English, whatever the language of the browser: "on 3 December 2026".
 function dayText(time) {
-  return "on " + new Date(time).toLocaleDateString("en-GB", { day: "numeric", month: "long", year: "numeric" });
+  const form = { day: "numeric", month: "long", year: "numeric" };
+  return `on ${new Date(time).toLocaleDateString("en-GB", form)}`;
 }
