@@ -163,14 +163,3 @@ def test_every_control_is_reached_by_the_tab_key_and_shows_that_it_is(open_page)
         assert seen[1] != "none"
         reached.add(seen[0])
     assert len(reached) >= controls
-
-
-def test_no_two_scripts_use_the_same_name(page_file):
-    """They share one scope: of two functions with one name, the later takes the place of both."""
-    names = re.findall(
-        r"^(?:async )?(?:function|const|let|class) (\w+)",
-        page_file.read_text("utf-8"),
-        re.MULTILINE,
-    )
-    assert len(names) > 50
-    assert [name for name in names if names.count(name) > 1] == []

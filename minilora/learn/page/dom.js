@@ -3,7 +3,8 @@
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (value === true) element.setAttribute(name, "");
+    if (typeof value === "function") element.addEventListener(name.slice(2), value); // onclick
+    else if (value === true) element.setAttribute(name, "");
     else if (value !== false) element.setAttribute(name, value);
   }
   element.append(...children);
@@ -11,9 +12,7 @@ function make(tag, attributes = {}, ...children) {
 }
 
 function makeButton(label, press, attributes = {}) {
-  const button = make("button", { type: "button", ...attributes }, ...[label].flat());
-  button.addEventListener("click", press);
-  return button;
+  return make("button", { type: "button", onclick: press, ...attributes }, ...[label].flat());
 }
 
 function byId(id) {

@@ -22,9 +22,9 @@ function say(sentence) {
 
 function saveToFile() {
   const file = new Blob([progressText()], { type: "application/json" });
-  const href = URL.createObjectURL(file);
-  make("a", { href, download: "minilora-progress.json" }).click();
-  URL.revokeObjectURL(href);
+  const address = URL.createObjectURL(file);
+  make("a", { href: address, download: "minilora-progress.json" }).click();
+  URL.revokeObjectURL(address);
 }
 
 async function addFromFile(event) {

@@ -26,6 +26,6 @@ function sameNumber(typed, wanted) {
 
 function numberAndUnit(text) {
   const plain = text.toLowerCase().replace(/[$\s]|(?<=\d),(?=\d{3})/g, "").replace("−", "-");
-  const found = /^(-?\d+(?:\.\d+)?)(.*)$/.exec(plain);
+  const found = /^(-?\d+(?:\.\d+)?)([^\d.,]*)$/.exec(plain);
   return found && [Number(found[1]), found[2]];
 }
