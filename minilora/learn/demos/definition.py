@@ -18,16 +18,14 @@ from minilora.learn.demos.learners import (
     loss_of,
     new_words,
     one_layer,
+    rank_of,
+    ratio,
     teacher,
     with_lora,
 )
 from minilora.lora import LowRank, lora_layers
 from minilora.tensor import Tensor
 from minilora.transformer import Transformer
-
-
-def rank_of(M: np.ndarray) -> int:
-    return int(np.linalg.matrix_rank(M))
 
 
 def adapter_at(model: Transformer, path: str) -> LowRank:
@@ -495,11 +493,11 @@ def other_factors_of_one_change() -> Measured:
     adapter.A.data, adapter.B.data = A @ M, np.linalg.inv(M) @ B
     changed = adapter.delta(task.W)
     others = (~np.isclose(adapter.A.data, A)).sum() + (~np.isclose(adapter.B.data, B)).sum()
-    off = np.linalg.norm(model[0](Tensor(task.x_new)).data - y)
+    off = model[0](Tensor(task.x_new)).data - y
     return {
         "share of A and B that is another number": others / (A.size + B.size),
-        "ΔW differs by, of its length": np.linalg.norm(changed - delta) / np.linalg.norm(delta),
-        "outputs differ by, of their length": off / np.linalg.norm(y),
+        "ΔW differs by, of its length": ratio(changed - delta, delta),
+        "outputs differ by, of their length": ratio(off, y),
         "rank of ΔW, before": rank_of(delta),
         "rank of ΔW": rank_of(changed),
     }

@@ -108,6 +108,11 @@ def fit(
     return [*losses, loss_of(model, x, y)]
 
 
+def rank_of(M: np.ndarray) -> int:
+    """How many singular values are above rounding."""
+    return int(np.linalg.matrix_rank(M))
+
+
 def ratio(X: np.ndarray, Y: np.ndarray) -> float:
     """‖X‖ / ‖Y‖"""
     return float(np.linalg.norm(X) / np.linalg.norm(Y))

@@ -14,8 +14,11 @@ from minilora.learn.demos.learners import (
     cross_entropy_of,
     fit,
     learned_to_reverse,
+    near,
     new_words,
     old_words,
+    rank_of,
+    ratio,
     teacher,
     with_lora,
 )
@@ -23,10 +26,6 @@ from minilora.lora import lora_layers
 from minilora.lora_config import LoraConfig
 from minilora.lora_init import initial_factors
 from minilora.tensor import Tensor
-
-
-def rank_of(M: np.ndarray) -> int:
-    return int(np.linalg.matrix_rank(M))
 
 
 def norm_of(x: np.ndarray | None) -> float:
@@ -84,7 +83,7 @@ def what_the_two_matrices_give() -> Measured:
     return {
         "r": layer.adapters["default"].A.shape[1],
         "rank of the product": rank_of(product),
-        "share of W that the product misses": norm_of(W - product) / norm_of(W),
+        "share of W that the product misses": ratio(W - product, W),
         "numbers of W that changed": (before != W).sum(),
         "factors that train": len(sizes),
         "numbers in A and B, of W's": sum(sizes) / W.size,
@@ -156,12 +155,11 @@ def what_is_in_memory() -> Measured:
 
 @demo(
     twelve_longer=lambda m: (
-        abs(m["s, lora_alpha = 12"] - 2) < 1e-9
-        and abs(m["ΔW with 12, of its length with 8"] - 1.5) < 1e-9
+        near(m["s, lora_alpha = 12"], 2) and near(m["ΔW with 12, of its length with 8"], 1.5)
     ),
-    twelve_same=lambda m: abs(m["ΔW with 12, of its length with 8"] - 1) < 1e-9,
-    three=lambda m: abs(m["s, lora_alpha = 3"] - 2) < 1e-9,
-    sixteen=lambda m: abs(m["s, lora_alpha = 16"] - 2) < 1e-9,
+    twelve_same=lambda m: near(m["ΔW with 12, of its length with 8"], 1),
+    three=lambda m: near(m["s, lora_alpha = 3"], 2),
+    sixteen=lambda m: near(m["s, lora_alpha = 16"], 2),
 )
 def the_alpha_of_the_example() -> Measured:
     """Train a layer with r = 6, and take its A and B with four values of lora_alpha."""
@@ -169,13 +167,13 @@ def the_alpha_of_the_example() -> Measured:
     trained = with_lora(task.W, 6, lora_alpha=8)
     fit(trained, task.x, task.y, 20, 2e-2)
     A, B = adapter_of(trained).A.data, adapter_of(trained).B.data
-    lengths = {}
+    changes = {}
     for alpha in (3, 8, 12, 16):
         adapter = adapter_of(with_lora(task.W, 6, lora_alpha=alpha))
         adapter.A.data, adapter.B.data = A, B
-        lengths[alpha] = norm_of(adapter.delta(task.W))
-    scales = {f"s, lora_alpha = {alpha}": lengths[alpha] / norm_of(A @ B) for alpha in (3, 12, 16)}
-    return scales | {"ΔW with 12, of its length with 8": lengths[12] / lengths[8]}
+        changes[alpha] = adapter.delta(task.W)
+    scales = {f"s, lora_alpha = {alpha}": ratio(changes[alpha], A @ B) for alpha in (3, 12, 16)}
+    return scales | {"ΔW with 12, of its length with 8": ratio(changes[12], changes[8])}
 
 
 @demo(
@@ -250,9 +248,9 @@ def lengths_at_the_same_rate() -> Measured:
     base, words = ml.load_model("words-tiny"), new_words(np.random.default_rng(7))
     lora, full = (learned_to_reverse(method, 3e-3, steps=5) for method in ("lora", "full"))
     faster = learned_to_reverse("lora", 3e-2, steps=5)
-    lengths = [norm_of(_all_in_one(delta_weights(base, model))) for model in (lora, full)]
+    lora_delta, full_delta = (_all_in_one(delta_weights(base, model)) for model in (lora, full))
     return {
-        "LoRA's ΔW, of full's length": lengths[0] / lengths[1],
+        "LoRA's ΔW, of full's length": ratio(lora_delta, full_delta),
         "LoRA's loss, same rate": cross_entropy_of(lora, words),
         "LoRA's loss, ten times the rate": cross_entropy_of(faster, words),
     }
@@ -293,12 +291,12 @@ def rank_beside_rate_and_scale() -> Measured:
 
 @demo(
     root_r=lambda m: (
-        abs(m["length of ΔW, rule √r kept, of the first's"] - m["√r"]) < 1e-3
-        and abs(m["length of ΔW, rule α / r, of the first's"] - 1) < 1e-3
+        near(m["length of ΔW, rule √r kept, of the first's"], m["√r"])
+        and near(m["length of ΔW, rule α / r, of the first's"], 1)
     ),
-    rounding=lambda m: abs(m["length of ΔW, rule √r kept, of the first's"] - 1) < 1e-2,
-    halved=lambda m: abs(m["length of ΔW, rule √r kept, of the first's"] - 1 / 2) < 1e-2,
-    scale_twice=lambda m: abs(m["length of ΔW, rule √r kept, of the first's"] - m["s"]) < 1e-2,
+    rounding=lambda m: near(m["length of ΔW, rule √r kept, of the first's"], 1),
+    halved=lambda m: near(m["length of ΔW, rule √r kept, of the first's"], 1 / 2),
+    scale_twice=lambda m: near(m["length of ΔW, rule √r kept, of the first's"], m["s"]),
 )
 def one_adapter_with_weight_one() -> Measured:
     """Train a layer with rsLoRA; put s into A, and give the copy alpha = r under either rule."""
@@ -311,7 +309,7 @@ def one_adapter_with_weight_one() -> Measured:
         combined = with_lora(task.W, r, lora_alpha=r, use_rslora=use_rslora)
         copied = adapter_of(combined)
         copied.A.data, copied.B.data = adapter.A.data * adapter.s, adapter.B.data
-        lengths[use_rslora] = norm_of(copied.delta(task.W)) / norm_of(adapter.delta(task.W))
+        lengths[use_rslora] = ratio(copied.delta(task.W), adapter.delta(task.W))
     return {
         "√r": r**0.5,
         "s": adapter.s,
@@ -351,7 +349,7 @@ def two_adapted_layers_in_a_row() -> Measured:
 
 @demo(
     formula=lambda m: m["q and v"] == 393_216 and m["q and v"] == 2 * m["one factor of each"],
-    as_printed=lambda m: abs(m["q and v"] / 350_000 - 1) < 0.02,
+    as_printed=lambda m: near(m["q and v"], 350_000),
     one_factor=lambda m: m["q and v"] == 196_608,
     all_four=lambda m: m["q and v"] == 786_432,
 )
