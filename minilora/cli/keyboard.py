@@ -53,7 +53,7 @@ class Keyboard:
                 self._show("")
                 self._waiting = typed
                 return ""
-            say(f"Type Enter, q, or one of: {', '.join(keys)}")
+            say(f"Type one of: Enter, {', '.join([*keys, 'q'])}")
 
     def _read(self, prompt: str, deadline: float | None = None) -> str:
         print(prompt, end=" ", flush=True)

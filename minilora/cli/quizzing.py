@@ -83,6 +83,7 @@ class Record:
     """What is kept of the answers, and when each card is due: if fsrs is installed."""
 
     def __init__(self, path: Path | None) -> None:
+        self._path = path
         self._progress = Progress(path)
         self._has_fsrs = True
         try:
@@ -97,6 +98,8 @@ class Record:
     def keep(self, answer: Answer) -> None:
         if not self._has_fsrs:
             return
+        if self._progress.kept:
+            self._progress = Progress(self._path)  # another quiz may have written to it
         kept, name = self._progress.cards, answer.question.card.id
         kept[name] = review.answered(kept.get(name), answer.right, datetime.now(UTC))
         self._progress.save()
@@ -171,9 +174,9 @@ class Quiz:
                 left = f"{_clock(deadline - monotonic())} left"
                 self._screen.question(asked, f"{i + 1} of {n}", left)
                 answer = self._ask(asked, deadline)
-                if answer is None:
+                if answer is None and self._keyboard.by_hand:
                     waiting.append((i, asked))
-                else:
+                elif answer:
                     answers[asked] = answer
                     self.record.keep(answer)
         except TimeOver:
@@ -188,7 +191,8 @@ class Quiz:
         self._finish(given, f": {verdict}; the pass line is {100 * PASS:.0f} %.")
 
     def _ask(self, asked: Question, deadline: float | None = None) -> Answer | None:
-        """The answer, or None if there is none (yet)."""
+        """The answer, or None if there is none (yet). A person is asked until there is one, a pipe
+        once, since its next line is for the next question."""
         letters = not is_typed(asked.card)
         while True:
             more = "" if letters else " (Enter: show choices)"
@@ -200,22 +204,25 @@ class Quiz:
                 self._screen.choices(asked)
                 self._screen.say("")
                 continue
-            if typed == "?":
-                way = how_to_answer(asked, letters)
-                self._screen.say(f"Type {way}; - to leave it open; q to end.")
-                continue
             try:
-                return read_answer(asked, typed, letters)
+                if typed != "?":
+                    return read_answer(asked, typed, letters)
+                way = how_to_answer(asked, letters)
+                self._screen.say(f"Type {way}; {_LATER} to leave it open; q to end.")
             except UsageError as error:
                 self._screen.say(f"Please {error}; ? for help.")
+            if not self._keyboard.by_hand:
+                return None
 
     def _explain(self, answer: Answer, after: str) -> None:
         self._screen.feedback(answer)
-        while self._keyboard.key(f"Enter: {after} · s: show me · q: end", "s"):
-            try:
-                self._screen.proof(answer.question, prove(answer.question.card))
-            except MiniloraError as error:
-                self._screen.say(f"It cannot be measured here: {error}")
+        if not self._keyboard.key(f"Enter: {after} · s: show me · q: end", "s"):
+            return
+        try:
+            self._screen.proof(answer.question, prove(answer.question.card))
+        except MiniloraError as error:
+            self._screen.say(f"It cannot be measured here: {error}")
+        self._keyboard.key(f"Enter: {after} · q: end", "")
 
     def _finish(self, answers: list[Answer], verdict: str) -> None:
         if not answers:

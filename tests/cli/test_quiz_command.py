@@ -30,7 +30,7 @@ from minilora.learn.answers import is_typed
 from minilora.learn.cards import TOPICS, load_cards
 from minilora.learn.demos.demo import prove
 from minilora.learn.maths import to_text
-from minilora.learn.quiz import draw, question
+from minilora.learn.quiz import Answer, draw, question
 
 CARDS = {card.id: card for card in load_cards()}
 CORE = CARDS["what-is-lora"]
@@ -193,16 +193,35 @@ def test_what_a_demo_supports_is_said_even_if_it_is_not_the_answer(quiz, monkeyp
 
 
 def test_help_says_what_can_be_typed_and_is_no_answer(quiz):
-    out = quiz(["quiz", "--seed", "5"], ["?"])
+    out = quiz(["quiz", "--seed", "5"], ["?"], by_hand=True)
     assert "to leave it open; q to end." in out and "No question was answered." in out
 
 
-def test_what_is_no_answer_is_asked_again_in_one_sentence(quiz):
+def test_what_a_person_types_that_is_no_answer_is_asked_again_in_one_sentence(quiz):
     asked = next(q for q in questions(5) if not is_typed(q.card))
-    before = [right_line(q) for q in questions(5)[: questions(5).index(asked)]]
-    out = quiz(["quiz", "--seed", "5"], [*before, "E", "nonsense", right_line(asked)])
+    before = [
+        line for q in questions(5)[: questions(5).index(asked)] for line in (right_line(q), "")
+    ]
+    lines = [*before, "E", "nonsense", right_line(asked)]
+    out = quiz(["quiz", "--seed", "5"], lines, by_hand=True)
     assert out.count("Please type a letter from A to D; ? for help.") == 2
-    assert f"{len(before) + 1} of {len(before) + 1} right" in out
+    n = len(before) // 2 + 1
+    assert f"{n} of {n} right" in out
+
+
+@pytest.mark.parametrize("argv", [["quiz"], ["quiz", "--exam"]])
+@pytest.mark.parametrize("line", ["", "?", "-", "s", "r", "nonsense ((", "A"])
+def test_a_pipe_that_says_the_same_for_ever_comes_to_an_end(argv, line, quiz):
+    assert " of 20 right" in quiz([*argv, "--seed", "5"], [line] * 100)
+
+
+@pytest.mark.parametrize("argv", [["quiz"], ["quiz", "--exam"]])
+@pytest.mark.parametrize("line", ["?", "-", "nonsense (("])
+def test_a_line_of_a_pipe_that_is_no_answer_leaves_the_others_with_their_questions(
+    argv, line, quiz
+):
+    lines = [line, *map(right_line, questions(5)[1:])]
+    assert "19 of 20 right" in quiz([*argv, "--seed", "5"], lines)
 
 
 def test_not_knowing_is_not_right_and_explained(quiz, home):
@@ -231,7 +250,7 @@ def test_a_person_types_enter_between_questions_and_anything_else_is_not_taken_f
     first, second = questions(5, 2)
     lines = [right_line(first), "B", "", right_line(second)]
     out = quiz(["quiz", "--seed", "5", "--questions", "2"], lines, by_hand=True)
-    assert "2 of 2 right" in out and quiz.err.count("Type Enter, q, or one of: s") == 1
+    assert "2 of 2 right" in out and quiz.err.count("Type one of: Enter, s, q") == 1
 
 
 def test_wrong_answers_can_be_looked_at_again_with_their_reasons(quiz):
@@ -288,7 +307,7 @@ def test_an_exam_below_the_pass_line_is_not_passed(quiz):
 def test_a_question_that_is_left_for_later_comes_again_at_the_end(quiz):
     asked = questions(7, 3)
     lines = ["-", right_line(asked[1]), right_line(asked[2]), right_line(asked[0])]
-    out = quiz(["quiz", "--exam", "3", "--seed", "7"], lines)
+    out = quiz(["quiz", "--exam", "3", "--seed", "7"], lines, by_hand=True)
     places = re.findall(r"(\d) of 3 (?!right)[A-Z]", out)
     assert places == ["1", "2", "3", "1"] and "3 of 3 right" in out
 
@@ -334,6 +353,15 @@ def test_progress_goes_to_the_file_that_is_named(quiz, home, here):
     quiz(["quiz", "--progress", "mine.json", "--questions", "1"], ["-"])
     assert len(json.loads(Path("mine.json").read_text("utf-8"))["cards"]) == 1
     assert not home.exists()
+
+
+def test_two_quizzes_at_once_keep_the_answers_of_both(home):
+    pytest.importorskip("fsrs")
+    records = [quizzing.Record(None), quizzing.Record(None)]
+    asked = questions(5, 4)
+    for i, each in enumerate(asked):
+        records[i % 2].keep(Answer(each))
+    assert list(kept(home)) == [each.card.id for each in asked]
 
 
 def test_review_asks_what_is_due_then_new_cards_and_says_what_is_next(quiz, home):
