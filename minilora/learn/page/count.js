@@ -75,8 +75,9 @@ function countFinding(model, targets, trained) {
   const on = own ? "" : ` on ${listed(targets)}`;
   const fewer = trained < model.total / 2 ? `, one in ${readableWhole(model.total / trained)}` : "";
   return (
-    `LoRA of rank ${readableWhole(get("count.r"))}${on} trains ${readableWhole(trained)} numbers, ` +
-    `${readablePercent(trained / model.total)} of ${of} ${readableWhole(model.total)}${fewer}.`
+    `LoRA of rank ${readableWhole(get("count.r"))}${on} trains ${readableWhole(trained)} ` +
+    `numbers, ${readablePercent(trained / model.total)} of ${of} ${readableWhole(model.total)}` +
+    `${fewer}.`
   );
 }
 
@@ -134,7 +135,9 @@ function showToScale(model, targets) {
   const svg = byId("count-drawing");
   const [d_in, d_out] = model.shapes[targets[0]];
   const r = get("count.r");
-  const title = `${targets[0]} (${readableSizes(d_in, d_out)}) with A and B of rank ${readableWhole(r)}, to scale`;
+  const title =
+    `${targets[0]} (${readableSizes(d_in, d_out)}) with A and B of rank ${readableWhole(r)}, ` +
+    "to scale";
   const room = 28; // for a label
   const pixels = Math.min((chartWidth(svg) - 2 * room) / (d_out + r), 200 / (d_in + r));
   const thick = Math.max(r * pixels, 1);

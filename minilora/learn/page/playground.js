@@ -1,5 +1,5 @@
-// The playground trains LoRA and full fine-tuning on one task (teacher.js) and keeps what every step
-// has learned; its buttons then move through the steps. What is shown: playground_shown.js.
+// The playground trains LoRA and full fine-tuning on one task (teacher.js) and keeps what every
+// step has learned; its buttons then move through the steps.
 declare({
   "playground.d_in": 24,
   "playground.d_out": 24,
