@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import NormalDist
@@ -12,6 +13,7 @@ from statistics import NormalDist
 import numpy as np
 
 import minilora as ml
+from minilora import functional as F
 from minilora.analysis.profiler import profile
 from minilora.learn.demos.demo import Measured, demo
 from minilora.learn.demos.small_models import (
@@ -214,6 +216,80 @@ def peak_of_a_step() -> Measured:
     }
 
 
+class _Widen(ml.Module):
+    """x + gelu(x U) D, as an MLP in a block.   U (16, 64), D (64, 16)"""
+
+    def __init__(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        self.up, self.down = ml.Linear(16, 64, rng=rng), ml.Linear(64, 16, rng=rng)
+
+    def __call__(self, x: ml.Tensor) -> ml.Tensor:
+        return x + self.down(F.gelu(self.up(x)))
+
+
+def _plain(layers: Sequence[_Widen], x: np.ndarray) -> None:
+    h = ml.Tensor(x)
+    for layer in layers:
+        h = layer(h)
+    (h * h).mean().backward()
+
+
+def _checkpointed(layers: Sequence[_Widen], x: np.ndarray) -> None:
+    """Keep each layer's input alone; on the way back compute the layer again from it."""
+    inputs = [x]
+    with ml.no_grad():
+        for layer in layers:
+            inputs.append(layer(ml.Tensor(inputs[-1])).data)
+    y = ml.Tensor(inputs.pop(), requires_grad=True)
+    (y * y).mean().backward()
+    g = y.grad
+    for layer in reversed(layers):
+        h = ml.Tensor(inputs.pop(), requires_grad=True)
+        layer(h).backward(g)
+        g = h.grad
+
+
+def _cost(step: Callable[[Sequence[_Widen], np.ndarray], None]) -> tuple[float, int, np.ndarray]:
+    """Peak bytes of a step, the operations of its forward passes, and all gradients."""
+    layers, x = [_Widen(seed) for seed in range(8)], _normal_weights(256, 16)
+    was_tracing = tracemalloc.is_tracing()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        step(layers, x)
+        peak = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        if not was_tracing:
+            tracemalloc.stop()
+    params = [p for layer in layers for p in layer.parameters()]
+    gradients = [p.grad.ravel() for p in params if p.grad is not None]
+    with profile() as seen:
+        step(layers, x)
+    return peak, sum(c.forward_flops for c in seen.ops.values()), np.concatenate(gradients)
+
+
+@demo(
+    computes_again=lambda m: (
+        m["peak memory, of the plain step's"] < 0.6
+        and m["forward operations, of the plain step's"] == 2
+        and m["gradients, relative difference"] < 1e-5
+    ),
+    approximates=lambda m: m["gradients, relative difference"] > 0.01,
+    free=lambda m: m["forward operations, of the plain step's"] == 1,
+    slower_and_as_large=lambda m: m["peak memory, of the plain step's"] > 0.9,
+)
+def activations_computed_again() -> Measured:
+    """Take a step through eight MLPs that keeps everything, and one that keeps their inputs."""
+    plain, saving = _cost(_plain), _cost(_checkpointed)
+    off = np.linalg.norm(saving[2] - plain[2]) / np.linalg.norm(plain[2])
+    return {
+        "peak memory, of the plain step's": saving[0] / plain[0],
+        "forward operations, of the plain step's": saving[1] / plain[1],
+        "gradients, relative difference": float(off),
+    }
+
+
 @demo(
     moments=lambda m: (
         m["SGD's state, bytes for each parameter"] == 0
@@ -333,6 +409,54 @@ def double_quantization() -> Measured:
 def difference_of_means(a: np.ndarray, b: np.ndarray) -> float:
     """The mean absolute difference."""
     return float(np.abs(a - b).mean())
+
+
+@demo(
+    a_quarter=lambda m: 32 < _gigabytes_of_65b(m) < 35,
+    in_16_bits=lambda m: math.isclose(_gigabytes_of_65b(m), 130, rel_tol=0.02),
+    a_byte_each=lambda m: math.isclose(_gigabytes_of_65b(m), 65, rel_tol=0.02),
+    an_eighth=lambda m: math.isclose(_gigabytes_of_65b(m), 16, rel_tol=0.05),
+)
+def weights_of_65b() -> Measured:
+    """Count the bits of 256 x 256 weights in NF4 with scales in 8 bits, to scale them up."""
+    codes, scales = quantize(_normal_weights(256, 256), nf4_levels())
+    return {
+        "bits of codes for each weight": 8 * packed(codes).nbytes / codes.size,
+        "bits of scales for each weight": 8 * _scales_in_8_bits(scales)[1] / codes.size,
+    }
+
+
+def _gigabytes_of_65b(m: Measured) -> float:
+    return 65 * (m["bits of codes for each weight"] + m["bits of scales for each weight"]) / 8
+
+
+@demo(
+    partly_lost=lambda m: (
+        m["merged into 4 bits, off W + ΔW, of ΔW"] > 0.5
+        and m["merged into 32 bits, off W + ΔW, of ΔW"] < 1e-3
+        and m["codes that the merge changed, per cent"] > 1
+    ),
+    exact=lambda m: m["merged into 4 bits, off W + ΔW, of ΔW"] < 0.01,
+    not_at_all=lambda m: m["merged into 32 bits, off W + ΔW, of ΔW"] > 0.5,
+    base_again=lambda m: m["codes that the merge changed, per cent"] == 0,
+)
+def merging_into_four_bits() -> Measured:
+    """Add a ΔW a tenth as long as W to restored 4-bit weights, and store the sum in 4 bits."""
+    levels, U, V = nf4_levels(), _normal_weights(64, 4, 1), _normal_weights(4, 64, 2)
+    codes, scales = quantize(_normal_weights(64, 64), levels)
+    W = dequantize(codes, scales, levels)
+    delta = (U @ V).reshape(W.shape)
+    delta *= 0.1 * np.linalg.norm(W) / np.linalg.norm(delta)
+    again = quantize(W + delta, levels)
+
+    def off(merged: np.ndarray) -> float:
+        return float(np.linalg.norm(merged - (W + delta)) / np.linalg.norm(delta))
+
+    return {
+        "merged into 4 bits, off W + ΔW, of ΔW": off(dequantize(*again, levels)),
+        "merged into 32 bits, off W + ΔW, of ΔW": off((W + delta).astype(np.float32)),
+        "codes that the merge changed, per cent": float(100 * (again[0] != codes).mean()),
+    }
 
 
 @demo(

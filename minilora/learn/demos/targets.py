@@ -287,6 +287,39 @@ def a_new_head() -> Measured:
     return measured
 
 
+def _adapter_bytes(model: ml.Transformer, whole: Sequence[str]) -> int:
+    """Bytes of the tensors in the file of an adapter that also trains these modules whole."""
+    config = ml.LoraConfig(r=2, modules_to_save=whole)
+    ml.add_adapter(model, config, rng=np.random.default_rng(0))
+    with tempfile.TemporaryDirectory() as scratch:
+        ml.save_adapter(model, scratch)
+        tensors = read_safetensors(Path(scratch, "adapter_model.safetensors"))
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
+@demo(
+    whole_head=lambda m: (
+        m["bytes that the head adds to the file"] == m["bytes of the head"]
+        and m["bytes that the head adds to the file"] > 4 * m["bytes of A and B"]
+        and m["bytes of the model"] > 2 * m["bytes of the head"]
+    ),
+    low_rank=lambda m: m["bytes that the head adds to the file"] < m["bytes of A and B"],
+    a_note=lambda m: m["bytes that the head adds to the file"] == 0,
+    everything=lambda m: m["bytes that the head adds to the file"] >= m["bytes of the model"],
+)
+def file_with_a_whole_head() -> Measured:
+    """Save an adapter of a Llama with 400 symbols, without and with its head trained whole."""
+    plain, with_head = tiny_llama(vocab_size=400), tiny_llama(vocab_size=400)
+    model_bytes = sum(p.data.nbytes for p in plain.parameters())
+    without = _adapter_bytes(plain, ())
+    return {
+        "bytes of A and B": without,
+        "bytes of the head": plain.head.weight.data.nbytes,
+        "bytes of the model": model_bytes,
+        "bytes that the head adds to the file": _adapter_bytes(with_head, ["head"]) - without,
+    }
+
+
 @demo(
     too_small=lambda m: (
         m["numbers of a LoRA of rank 1"] > m["numbers of a norm's weight"]
