@@ -84,6 +84,14 @@ def test_moodle_knows_a_question_again_and_finds_it_by_topic_and_tag():
                 assert part.get("format") == "html" or part.tag == "answer"
 
 
+def test_every_option_of_a_match_goes_with_an_item():
+    """Moodle and GIFT are told the pairs only: an option without an item would be lost."""
+    for card in CARDS:
+        if card.kind == "match":
+            used = {part[1] for part in card.right.text.split()}
+            assert used == set("ABCDEFGH"[: len(card.options)]), card.id
+
+
 # GIFT
 
 
