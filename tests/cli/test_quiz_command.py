@@ -28,7 +28,7 @@ from minilora.cli.plain import plain
 from minilora.learn import progress, review
 from minilora.learn.answers import is_typed
 from minilora.learn.cards import TOPICS, load_cards
-from minilora.learn.demos.demo import prove
+from minilora.learn.demos.demo import Proof, prove
 from minilora.learn.maths import to_text
 from minilora.learn.quiz import Answer, draw, question
 
@@ -38,8 +38,9 @@ CORE = CARDS["what-is-lora"]
 
 @pytest.fixture(autouse=True)
 def home(monkeypatch, tmp_path):
-    """A user data folder of its own, and a terminal wide enough that few lines are broken."""
+    """A user data folder of its own. Cards are read once, not by every command."""
     folder = tmp_path / "home"
+    monkeypatch.setattr(quizzing, "load_cards", lambda: [*CARDS.values()])
     monkeypatch.setattr(progress.platformdirs, "user_data_path", lambda name: folder)
     monkeypatch.setenv("COLUMNS", "88")
     return folder
@@ -182,10 +183,9 @@ def test_show_me_runs_the_demo_and_names_the_choice_that_it_supports(quiz):
 def test_what_a_demo_supports_is_said_even_if_it_is_not_the_answer(quiz, monkeypatch):
     (asked,) = questions(1, 1)
     wrong = next(c for c in asked.choices if c.key != asked.card.answer)
-    proof = quizzing.prove(asked.card)
     for supported in ([], [wrong.key]):
-        changed = type(proof)(proof.does, proof.measured, supported)
-        monkeypatch.setattr(quizzing, "prove", lambda card, changed=changed: changed)
+        proof = Proof("Nothing is done.", {"measured": 1.5}, supported)
+        monkeypatch.setattr(quizzing, "prove", lambda card, proof=proof: proof)
         out = quiz(["quiz", "--seed", "1", "--questions", "1"], [right_line(asked), "s"])
         name = asked.letter(wrong) if not is_typed(asked.card) else shown(wrong.text)
         assert f"This supports {name if supported else 'none of the choices'}." in out
@@ -211,7 +211,8 @@ def test_what_a_person_types_that_is_no_answer_is_asked_again_in_one_sentence(qu
 
 @pytest.mark.parametrize("argv", [["quiz"], ["quiz", "--exam"]])
 @pytest.mark.parametrize("line", ["", "?", "-", "s", "r", "nonsense ((", "A"])
-def test_a_pipe_that_says_the_same_for_ever_comes_to_an_end(argv, line, quiz):
+def test_a_pipe_that_says_the_same_for_ever_comes_to_an_end(argv, line, quiz, monkeypatch):
+    monkeypatch.setattr(quizzing, "prove", lambda card: Proof("Nothing.", {}, [card.answer]))
     assert " of 20 right" in quiz([*argv, "--seed", "5"], [line] * 100)
 
 
