@@ -153,12 +153,13 @@ def _is_transpose(above: Node) -> bool:
 
 
 def _sum(nodes: list[Node], values: _Values) -> Value:
-    total: Value | None = None
+    solid = [node for node in nodes if node != Leaf("space", " ")]
+    if not solid or _is(solid[-1], "+−·×/"):
+        raise UnreadableError
+    total: Value = 0.0
     term: list[Node] = []
     sign = 1
-    for node in [*nodes, Leaf("sign", "+")]:
-        if node == Leaf("space", " "):
-            continue
+    for node in [*solid, Leaf("sign", "+")]:
         if not _is(node, "+−"):
             term.append(node)
         elif term and not _is(term[-1], "·×/"):
@@ -166,8 +167,6 @@ def _sum(nodes: list[Node], values: _Values) -> Value:
             term, sign = [], -1 if _is(node, "−") else 1
         elif _is(node, "−"):
             sign = -sign  # −a, or a · −b
-    if total is None or term:
-        raise UnreadableError
     return total
 
 
@@ -219,10 +218,8 @@ def _is(node: Node, signs: str) -> bool:
     return isinstance(node, Leaf) and node.kind == "sign" and node.text in signs
 
 
-def _add(one: Value | None, other: Value) -> Value:
+def _add(one: Value, other: Value) -> Value:
     """A number beside a matrix is that number times the identity."""
-    if one is None:
-        return other
     if np.ndim(one) != np.ndim(other):
         one, other = (v * np.eye(_SIDE) if np.ndim(v) == 0 else v for v in (one, other))
     return one + other
