@@ -12,6 +12,7 @@ from html import unescape
 import pytest
 
 from minilora.learn.cards import LESSONS, TOPICS, by_topic, load_cards
+from minilora.learn.demos.demo import demo_of
 from minilora.learn.maths import to_mathml
 
 pytestmark = pytest.mark.browser
@@ -106,7 +107,14 @@ def test_every_text_of_every_card_is_on_its_faces(open_page):
         whys = [choice.why for choice in card.choices]
         for text in [card.question, *card.items, *card.options, *choices]:
             assert words(to_mathml(text)) in question, card.id
-        for text in [card.explanation, card.source, LESSONS[card.lesson], *choices, *whys]:
+        for text in [
+            demo_of(card).does,
+            card.explanation,
+            card.source,
+            LESSONS[card.lesson],
+            *choices,
+            *whys,
+        ]:
             assert words(to_mathml(text)) in answer, card.id
         assert "thesenumberssupport" in answer and "alone." in answer, card.id
 
@@ -157,6 +165,18 @@ def test_topic_difficulty_and_search_let_cards_through(open_page, state, holds):
     assert page.evaluate("chosenCards().map(({ id }) => id)") == wanted
     place = page.locator("#cards-place").inner_text()
     assert place == (f"Card 1 of {len(wanted)}" if wanted else "No card has all of this.")
+
+
+def test_another_card_that_a_filter_brings_shows_its_question(open_page):
+    page = open_page()
+    for act in (
+        lambda: page.locator("#cards-search").fill("rank"),
+        lambda: page.locator("#cards-difficulty").select_option("3"),
+        lambda: page.locator("#cards-topics button").last.click(),
+    ):
+        page.get_by_role("button", name="Turn the card over").click()
+        act()
+        assert page.get_by_role("button", name="Turn the card over").is_visible()
 
 
 def test_search_finds_a_card_by_what_its_formulas_say(open_page):
@@ -360,6 +380,24 @@ def test_whoever_has_the_link_sits_the_same_exam(open_page):
     assert exam(seed=3, questions=8) != exam(seed=4, questions=8)
     serving = by_topic(CARDS, "serving")
     assert {name for name, *_ in exam(topic="serving", questions=5)} <= {c.id for c in serving}
+
+
+def test_who_leaves_a_running_exam_is_asked_and_may_stay(open_page):
+    page = open_page({"cards.mode": "exam", "cards.topic": "texts", "cards.questions": len(CARDS)})
+    page.get_by_role("button", name="Begin the exam").click()
+    asked = []
+
+    def stay(dialog):
+        asked.append(dialog.type)
+        dialog.dismiss()
+
+    page.on("dialog", stay)
+    page.evaluate("location.reload()")
+    page.wait_for_timeout(300)
+    assert asked == ["beforeunload"]
+    count = len(by_topic(CARDS, "texts"))
+    head = page.locator("#cards-exam .exam-head").inner_text()
+    assert head.startswith(f"0 of {count} answered; there are no more cards")
 
 
 @pytest.mark.parametrize("n", [10, 23, 1000])

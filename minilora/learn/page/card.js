@@ -17,6 +17,7 @@ function cardTexts(card) {
     whys: all("why"),
     explanation: one("explanation"),
     source: one("source"),
+    does: one("does"), // what its demo does
   };
 }
 
@@ -173,9 +174,10 @@ function spelledOut(texts, answer) {
 function measurement(card, order) {
   const rows = card.measured.map(([name, value]) =>
     make("tr", {}, make("th", { scope: "row" }, name), make("td", { class: "number" }, value)));
+  const { does } = cardTexts(card);
   const supported = supportedText(card, order);
   return make("div", { class: "measured" },
-    make("p", { class: "note" }, `Measured when this page was made: ${card.does}`),
+    make("p", { class: "note" }, "Measured when this page was made: ", ...does.childNodes),
     make("table", { "aria-label": "What was measured" }, make("tbody", {}, ...rows)),
     make("p", {}, `Of what the choices claim, these numbers support ${supported}.`));
 }

@@ -25,6 +25,9 @@ function startCards(data) {
   for (const button of document.querySelectorAll("#cards [data-mode]")) {
     button.addEventListener("click", () => set("cards.mode", button.dataset.mode));
   }
+  for (const id of ["cards-difficulty", "cards-search"]) {
+    byId(id).addEventListener("input", () => set("cards.turned", false)); // for another card
+  }
   byId("cards-previous").addEventListener("click", () => goToCard(-1));
   byId("cards-next").addEventListener("click", () => goToCard(1));
   byId("cards-setup").addEventListener("submit", (event) => {
@@ -32,6 +35,7 @@ function startCards(data) {
     beginExam();
   });
   byId("cards").addEventListener("keydown", pressKey);
+  addEventListener("beforeunload", keepExam);
   startLearner();
   const shown = ["topic", "difficulty", "search", "card", "turned"].map((name) => `cards.${name}`);
   watch(["cards.mode", "cards.topic"], showMode);
@@ -103,7 +107,7 @@ function topicButton(topic, title, most) {
   const count = right ? `${right} of ${cards.length}` : String(cards.length);
   const parts = [make("span", {}, title), bar, make("span", { class: "number" }, count)];
   const choose = () => {
-    set("cards.topic", topic);
+    setAll({ "cards.topic": topic, "cards.turned": false });
     byId("cards-topics").querySelector("[aria-pressed=true]").focus();
   };
   return makeButton(parts, choose, { "aria-pressed": String(topic === chosenTopic()) });

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from minilora.learn.cards import LESSONS, TOPICS, Card
-from minilora.learn.demos.demo import Proof, prove
+from minilora.learn.demos.demo import Proof, demo_of, prove
 from minilora.learn.maths import to_mathml
 from minilora.training.progress import progress_bar
 
@@ -38,7 +38,6 @@ def _card_data(card: Card, proof: Proof) -> dict[str, Any]:
         "answer": card.answer,
         "texts": [choice.text for choice in card.choices],
         "accept": card.accept,
-        "does": proof.does,
         "measured": [[name, shown(value)] for name, value in proof.measured.items()],
         "supported": proof.supported,
     }
@@ -70,6 +69,7 @@ def _template(card: Card) -> str:
         f"{_list('items', '1', card.items)}{_list('options', 'A', card.options)}{choices}"
         f'<div class="explanation">{to_mathml(card.explanation)}</div>'
         f'<div class="source">{to_mathml(card.source)}</div>'
+        f'<div class="does">{to_mathml(demo_of(card).does)}</div>'
         "</template>"
     )
 

@@ -29,6 +29,11 @@ function beginExam() {
   goToQuestion(0);
 }
 
+// Who leaves the page by mistake, while an exam is running, is asked.
+function keepExam(event) {
+  if (exam.state === "running") event.preventDefault();
+}
+
 function tickExam() {
   if (Date.now() >= exam.ends) handInExam();
   else byId("cards-clock").textContent = timeLeft();
@@ -87,8 +92,9 @@ function runningExam() {
   const total = questions.length;
   const title = `Question ${at + 1} of ${total}`;
   const isLast = at === total - 1;
+  const isAll = total < get("cards.questions") ? "; there are no more cards" : "";
   const head = make("p", { class: "note exam-head" },
-    make("span", {}, `${total - openQuestions()} of ${total} answered`),
+    make("span", {}, `${total - openQuestions()} of ${total} answered${isAll}`),
     make("span", { id: "cards-clock", role: "timer" }, timeLeft()));
   const buttons = make("div", { class: "buttons" },
     makeButton("Previous", () => goToQuestion(at - 1), { disabled: at === 0 }),
