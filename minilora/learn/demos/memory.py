@@ -31,7 +31,7 @@ BLOCK = 64  # weights that share a scale
 def nf4_levels() -> np.ndarray:
     """The 16 numbers of NF4: quantiles of a normal distribution, the outermost scaled to ±1, zero
     among them (Dettmers et al. 2023, QLoRA, section 3 and appendix E)."""
-    end, quantile = 0.9677083, NormalDist().inv_cdf
+    end, quantile = 1 - (1 / 32 + 1 / 30) / 2, NormalDist().inv_cdf
     above = [quantile(p) for p in np.linspace(end, 0.5, 9)[:-1]]
     below = [-quantile(p) for p in np.linspace(end, 0.5, 8)[:-1]]
     levels = np.array([*below, 0.0, *reversed(above)], np.float32)
