@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from minilora.learn.cards import Card, Choice
+from minilora.learn.cards import GAP, Card, Choice
 from minilora.learn.formulas import is_formula, same_formula
 from minilora.learn.quiz import LETTERS, Answer, Question
 from minilora.system.errors import UsageError
@@ -65,6 +65,10 @@ def same_answer(typed: str, expected: str) -> bool:
 
 
 def _filled(card: Card, typed: str) -> Choice | None:
+    """What stands after the gap, such as a unit, may be typed as well."""
+    after = re.match(r"\s*(\w*)", card.question.partition(GAP)[2])
+    if after and after[1] and re.search(rf"[\d\s]{after[1]}$", typed, re.IGNORECASE):
+        typed = typed[: -len(after[1])].strip()
     if any(same_answer(typed, spelling) for spelling in (card.right.text, *card.accept)):
         return card.right
     found = next((c for c in card.choices if same_answer(typed, c.text)), None)
@@ -88,8 +92,7 @@ def _same_number(typed: str, expected: str) -> bool:
     value, wanted = (float(re.sub("[ ,]", "", n[1]).replace("−", "-")) for n in (one, other))
     decimals = len(other[2] or "")
     near = value == wanted or (decimals > 0 and round(value, decimals) == wanted)
-    units = {n[3].casefold() for n in (one, other) if n[3]}
-    return near and len(units) < 2
+    return near and one[3].casefold() in ("", other[3].casefold())
 
 
 def _order(card: Card, text: str) -> list[str]:
