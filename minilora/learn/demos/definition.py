@@ -1,4 +1,4 @@
-"""What LoRA is, and what it is not: measured on a small model that learns to reverse, and on layers."""
+"""What LoRA is, and what it is not: on a small model that reverses words, and on layers."""
 
 from __future__ import annotations
 
