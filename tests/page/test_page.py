@@ -40,8 +40,16 @@ def test_nothing_scrolls_sideways(open_page, width):
 
 
 @pytest.mark.parametrize("color_scheme", ["light", "dark"])
-def test_axe_finds_no_barrier(open_page, barriers, color_scheme):
-    page = open_page(color_scheme=color_scheme)
+@pytest.mark.parametrize("width", [360, 1280])
+def test_axe_finds_no_barrier_whatever_is_unfolded_asked_or_covered(
+    open_page, barriers, color_scheme, width
+):
+    page = open_page(color_scheme=color_scheme, width=width)
+    assert barriers(page) == []
+    page.evaluate("document.querySelectorAll('details').forEach((e) => (e.open = true))")
+    page.get_by_label("Predict first").check()
+    page.get_by_label("Broken text").check()
+    page.fill("#live-prompt", "")
     assert barriers(page) == []
 
 

@@ -24,7 +24,7 @@ _WIDGETS = ("live", "playground", "count", "cards")
 _SCRIPTS = (
     *("dom.js", "state.js", "controls.js", "tools.js"),
     *("numbers.js", "random.js", "matrix.js", "chart.js", "heatmap.js"),
-    *("model.js", "adapter.js", "writer.js", "slices.js", "live.js"),
+    *("model.js", "adapter.js", "writer.js", "slices.js", "live.js", "live_shown.js"),
     *("svd.js", "teacher.js", "playground.js", "playground_shown.js"),
     *("playground_words.js", "playground_ranks.js"),
     *("counting.js", "count.js"),

@@ -57,7 +57,8 @@ function label(control, value) {
 
 function reader(control, type) {
   if (control.type === "checkbox") return () => control.checked;
-  if (type === "number") return () => (control.value.trim() === "" ? undefined : Number(control.value));
+  if (type === "number")
+    return () => (control.value.trim() === "" ? undefined : Number(control.value));
   return () => control.value;
 }
 

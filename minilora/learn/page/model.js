@@ -15,7 +15,16 @@ function readModel(data) {
     weights[name] = numbers.subarray(start, (start += size));
   }
   const { alphabet, heads, layers, block, epsilon, shapes } = data;
-  return { alphabet, heads, layers, block, epsilon, shapes, width: shapes["norm.weight"][0], weights };
+  return {
+    alphabet,
+    heads,
+    layers,
+    block,
+    epsilon,
+    shapes,
+    width: shapes["norm.weight"][0],
+    weights,
+  };
 }
 
 // float16 numbers in base64: 1 bit sign, 5 bits exponent, 10 bits fraction (IEEE 754).
@@ -34,7 +43,8 @@ function readHalves(base64) {
 
 // The keys and values of the positions that each layer has seen, so as not to compute them again.
 function newCache(model) {
-  const perLayer = () => Array.from({ length: model.layers }, () => new Float32Array(model.block * model.width));
+  const perLayer = () =>
+    Array.from({ length: model.layers }, () => new Float32Array(model.block * model.width));
   return { length: 0, keys: perLayer(), values: perLayer() };
 }
 
@@ -45,7 +55,10 @@ function readCharacter(model, weights, cache, id) {
   const x = row(weights["tok_embed.weight"], id, C).slice(); // the stream (C,)
   add(x, row(weights["pos_embed.weight"], position, C));
   for (let i = 0; i < model.layers; i++) {
-    const layer = (name) => [weights[`layers.${i}.${name}.weight`], weights[`layers.${i}.${name}.bias`]];
+    const layer = (name) => [
+      weights[`layers.${i}.${name}.weight`],
+      weights[`layers.${i}.${name}.bias`],
+    ];
     let h = layerNorm(x, ...layer("attn_norm"), model.epsilon);
     const q = linear(h, ...layer("attn.q_proj"));
     cache.keys[i].set(linear(h, ...layer("attn.k_proj")), position * C);

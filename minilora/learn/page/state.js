@@ -1,6 +1,7 @@
-// The state of the page: named values, kept in the address behind "#". A copied address so shows
-// the same page. A widget declares its values with their defaults, then gets, sets and watches
-// them. An address with an unknown name or a value of the wrong type gives the default.
+// The state of the page: named values, kept in the address, which so can be copied and shared.
+//
+// A widget declares its values with their defaults, then gets, sets and watches them. In the address
+// they stand behind "#"; an unknown name, or a value of the wrong type, gives the default.
 const state = { defaults: {}, values: {}, watchers: [], written: undefined };
 
 function declare(defaults) {
@@ -31,7 +32,8 @@ function watch(names, react) {
 }
 
 function notify(changed) {
-  const meant = (name) => changed.some((c) => c === name || (name.endsWith(".") && c.startsWith(name)));
+  const meant = (name) =>
+    changed.some((c) => c === name || (name.endsWith(".") && c.startsWith(name)));
   for (const { names, react } of state.watchers) {
     if (names.some(meant)) react();
   }
@@ -62,7 +64,8 @@ function readAddress() {
 }
 
 function parseAs(example, text) {
-  if (typeof example === "number") return text.trim() !== "" && isFinite(text) ? Number(text) : undefined;
+  if (typeof example === "number")
+    return text.trim() !== "" && isFinite(text) ? Number(text) : undefined;
   if (typeof example === "boolean") return { true: true, false: false }[text];
   return text;
 }

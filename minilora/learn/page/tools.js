@@ -1,5 +1,4 @@
-// What every section has: results to hide before a class, a question to answer before the results
-// are seen, a link to what is shown, and the same in Python.
+// What every section has: results to hide, a guess before them, a link to copy, lines of Python.
 //
 // A widget marks its results with class="result". Its question is a <fieldset class="guess"> with
 // radio buttons, the right one marked data-right, and a <p class="answer"> to be read afterwards,
@@ -7,7 +6,8 @@
 const SECTIONS = [...document.querySelectorAll("main > section")];
 
 declare({ predict: false });
-for (const section of SECTIONS) declare({ [`hide.${section.id}`]: false, [`guess.${section.id}`]: "" });
+for (const section of SECTIONS)
+  declare({ [`hide.${section.id}`]: false, [`guess.${section.id}`]: "" });
 
 function startTools() {
   bindControls(document.querySelector("header"));
@@ -27,9 +27,14 @@ function startTools() {
 
 function addTools(section) {
   const tools = fromTemplate("tools");
-  const [tick, button, status, note] = tools.querySelectorAll("input, button, [role=status], .cover");
+  const [tick, button, status, note] = tools.querySelectorAll(
+    "input, button, [role=status], .cover",
+  );
   tick.dataset.state = `hide.${section.id}`;
-  button.setAttribute("aria-label", `Copy link to this state of ${section.querySelector("h2").textContent}`);
+  button.setAttribute(
+    "aria-label",
+    `Copy link to this state of ${section.querySelector("h2").textContent}`,
+  );
   button.addEventListener("click", () => copy(address(), status));
   section.querySelector("h2").after(tools);
   bind(tick);
@@ -54,7 +59,8 @@ function addGuess(section) {
     guess.hidden = !get("predict");
     for (const input of guess.querySelectorAll("input")) input.checked = input === chosen;
     answer.hidden = !chosen;
-    guess.querySelector(".verdict").textContent = chosen && "right" in chosen.dataset ? "Right. " : "Not so. ";
+    guess.querySelector(".verdict").textContent =
+      chosen && "right" in chosen.dataset ? "Right. " : "Not so. ";
   };
   guess.addEventListener("change", (event) => set(name, event.target.value));
   watch(["predict", name], show);

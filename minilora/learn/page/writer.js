@@ -37,15 +37,27 @@ function windowStart(n, prompt, block) {
 class Writer {
   constructor(model, weights, prompt, temperature, seed) {
     this.reader = new Reader(model, weights);
-    Object.assign(this, { ids: [...prompt], prompt: prompt.length, temperature, random: randomFrom(seed) });
+    Object.assign(this, {
+      ids: [...prompt],
+      prompt: prompt.length,
+      temperature,
+      random: randomFrom(seed),
+    });
   }
 
   get written() {
     return this.ids.length - this.prompt;
   }
 
+  // The ids of the prompt and of the first so many characters that were written.
+  shown(written) {
+    return this.ids.slice(0, this.prompt + written);
+  }
+
   write() {
-    this.ids.push(choose(this.reader.after(this.ids, this.prompt), this.temperature, this.random()));
+    this.ids.push(
+      choose(this.reader.after(this.ids, this.prompt), this.temperature, this.random()),
+    );
   }
 }
 
