@@ -205,6 +205,15 @@ def test_without_a_matrix_it_asks_for_one(open_page):
     assert page.locator("#count-result").is_visible()
 
 
+def test_every_matrix_is_peft_s_all_linear(open_page):
+    page = open_page({"count.model": "gpt2", "count.c_attn": "true"})
+    page.get_by_role("button", name="Every matrix").click()
+    wanted = lora_parameters(ARCHITECTURES["gpt2"], 8, "all-linear")
+    assert page.evaluate(COUNTED)["trained"] == wanted
+    page.get_by_role("button", name="Only q_proj and v_proj").click()
+    assert page.evaluate(COUNTED)["targets"] == ["q_proj", "v_proj"]
+
+
 def test_w_a_and_b_are_drawn_to_scale(open_page):
     sizes = {"count.d_in": 600, "count.d_out": 200, "count.r": 50}
     page = open_page({"count.model": "own", **sizes})

@@ -256,6 +256,16 @@ def test_it_plays_and_pauses_by_keyboard(opened):
     assert page.locator("#play-step-text").text_content() == "400 of 400"
 
 
+def test_who_prefers_less_motion_sees_five_pictures_a_second_apart(opened):
+    page = opened(SHORT, reduced_motion="reduce")
+    page.locator("#play-play").click()
+    seen = {page.locator("#play-step").input_value()}
+    for _ in range(15):
+        page.wait_for_timeout(100)
+        seen.add(page.locator("#play-step").input_value())
+    assert seen <= {"0", "10", "20"} and len(seen) > 1
+
+
 def test_settings_that_change_while_it_trains_win(opened):
     page = opened(SHORT)
     page.evaluate("set('playground.k', 2); set('playground.k', 3); set('playground.r', 3)")

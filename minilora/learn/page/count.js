@@ -26,10 +26,21 @@ function startCount(data) {
     make("option", { value: OWN_MATRIX }, "matrices of your own"),
   );
   bindControls(byId("count"));
+  byId("count-qv").addEventListener("click", () => tickMatrices(["q_proj", "v_proj"]));
+  byId("count-all").addEventListener("click", () => tickMatrices(undefined));
   watch(["count."], () => showCount(data));
   offerPython("count", () => countInPython(countedModel(data), countTargets(countedModel(data))));
   showCount(data);
   drawToFit(byId("count-drawing"), () => showCount(data));
+}
+
+// Without names: every matrix, q, k and v as three.
+function tickMatrices(names) {
+  const ticks = [...byId("count-targets").querySelectorAll("input")].map(
+    (tick) => tick.dataset.state,
+  );
+  const wanted = (tick) => (names ? names.includes(tick.split(".")[1]) : tick !== "count.c_attn");
+  setAll(Object.fromEntries(ticks.map((tick) => [tick, wanted(tick)])));
 }
 
 // Matrices of one's own are a model that has nothing else.
@@ -52,6 +63,7 @@ function showCount(data) {
   const own = get("count.model") === OWN_MATRIX;
   for (const control of byId("count").querySelectorAll(".own")) control.hidden = !own;
   byId("count-targets").hidden = own;
+  byId("count-presets").hidden = own;
   for (const tick of byId("count-targets").querySelectorAll("input")) {
     const name = tick.dataset.state.split(".")[1];
     tick.parentElement.hidden = !(name in model.shapes);

@@ -111,13 +111,18 @@ function showStep(step) {
   set("playground.step", last ? state.defaults["playground.step"] : Math.max(step, 0));
 }
 
+function prefersCalm() {
+  return matchMedia("(prefers-reduced-motion: reduce)").matches;
+}
+
 let playing; // the timer
 
 function playOrPause() {
   if (playing) return stopPlaying();
   const steps = get("playground.steps");
-  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  const [stride, pause] = calm ? [steps / 5, 1000] : [Math.max(1, Math.round(steps / 200)), 30];
+  const [stride, pause] = prefersCalm()
+    ? [steps / 5, 1000]
+    : [Math.max(1, Math.round(steps / 200)), 30];
   if (shownStep() === steps) showStep(0);
   playing = setInterval(() => {
     showStep(shownStep() + stride);

@@ -2,6 +2,7 @@
 const LOSS_FLOOR = 1e-10; // where the axis ends: what is below is 0 for every purpose
 
 function showPlayground() {
+  if (!playground.trained && prefersCalm()) return; // its lines would grow
   const [step, steps] = [shownStep(), get("playground.steps")];
   byId("play-step").max = steps;
   byId("play-step").value = step;
@@ -34,7 +35,7 @@ function changeAt(method, step) {
 }
 
 function readableLoss(loss) {
-  return loss < LOSS_FLOOR ? `less than ${powerOfTen(-10)}` : readable(loss);
+  return loss < LOSS_FLOOR ? `under ${powerOfTen(-10)}` : readable(loss);
 }
 
 function drawLosses() {
