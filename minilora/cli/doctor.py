@@ -34,6 +34,8 @@ OPTIONAL = {
     "pytest": "test",
     "hypothesis": "test",
     "jupyterlab": "lessons",
+    "fsrs": "cards",
+    "genanki": "cards",
     "joblib": "sweep",
     "distributed": "dask",
     "torch": "parity",
@@ -43,6 +45,7 @@ OPTIONAL = {
 EXTRAS = {
     "test": "for the tests",
     "lessons": "for the lessons",
+    "cards": "to review the exam cards, and to write them for Anki",
     "sweep": "for several runs at a time",
     "dask": "for runs on several machines",
     "parity": "to compare with PyTorch and PEFT",

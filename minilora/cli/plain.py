@@ -1,7 +1,7 @@
 """What is shown for √, Δ and their like where the terminal's encoding lacks them: sqrt, Delta.
 
-Python calls the handler for each character that cannot be encoded, once it is registered under the
-name that the streams have as `errors` (cli/__init__.py).
+Python calls the handler for what cannot be encoded: it is registered below under the name that the
+streams have as `errors` (cli/__init__.py).
 """
 
 from __future__ import annotations
