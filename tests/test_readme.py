@@ -16,6 +16,7 @@ import minilora as ml
 from minilora.cli import main
 from minilora.cli.tables import human_bytes
 from minilora.experiments.comparison import improvement
+from minilora.learn.cards import load_cards
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -193,3 +194,12 @@ def test_python_example_runs(tmp_path, monkeypatch, capsys):
     again = ml.load_model("docs-tiny")
     ml.load_adapter(again, tmp_path / "my-adapter")
     assert np.isfinite(ml.text_loss(again, ml.load_corpus("prose").val[:5000], 4))
+
+
+def test_the_number_of_cards_is_that_of_the_file():
+    cards = load_cards()
+    assert (
+        README.count(f"{len(cards)} exam cards") == 1 and f"first of {len(cards)} cards" in README
+    )
+    quoting = sum(card.topic == "texts" for card in cards)
+    assert quoting == 12 and "Twelve of the cards quote published texts" in README
