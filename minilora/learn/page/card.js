@@ -127,7 +127,7 @@ function answerFace(card, { order, given }) {
       `. Lesson ${card.lesson}: ${CARDS.lessons[card.lesson]}.`),
   );
   const [title, kind] = verdictOn(card, given);
-  return make("div", { class: `face ${kind}` }, faceTitle(title), result);
+  return make("div", { class: `face ${kind}` }, faceTitle(title), texts.question, result);
 }
 
 function verdictOn(card, given) {

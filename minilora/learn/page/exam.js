@@ -160,8 +160,10 @@ function scoreRow(topic, questions, isRight) {
 }
 
 function wrongAnswer(question) {
-  const { question: text } = cardTexts(question.card);
   const place = exam.questions.indexOf(question) + 1;
-  const summary = make("summary", {}, `${place}. `, ...text.childNodes);
-  return make("details", { class: "reviewed" }, summary, answerFace(question.card, question));
+  const face = answerFace(question.card, question);
+  const asked = face.querySelector(".question");
+  asked.remove(); // it becomes what is seen of the closed details
+  const summary = make("summary", {}, `${place}. `, ...asked.childNodes);
+  return make("details", { class: "reviewed" }, summary, face);
 }

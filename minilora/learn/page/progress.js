@@ -124,7 +124,7 @@ function isRecord(record) {
   const isIn = (value, least, most) => typeof value === "number" && least <= value && value <= most;
   if (!isObject(record)) return false;
   const { state, step, stability, difficulty, due, last_review, answered, right } = record;
-  const isNew = [stability, difficulty, last_review].every((value) => value === null);
+  const isNew = answered === 0 && [stability, difficulty, last_review].every((v) => v === null);
   const isMemory = isIn(stability, 0.001, 1e6) && isIn(difficulty, 1, 10) && isTime(last_review);
   return (
     [1, 2, 3].includes(state) &&
