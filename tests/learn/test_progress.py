@@ -142,7 +142,18 @@ def test_a_broken_file_that_cannot_be_renamed_is_not_overwritten(home, monkeypat
 
 
 @pytest.mark.parametrize(
-    "entry", [ENTRY, NEVER_ASKED, ENTRY | {"more": 1}, ENTRY | {"step": 0, "state": 3}]
+    "entry",
+    [
+        ENTRY,
+        NEVER_ASKED,
+        ENTRY | {"more": 1},
+        ENTRY | {"step": 0, "state": 3},
+        ENTRY | {"stability": 0.001, "difficulty": 1},
+        ENTRY | {"stability": 36500, "difficulty": 10.0},
+        ENTRY | {"answered": 1, "right": 1},
+        ENTRY | {"due": "2026-11-28T09:00:00Z"},
+    ],
+    ids=str,
 )
 def test_an_entry_of_fsrs_is_one(entry):
     assert is_entry(entry)
@@ -157,6 +168,8 @@ def test_an_entry_of_fsrs_is_one(entry):
         {"state": True},
         {"state": "2"},
         {"state": 3},
+        {"state": 1, "stability": None},
+        {"answered": 0, "right": 0, "stability": None},
         {"step": -1},
         {"step": "0"},
         {"stability": 0},

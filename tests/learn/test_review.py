@@ -74,7 +74,7 @@ def test_due_cards_come_in_the_order_in_which_they_were_due():
     cards = [made(name=name) for name in "abcd"]
     kept = {
         name: ENTRY | {"due": (NOW + timedelta(days=days)).isoformat()}
-        for name, days in {"a": -1, "b": -3, "c": 1, "z": -9}.items()
+        for name, days in {"a": 0, "b": -3, "c": 1, "z": -9}.items()
     }
     assert [card.id for card in review.due_cards(cards, kept, NOW)] == ["b", "a"]
 
