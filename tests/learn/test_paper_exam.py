@@ -75,8 +75,9 @@ def test_what_is_not_chosen_has_room_to_be_written_and_no_choices(kind):
         assert html.count('class="gap"') == (1 if kind == "cloze" else 0)
         assert html.count('class="box large"') == len(card.items)
         assert 'class="box"' not in html and "____" not in html
-        for text in (*card.items, *card.options):
-            assert words(to_html(text)) in words(html)
+        for labels, texts in (("123456", card.items), ("ABCDEF", card.options)):
+            for label, text in zip(labels, texts, strict=False):
+                assert f" {label} {words(to_html(text))}" in words(html)
         assert answer == words(to_html(card.right.text))
 
 
