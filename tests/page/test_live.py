@@ -199,6 +199,17 @@ def test_play_writes_on_until_it_is_paused(open_page):
     assert page.text_content("#live-adapted-text") == text
 
 
+def test_watching_it_learn_goes_from_the_first_step_to_the_last(open_page, data):
+    page = open_page()
+    watched = []
+    page.expose_function("note", lambda time: watched.append(time))
+    page.evaluate("watch(['live.time'], () => note(get('live.time')))")
+    page.get_by_role("button", name="watch it learn").click()
+    page.get_by_role("button", name="Pause").wait_for()
+    page.get_by_role("button", name="watch it learn").wait_for()
+    assert watched == list(range(len(data["steps"])))
+
+
 @pytest.mark.parametrize("typed", ["", "naïve", "€"])
 def test_a_prompt_that_the_model_cannot_read_is_said_so_beside_the_field(open_page, typed):
     page = open_page()

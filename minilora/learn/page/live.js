@@ -2,7 +2,8 @@
 //
 // Everything shown follows from the state. update() keeps what a change has not touched, and
 // computes the rest in slices.
-const FULL_TEXT = 400; // characters of a text
+const FIRST_TEXT = 240; // characters of a text, before anybody presses a button
+const FULL_TEXT = 400;
 const KINDS = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"];
 const KIND_NAMES = ["query", "key", "value", "attention output", "MLP up", "MLP down"];
 const AS_TRAINED = { "live.strength": 1, "live.rank": 4, "live.time": 0 };
@@ -13,11 +14,11 @@ declare({
   "live.prompt": "def ",
   "live.temperature": 0.7,
   "live.seed": 1,
-  "live.written": 240,
+  "live.written": FIRST_TEXT,
   "live.after": "prompt",
 });
 
-const live = { kept: {}, stop: () => {}, playing: undefined };
+const live = { kept: {}, stop: () => {} };
 
 function startLive(data) {
   live.data = data;
@@ -51,21 +52,34 @@ function listen(section) {
     setAll({ "live.written": Math.min(FULL_TEXT, written() + 1), "live.after": "text" }),
   );
   on("#live-again", () => set("live.written", 0));
-  on("#live-play", () => (live.playing ? pause() : play()));
+  runButton(byId("live-play"), 30, () => {
+    set("live.written", written() < FULL_TEXT ? written() + 1 : 0);
+    return written() < FULL_TEXT;
+  });
+  runButton(byId("live-learn"), 1000, () => {
+    set("live.time", (get("live.time") + 1) % live.data.steps.length);
+    return get("live.time") < live.data.steps.length - 1;
+  });
 }
 
-function play() {
-  if (written() >= FULL_TEXT) set("live.written", 0);
-  byId("live-play").textContent = "Pause";
-  live.playing = setInterval(() => {
-    set("live.written", written() + 1);
-    if (written() >= FULL_TEXT) pause();
-  }, 30);
-}
-
-function pause() {
-  byId("live-play").textContent = "Write on";
-  live.playing = clearInterval(live.playing);
+// Makes a button start and stop what goes on in time: step() is called every so many milliseconds,
+// until the button is pressed again, or step() returns false.
+function runButton(button, milliseconds, step) {
+  const label = button.textContent;
+  let timer;
+  const stop = () => {
+    timer = clearInterval(timer);
+    button.textContent = label;
+  };
+  const tick = () => {
+    if (!step()) stop();
+  };
+  button.addEventListener("click", () => {
+    if (timer) return stop();
+    button.textContent = "Pause";
+    timer = setInterval(tick, milliseconds);
+    tick();
+  });
 }
 
 // How many characters of each text are shown.

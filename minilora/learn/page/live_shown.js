@@ -30,7 +30,7 @@ function drawTexts() {
     const [given, box] = [spell(writer.shown(0)), byId(id)];
     const following = spell(writer.shown(written())).slice(given.length);
     box.replaceChildren(make("b", {}, given), following);
-    if (live.playing) box.scrollTop = box.scrollHeight;
+    if (written() > FIRST_TEXT) box.scrollTop = box.scrollHeight; // what was written last
   }
 }
 

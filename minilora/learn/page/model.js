@@ -30,13 +30,14 @@ function readModel(data) {
 // float16 numbers in base64: 1 bit sign, 5 bits exponent, 10 bits fraction (IEEE 754).
 function readHalves(base64) {
   const bytes = atob(base64); // a string, of which each character is a byte
+  const powers = Array.from({ length: 32 }, (_, exponent) => 2 ** (Math.max(exponent, 1) - 15));
   const numbers = new Float32Array(bytes.length / 2);
   for (let i = 0; i < numbers.length; i++) {
     const bits = bytes.charCodeAt(2 * i) + 256 * bytes.charCodeAt(2 * i + 1);
     const sign = bits & 0x8000 ? -1 : 1;
     const exponent = (bits >> 10) & 31;
     const fraction = (bits & 1023) / 1024;
-    numbers[i] = sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction) : 2 ** -14 * fraction);
+    numbers[i] = sign * powers[exponent] * (exponent ? 1 + fraction : fraction);
   }
   return numbers;
 }
