@@ -43,8 +43,9 @@ function lineChart(svg, { label, x, y, lines, levels = [], marks = [], cursor, h
     const places = line.points.map(([a, b]) => [X(a).toFixed(1), Y(b).toFixed(1)]);
     svg.append(drawn("polyline", { class: `line ${line.class}`, points: places.join(" ") }));
     if (!line.dots) continue;
-    for (const [cx, cy] of places)
+    for (const [cx, cy] of places) {
       svg.append(drawn("circle", { class: `dot ${line.class}`, cx, cy, r: 4.5 }));
+    }
   }
   if (cursor !== undefined) {
     const at = X(cursor);
@@ -69,7 +70,7 @@ function barChart(svg, { label, x, y, names, series, height = 240 }) {
   });
 }
 
-// Lying bars, one below the other, each of parts { class, value } and with a text after its end.
+// Lying bars, one below the other, each of parts { class, value } under its name and text.
 function stackedBars(svg, { label, rows, max }) {
   const [bar, step] = [22, 52];
   const { width } = prepareChart(svg, label, rows.length * step);

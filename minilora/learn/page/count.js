@@ -83,7 +83,8 @@ function showCount(data) {
 
 function countFinding(model, targets, trained) {
   const own = get("count.model") === OWN_MATRIX;
-  const of = own ? "these matrices'" : `${get("count.model")}'s`;
+  const ownName = model.layers === 1 ? "the matrix's" : "these matrices'";
+  const of = own ? ownName : `${get("count.model")}'s`;
   const on = own ? "" : ` on ${listed(targets)}`;
   const fewer = trained < model.total / 2 ? `, one in ${readableWhole(model.total / trained)}` : "";
   return (

@@ -1,5 +1,5 @@
 // The error at the end of training by LoRA's rank, beside the least that each rank allows: where
-// the points leave the line of the bounds is the rank of Δ. It is trained when it is first seen.
+// the points leave the line of the bounds is the rank of Δ. They are trained when one scrolls near.
 let stopRanks = () => {};
 
 function startRanks() {
@@ -7,12 +7,13 @@ function startRanks() {
   let seen = false;
   const settings = Object.keys(playgroundDefaults()).filter((name) => name !== "playground.step");
   watch(settings, () => seen && trainRanks());
-  new IntersectionObserver(([entry]) => {
+  const see = ([entry]) => {
     if (!entry.isIntersecting || seen) return;
     seen = true;
     trainRanks();
     drawToFit(byId("play-ranks"), drawRanks);
-  }).observe(section);
+  };
+  new IntersectionObserver(see, { rootMargin: "400px" }).observe(section);
 }
 
 let ranks = []; // { r, loss, least } of those that are trained so far

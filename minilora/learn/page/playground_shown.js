@@ -42,8 +42,8 @@ function drawLosses() {
   const { settings, task, runs } = playground;
   const all = Object.values(runs).flatMap((run) => run.losses);
   const levels = [];
-  for (let r = 1; r < settings.k; r++) {
-    const own = r === settings.r && runs.lora;
+  for (let r = 1; r < settings.k && runs.lora; r++) {
+    const own = r === settings.r;
     const at = leastLoss(task.sigma, r, settings.d_out);
     levels.push({
       at,

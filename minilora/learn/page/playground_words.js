@@ -5,7 +5,8 @@ function playgroundFinding() {
   const step = shownStep();
   const said = Object.entries(runs).map(([method, run]) => {
     const name = method === "lora" ? `LoRA of rank ${settings.r}` : "full fine-tuning";
-    return `${name} has an error of ${readableLoss(run.losses[step])}`;
+    const loss = run.losses[step];
+    return `${name} has an error ${loss < LOSS_FLOOR ? "" : "of "}${readableLoss(loss)}`;
   });
   const start = Object.values(runs)[0].losses[0];
   return (
@@ -20,7 +21,7 @@ function playgroundReasons() {
   const said = [];
   if (runs.lora) said.push(loraReason(runs.lora.losses));
   if (runs.full) said.push(fullReason(runs.full.losses, settings));
-  return said.filter(Boolean);
+  return said;
 }
 
 function loraReason(losses) {
@@ -50,7 +51,7 @@ function loraReason(losses) {
       `LoRA has not arrived: after ${steps} steps at the rate ${rate} its error is ` +
       `${readable(end)}. Singular value ${number} is ${readableSigma(found)}, and should be ` +
       `${readableSigma(wanted)}. ` +
-      `It needs ${rate < 0.05 ? "a higher rate" : "more steps, or another rate"}.`
+      `It needs ${rate < 0.05 ? "a higher rate, or more steps" : "more steps, or another rate"}.`
     );
   }
   if (r < k) {
