@@ -1,5 +1,5 @@
-// The error at the end of training by LoRA's rank, beside the least that each rank allows: where
-// the points leave the line of the bounds is the rank of Δ. They are trained when one scrolls near.
+// The error at the end of training by LoRA's rank, beside the least that each rank allows. Where it
+// falls to zero is the rank of Δ. The ranks are trained when one scrolls near.
 let stopRanks = () => {};
 
 function startRanks() {
