@@ -133,9 +133,9 @@ def _names(nodes: list[Node]) -> Iterator[str]:
                 yield from _names([of])
             case Scripts(Leaf("name", name), below, above):
                 yield _with_script(name, below)
-                yield from _names([above] if above and not _is_transpose(above) else [])
+                yield from _names([above] if above else [])
             case Scripts(base, _, above):
-                yield from _names([base, *([above] if above else [])])
+                yield from _names([base, above] if above else [base])
 
 
 def _with_script(name: str, below: Node | None) -> str:
