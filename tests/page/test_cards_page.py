@@ -15,6 +15,7 @@ from minilora.learn.cards import LESSONS, TOPICS, by_topic, load_cards
 from minilora.learn.demos.demo import demo_of
 from minilora.learn.maths import to_mathml
 from minilora.learn.progress import Progress
+from minilora.learn.quiz import PASS
 from minilora.learn.review import answered, due_at
 
 pytestmark = pytest.mark.browser
@@ -364,6 +365,45 @@ def test_an_exam_that_is_played_has_the_score_that_was_played(open_page):
     assert words(to_mathml(asked[6].explanation)) in reasons
     outcome = {name: record["right"] for name, record in stored_cards(page).items()}
     assert outcome == {card.id: int(right) for card, right in zip(asked, is_right, strict=False)}
+
+
+def test_an_exam_keeps_what_was_typed_or_put_together_without_pressing_answer(open_page):
+    page = open_page({"cards.mode": "exam", "cards.questions": len(CARDS), "cards.minutes": 0})
+    page.get_by_role("button", name="Begin the exam").click()
+    panel, asked = page.locator("#cards-exam"), questions(page)
+
+    def go_to(card):
+        panel.get_by_role("button", name=f"Question {asked.index(card) + 1},").click()
+
+    cloze, order = first("cloze"), first("order")
+    go_to(cloze)
+    panel.get_by_label("Fill the gap:").fill("no such answer")
+    go_to(order)
+    for select, part in zip(panel.locator("select").all(), order.right.text.split(), strict=True):
+        select.select_option(part)
+    panel.get_by_role("button", name="Previous").click()
+    assert f"2 of {len(CARDS)} answered" in panel.inner_text()
+    go_to(cloze)
+    assert panel.get_by_label("Fill the gap:").input_value() == "no such answer"
+    page.once("dialog", lambda dialog: dialog.accept())
+    panel.get_by_role("button", name="Hand in").click()
+    assert face(page).startswith(f"1 of {len(CARDS)} right")
+    place = f"{asked.index(cloze) + 1}. "
+    wrong = panel.locator(".reviewed").filter(has=page.locator("summary", has_text=place)).first
+    assert "no such answer: not recognized as a choice." in wrong.text_content()
+
+
+@pytest.mark.parametrize(("right", "verdict"), [(7, "Passed: "), (6, "Not passed: ")])
+def test_an_exam_is_passed_from_the_pass_line_on(open_page, right, verdict):
+    page = open_page({"cards.mode": "exam", "cards.questions": 10})
+    page.get_by_role("button", name="Begin the exam").click()
+    panel = page.locator("#cards-exam")
+    for card in questions(page)[:right]:
+        answer(panel, card)
+        panel.get_by_role("button", name="Next").click()
+    page.once("dialog", lambda dialog: dialog.accept())
+    panel.get_by_role("button", name="Hand in").click()
+    assert f"{verdict}the pass line is {100 * PASS:.0f} %." in panel.inner_text()
 
 
 def test_whoever_has_the_link_sits_the_same_exam(open_page):

@@ -35,8 +35,9 @@ function faceTitle(text) {
 }
 
 // The face with the question. order: the numbers of the choices, as they are shown. given: the
-// answer so far, or null. take(given) is called with each new one.
-function questionFace(card, { order, given, take, title }) {
+// answer so far, or null. take(given) is called with each new one, and keep(given) with what stands
+// in the form while its button is not pressed yet.
+function questionFace(card, { order, given, take, title, keep = () => {} }) {
   const texts = cardTexts(card);
   const face = make("div", { class: "face" }, faceTitle(title), texts.question);
   const choices = choiceButtons(card, texts, order, given, take);
@@ -47,7 +48,7 @@ function questionFace(card, { order, given, take, title }) {
   const summary = make("summary", {}, "Choose from a list instead");
   const list = make("details", { open: Boolean(given?.key) }, summary, choices);
   const lists = [texts.items, texts.options].filter(Boolean);
-  face.append(...lists, answerForm(card, texts, given, take, list), list);
+  face.append(...lists, answerForm(card, texts, given, { take, keep, list }), list);
   return face;
 }
 
@@ -65,17 +66,22 @@ function choiceButtons(card, texts, order, given, take) {
 
 // A line to type the answer of a cloze, or a select for each item that is to be ordered or matched.
 // list: the choices, for an answer that is none of them.
-function answerForm(card, texts, given, take, list) {
+function answerForm(card, texts, given, { take, keep, list }) {
   const fields = card.kind === "cloze" ? [gapField(given)] : itemFields(card, texts, given);
   const problem = make("p", { class: "problem", role: "status" });
   const labels = fields.map(({ label, control }) => make("label", {}, label, control));
   const form = make("form", { class: "typing" }, ...labels, make("button", {}, "Answer"), problem);
+  const answer = () => {
+    const text = fields.map(({ control }) => control.value.trim()).join(" ");
+    return { key: keyOfTyped(card, text), text };
+  };
+  form.addEventListener("change", () => {
+    if (form.checkValidity()) keep(answer());
+  });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    const text = fields.map(({ control }) => control.value.trim()).join(" ");
-    const key = keyOfTyped(card, text);
-    if (key || card.kind !== "cloze") {
-      take({ key, text });
+    if (answer().key || card.kind !== "cloze") {
+      take(answer());
     } else {
       problem.textContent = "That is not recognized as an answer: choose the one you mean.";
       list.open = true;
@@ -115,7 +121,7 @@ function answerFace(card, { order, given }) {
   const chosen = given ? card.keys.indexOf(given.key) : -1;
   const others = order.filter((number) => number !== answer && number !== chosen);
   const result = make("div", { class: "result" });
-  if (given && chosen < 0) result.append(whatWasPutTogether(card, texts, given.text));
+  if (given && chosen < 0) result.append(unlistedAnswer(card, texts, given.text));
   if (chosen >= 0 && chosen !== answer) result.append(reason(chosen, "You chose"));
   result.append(
     reason(answer, "The answer is"),
@@ -149,13 +155,13 @@ function choiceReason(card, texts, order, number, intro) {
     make("p", { class: "why" }, ...texts.whys[number].childNodes));
 }
 
-// An order or a match that is none of the choices, and how much of it is right.
-function whatWasPutTogether(card, texts, text) {
+// What is none of the choices; of an order or a match, how much of it is right.
+function unlistedAnswer(card, texts, text) {
   const answer = card.texts[card.keys.indexOf(card.answer)].split(" ");
   const right = text.split(" ").filter((part, i) => part === answer[i]).length;
+  const judged = texts.items ? `${right} of ${answer.length} right` : "not recognized as a choice";
   return make("div", { class: "reason" },
-    make("p", {}, make("b", {}, "You answered "), `${text}: ${right} of ${answer.length} right.`),
-    spelledOut(texts, text));
+    make("p", {}, make("b", {}, "You answered "), `${text}: ${judged}.`), spelledOut(texts, text));
 }
 
 // The items in the order "2 1 3"; of "1B 2A" each with its option; nothing without items.

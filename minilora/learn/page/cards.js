@@ -11,7 +11,7 @@ declare({
   "cards.minutes": 20,
   "cards.seed": 1,
 });
-const CARDS = { topics: {}, lessons: {}, cards: [] }; // as cards_data.py has them
+const CARDS = { topics: {}, lessons: {}, pass: 0, cards: [] }; // as cards_data.py has them
 const onTable = { id: "", given: null }; // the card on the table, and what was answered
 
 function startCards(data) {

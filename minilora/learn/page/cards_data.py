@@ -14,17 +14,18 @@ import numpy as np
 from minilora.learn.cards import LESSONS, TOPICS, Card
 from minilora.learn.demos.demo import Proof, demo_of, prove
 from minilora.learn.maths import to_mathml
+from minilora.learn.quiz import PASS
 from minilora.training.progress import progress_bar
 
 
 def cards_data(cards: Sequence[Card], proof_of: Callable[[Card], Proof] = prove) -> dict[str, Any]:
-    """Topics, lessons and cards, each with what its demo measures now."""
+    """Topics, lessons, the pass line, and the cards, each with what its demo measures now."""
     entries = []
     with progress_bar("demos of the cards", 0, len(cards), 0, quiet=False) as bar:
         for card in cards:
             entries.append(_card_data(card, proof_of(card)))
             bar.update()
-    return {"topics": TOPICS, "lessons": LESSONS, "cards": entries}
+    return {"topics": TOPICS, "lessons": LESSONS, "pass": PASS, "cards": entries}
 
 
 def _card_data(card: Card, proof: Proof) -> dict[str, Any]:

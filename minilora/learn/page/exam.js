@@ -100,7 +100,9 @@ function runningExam() {
     makeButton("Previous", () => goToQuestion(at - 1), { disabled: at === 0 }),
     makeButton("Next", () => goToQuestion(at + 1), { disabled: isLast, "data-enter": true }),
     makeButton("Hand in", askToHandIn, { class: openQuestions() ? "last" : "last first" }));
-  const face = questionFace(questions[at].card, { ...questions[at], take: takeExamAnswer, title });
+  const question = questions[at];
+  const keep = (given) => (question.given = given); // for whoever forgets the button
+  const face = questionFace(question.card, { ...question, title, keep, take: takeExamAnswer });
   return [make("div", { class: "panel card" }, head, face, buttons), questionList()];
 }
 
@@ -122,7 +124,11 @@ function examResult() {
   const isRight = ({ card, given }) => isRightAnswer(card, given);
   const right = questions.filter(isRight).length;
   const wrong = questions.filter((question) => !isRight(question));
-  const sentences = [`It took ${minutesText(Math.round(took / 1000))} minutes.`];
+  const verdict = right >= CARDS.pass * questions.length ? "Passed" : "Not passed";
+  const sentences = [
+    `${verdict}: the pass line is ${100 * CARDS.pass} %.`,
+    `It took ${minutesText(Math.round(took / 1000))} minutes.`,
+  ];
   if (exam.began + took >= ends) sentences.push("The time was up.");
   if (openQuestions()) sentences.push(`${openQuestions()} not answered.`);
   const percent = Math.round((100 * right) / questions.length);
