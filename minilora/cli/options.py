@@ -206,7 +206,7 @@ def _add_sweep_options(sub: argparse.ArgumentParser, folder: str) -> None:
 def _add_card_options(
     sub: argparse.ArgumentParser, about_seed: str, seed: int | None = None
 ) -> None:
-    about = f"only cards on it: a tag of a card, or one of {', '.join(TOPICS)}"
+    about = f"only cards on one of {', '.join(TOPICS)}; or on a tag, or of a lesson, such as 05"
     sub.add_argument("--topic", metavar="T", help=about)
     sub.add_argument("--seed", type=_seed, default=seed, metavar="S", help=about_seed)
 

@@ -69,8 +69,12 @@ def run_exam(args: argparse.Namespace) -> int:
 
 
 def _cards(topic: str | None) -> list[Card]:
+    """topic: of a card, another of its tags, or the number of its lesson; None for all cards."""
     cards = load_cards()
-    return by_topic(cards, topic) if topic else cards
+    if topic is None:
+        return cards
+    lesson = topic.zfill(2) if topic.isdecimal() else None
+    return [card for card in cards if card.lesson == lesson] or by_topic(cards, topic)
 
 
 def _as_many(n: int, cards: Sequence[Card]) -> int:

@@ -282,6 +282,13 @@ def test_a_topic_limits_the_questions_and_too_many_are_said(quiz):
     assert all(shown(q.card.question) in out for q in questions(0, n, "serving"))
 
 
+@pytest.mark.parametrize("lesson", ["05", "5"])
+def test_the_number_of_a_lesson_asks_the_cards_that_it_prepares(lesson, quiz):
+    cards = [card for card in CARDS.values() if card.lesson == "05"]
+    out = quiz(["quiz", "--topic", lesson, "--questions", str(len(cards))], ["-"] * len(cards))
+    assert all(shown(card.question) in out for card in cards) and len(cards) > 5
+
+
 # mock exam
 
 
@@ -447,6 +454,8 @@ def test_progress_of_a_later_version_is_refused_and_left_alone(home, capsys):
     [
         (["quiz", "--topic", "no-such"], "no card has the topic 'no-such'; choose one of: defin"),
         (["exam", "--topic", "no-such"], "no card has the topic 'no-such'; choose one of: defin"),
+        (["quiz", "--topic", ""], "no card has the topic ''; choose one of: defin"),
+        (["quiz", "--topic", "99"], "no card has the topic '99'; choose one of: defin"),
         (["quiz", "--minutes", "5"], "--minutes is the time of a mock exam: add --exam"),
         (["exam", "--out", "no/such/exam.html"], "its folder does not exist; make it first"),
         (["exam", "--out", "."], "cannot write"),
