@@ -289,6 +289,11 @@ def test_the_number_of_a_lesson_asks_the_cards_that_it_prepares(lesson, quiz):
     assert all(shown(card.question) in out for card in cards) and len(cards) > 5
 
 
+def test_no_gap_is_filled_by_what_is_a_command():
+    texts = [t for c in CARDS.values() if c.kind == "cloze" for t in (c.right.text, *c.accept)]
+    assert not {"q", "s", "?", "-"} & {to_text(text).strip().lower() for text in texts}
+
+
 # mock exam
 
 
