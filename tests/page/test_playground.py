@@ -153,6 +153,14 @@ def test_a_trap_does_what_its_words_say(opened, trap):
     assert (lora < 1e-10) == (trap == "None of them")
 
 
+def test_a_rate_that_throws_off_both_is_said_of_both(opened):
+    page = opened({"playground.rate": 1, "playground.full_rate": 2})
+    reason = page.locator("#play-reason").text_content()
+    for method, begins in {"lora": "its error rose to", "full": "thrown off too, to"}.items():
+        worst = page.evaluate(f"readable(Math.max(...playground.runs.{method}.losses))")
+        assert f"{begins} {worst}," in reason
+
+
 def test_a_setting_between_the_traps_presses_none(opened):
     page = opened({"playground.r": 3, **SHORT})
     assert page.locator("#play-traps [aria-pressed=true]").count() == 0

@@ -69,11 +69,11 @@ function showCount(data) {
     tick.parentElement.hidden = !(name in model.shapes);
     tick.disabled = QKV.includes(name) && targets.includes("c_attn");
   }
-  byId("count-problem").textContent = targets.length ? "" : "Tick at least one matrix to adapt.";
+  setText("count-problem", targets.length ? "" : "Tick at least one matrix to adapt.");
   byId("count-result").hidden = targets.length === 0;
   if (targets.length === 0) return;
   const trained = loraParameters(model, get("count.r"), targets);
-  byId("count-finding").textContent = countFinding(model, targets, trained);
+  setText("count-finding", countFinding(model, targets, trained));
   byId("count-rank").textContent = rankRemark(model, targets);
   showCosts(model, trained);
   showMatrices(model, targets);

@@ -18,3 +18,8 @@ function makeButton(label, press, attributes = {}) {
 function byId(id) {
   return document.getElementById(id);
 }
+
+// A status is read aloud when its text is set, so that it is set only if it is another one.
+function setText(id, text) {
+  if (byId(id).textContent !== text) byId(id).textContent = text;
+}

@@ -37,7 +37,7 @@ function startPlayground() {
   bindControls(section);
   for (const [name, values] of Object.entries(TRAPS)) {
     const spring = () => setAll({ ...playgroundDefaults(), ...values });
-    byId("play-traps").append(make("button", { type: "button", onclick: spring }, name));
+    byId("play-traps").append(makeButton(name, spring));
   }
   const settings = Object.keys(playgroundDefaults()).filter((name) => name !== "playground.step");
   watch(settings, trainPlayground);

@@ -10,8 +10,8 @@ function showPlayground() {
   markTrap();
   drawLosses();
   if (!playground.trained) return;
-  byId("play-finding").textContent = playgroundFinding();
-  byId("play-reason").textContent = playgroundReasons().join(" ");
+  setText("play-finding", playgroundFinding());
+  setText("play-reason", playgroundReasons().join(" "));
   showStudents();
   showSingularValues();
   showHeatMaps();

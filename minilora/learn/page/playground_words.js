@@ -39,7 +39,7 @@ function loraReason(losses) {
   if (worst > 10 * start) {
     return (
       `The rate ${rate} is too high for LoRA: its error rose to ${readable(worst)}, ` +
-      `${readableWhole(worst / start)} times that of the start. A step of Adam is about as long ` +
+      `${readable(worst / start)} times that of the start. A step of Adam is about as long ` +
       "as the rate, whatever the gradient, so training does not run off to infinity; as the rate " +
       "falls to zero it comes back, and " +
       `${arrived ? "arrives all the same" : `ends at ${readable(end)}`}.`
@@ -68,6 +68,10 @@ function loraReason(losses) {
 function fullReason(losses, { full_rate, steps }) {
   if (losses.at(-1) > 1e-4 * losses[0]) {
     return `Full fine-tuning has not arrived: ${steps} steps at the rate ${full_rate} are too few.`;
+  }
+  const worst = Math.max(...losses);
+  if (worst > 10 * losses[0]) {
+    return `Full fine-tuning is thrown off too, to ${readable(worst)}, and arrives all the same.`;
   }
   return `Full fine-tuning arrives at the rate ${full_rate}; no rank limits it.`;
 }

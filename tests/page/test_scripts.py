@@ -1,0 +1,28 @@
+"""The scripts of the page share one scope."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+from minilora.learn.page import build
+
+SCRIPTS = {path.name: path.read_text("utf-8") for path in Path(build.__file__).parent.glob("*.js")}
+
+
+def test_every_script_is_put_into_the_page_once():
+    assert sorted(build._SCRIPTS) == sorted(SCRIPTS)
+
+
+def test_no_two_scripts_declare_the_same_name():
+    """Of two functions of one name, the later would take the place of the other in silence."""
+    declared = r"^(?:async )?(?:function\*?|class|const|let) (\w+)"
+    names = Counter(
+        name for text in SCRIPTS.values() for name in re.findall(declared, text, re.MULTILINE)
+    )
+    assert len(names) > 100
+    assert [name for name, times in names.items() if times > 1] == []
+
+
+def test_no_script_makes_html_or_code_of_text():
+    wrong = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function"
+    assert [name for name, text in SCRIPTS.items() if re.search(wrong, text)] == []
