@@ -52,14 +52,19 @@ function questionFace(card, { order, given, take, title, keep = () => {} }) {
   return face;
 }
 
+// Browsers leave MathML out of a button's name, so a screen reader gets the linear form of formulas.
 function choiceButtons(card, texts, order, given, take) {
   const entries = order.map((number, place) => {
     const key = card.keys[number];
     const letter = make("span", { class: "letter" }, LETTERS[place]);
     const text = make("span", {}, ...texts.choices[number].childNodes);
     const choose = () => take({ key, text: card.texts[number] });
-    const state = { "data-key": key, "aria-pressed": String(given?.key === key) };
-    return make("li", {}, makeButton([letter, text], choose, state));
+    const button = makeButton([letter, text], choose, {
+      "data-key": key,
+      "aria-label": `${LETTERS[place]}: ${card.texts[number].replace(/[$`{}]/g, "")}`,
+      "aria-pressed": String(given?.key === key),
+    });
+    return make("li", {}, button);
   });
   return make("ul", { class: "answers" }, ...entries);
 }

@@ -170,6 +170,7 @@ function wrongAnswer(question) {
   const face = answerFace(question.card, question);
   const asked = face.querySelector(".question");
   asked.remove(); // it becomes what is seen of the closed details
-  const summary = make("summary", {}, `${place}. `, ...asked.childNodes);
+  const name = { "aria-label": `${place}. ${asked.textContent}` };
+  const summary = make("summary", name, `${place}. `, ...asked.childNodes);
   return make("details", { class: "reviewed" }, summary, face);
 }
