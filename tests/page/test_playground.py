@@ -68,7 +68,7 @@ def test_its_lines_of_python_give_the_errors_that_it_shows(opened, name):
         re.fullmatch(r"(.+) (\S+)", line).groups() for line in printed.getvalue().splitlines()
     )
     assert losses(page) == pytest.approx(
-        {method: float(loss) for method, loss in numpy.items()}, rel=0.05, abs=1e-12
+        {method: float(loss) for method, loss in numpy.items()}, rel=1e-4, abs=1e-12
     )
 
 
