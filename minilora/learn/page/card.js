@@ -57,11 +57,11 @@ function choiceButtons(card, texts, order, given, take) {
   const entries = order.map((number, place) => {
     const key = card.keys[number];
     const letter = make("span", { class: "letter" }, LETTERS[place]);
-    const text = make("span", {}, ...texts.choices[number].childNodes);
-    const choose = () => take({ key, text: card.texts[number] });
-    const button = makeButton([letter, text], choose, {
+    const shown = make("span", {}, ...texts.choices[number].childNodes);
+    const text = card.texts[number].replace(/[$`{}]/g, "");
+    const button = makeButton([letter, shown], () => take({ key, text }), {
       "data-key": key,
-      "aria-label": `${LETTERS[place]}: ${card.texts[number].replace(/[$`{}]/g, "")}`,
+      "aria-label": `${LETTERS[place]}: ${text}`,
       "aria-pressed": String(given?.key === key),
     });
     return make("li", {}, button);
