@@ -7,6 +7,7 @@ from io import StringIO
 import numpy as np
 import pytest
 
+import minilora as ml
 from minilora.analysis.spectrum import eckart_young_tail, singular_values
 from minilora.learn.page.teacher import draw_task, uniform
 
@@ -89,6 +90,23 @@ def test_random_numbers_are_those_of_teacher_py(opened, seed):
     page = opened(SHORT)
     numbers = page.evaluate(f"Array.from({{ length: 50 }}, randomFrom({seed}))")
     np.testing.assert_array_equal(numbers, uniform(seed, 50))
+
+
+def test_gradients_of_a_and_b_are_those_of_the_engine(opened):
+    """Adam hardly notices the size of a gradient, so that the errors alone would not show it."""
+    page = opened(SHORT)
+    found = page.evaluate("""(() => {
+      const student = loraStudent(playground.task, 3, false);
+      student.parameters[1].data.forEach((_, i, B) => (B[i] = Math.sin(i)));
+      const G = matrix(256, 24, (i) => Math.cos(i));
+      return student.gradients(G).map((gradient) => [...gradient.data]);
+    })()""")
+    task = draw_task(24, 24, 4, "geometric", 4, 0)
+    A, B = ml.Parameter(task.A), ml.Parameter(np.sin(np.arange(4 * 24)).reshape(4, 24))
+    output = 3 * ((ml.Tensor(task.x) @ A) @ B)
+    (output * ml.Tensor(np.cos(np.arange(256 * 24)).reshape(256, 24))).sum().backward()
+    for gradient, parameter in zip(found, (A, B), strict=True):
+        np.testing.assert_allclose(gradient, parameter.grad.ravel(), atol=1e-10)
 
 
 def test_singular_values_equal_numpy_s(opened):
