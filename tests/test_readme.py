@@ -16,7 +16,7 @@ import minilora as ml
 from minilora.cli import main
 from minilora.cli.tables import human_bytes
 from minilora.experiments.comparison import improvement
-from minilora.learn.cards import load_cards
+from minilora.learn.exam.cards import load_cards
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.padding import Padding
 
 from minilora.cli.output import suggest
-from minilora.learn.cards import TOPICS, Card, by_topic, load_cards
+from minilora.learn.exam.cards import TOPICS, Card, by_topic, load_cards
+from minilora.learn.exam.maths import to_text
 from minilora.learn.exports.anki import anki_text, write_anki
 from minilora.learn.exports.gift import gift
 from minilora.learn.exports.json_file import cards_json
 from minilora.learn.exports.moodle import moodle_xml
 from minilora.learn.exports.qti import write_qti
-from minilora.learn.maths import to_text
 from minilora.learn.page.build import write_page
 from minilora.system.errors import UsageError
 from minilora.system.files import write_atomically

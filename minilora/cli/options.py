@@ -10,7 +10,7 @@ from typing import Any
 
 from minilora.experiments.comparison import DEFAULT_METHODS
 from minilora.experiments.tasks import BASE_MODELS, TASKS
-from minilora.learn.cards import TOPICS
+from minilora.learn.exam.cards import TOPICS
 from minilora.methods.registry import LABELS
 from minilora.studies import STUDIES
 from minilora.system.version import __version__

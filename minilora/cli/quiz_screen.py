@@ -16,11 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from minilora.cli.plain import plain
-from minilora.learn.answers import is_typed
-from minilora.learn.cards import LESSONS, TOPICS, Choice
 from minilora.learn.demos.demo import Proof
-from minilora.learn.maths import to_text
-from minilora.learn.quiz import LETTERS, Answer, Question, solution, to_reread, topic_scores
+from minilora.learn.exam.answers import is_typed
+from minilora.learn.exam.cards import LESSONS, TOPICS, Choice
+from minilora.learn.exam.maths import to_text
+from minilora.learn.exam.quiz import LETTERS, Answer, Question, solution, to_reread, topic_scores
 
 _WIDEST = 88
 

@@ -18,13 +18,13 @@ from minilora.cli import learning
 from minilora.cli.keyboard import Ended, Keyboard, TimeOver
 from minilora.cli.output import say
 from minilora.cli.quiz_screen import Screen
-from minilora.learn import review
-from minilora.learn.answers import how_to_answer, is_typed, read_answer
-from minilora.learn.cards import Card, by_topic, load_cards
 from minilora.learn.demos.demo import prove
-from minilora.learn.paper_exam import paper_exam
-from minilora.learn.progress import Progress
-from minilora.learn.quiz import PASS, Answer, Question, draw, passed, question
+from minilora.learn.exam import review
+from minilora.learn.exam.answers import how_to_answer, is_typed, read_answer
+from minilora.learn.exam.cards import Card, by_topic, load_cards
+from minilora.learn.exam.paper_exam import paper_exam
+from minilora.learn.exam.progress import Progress
+from minilora.learn.exam.quiz import PASS, Answer, Question, draw, passed, question
 from minilora.system.errors import MiniloraError, MissingExtraError, UsageError
 from minilora.system.files import write_atomically
 

@@ -10,7 +10,7 @@ import pytest
 from minilora import cli
 from minilora.cli import exporting
 from minilora.cli.exporting import FORMATS
-from minilora.learn.cards import by_topic, load_cards
+from minilora.learn.exam.cards import by_topic, load_cards
 
 CARDS = load_cards()
 TOPIC = CARDS[-1].topic

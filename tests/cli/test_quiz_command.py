@@ -25,12 +25,12 @@ from test_cli import ROOT, error_of, exit_of, start
 from minilora import cli
 from minilora.cli import keyboard, quizzing
 from minilora.cli.plain import plain
-from minilora.learn import progress, review
-from minilora.learn.answers import is_typed
-from minilora.learn.cards import TOPICS, load_cards
 from minilora.learn.demos.demo import Proof, prove
-from minilora.learn.maths import to_text
-from minilora.learn.quiz import Answer, draw, question
+from minilora.learn.exam import progress, review
+from minilora.learn.exam.answers import is_typed
+from minilora.learn.exam.cards import TOPICS, load_cards
+from minilora.learn.exam.maths import to_text
+from minilora.learn.exam.quiz import Answer, draw, question
 
 CARDS = {card.id: card for card in load_cards()}
 CORE = CARDS["what-is-lora"]

@@ -9,7 +9,7 @@ import unicodedata
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from minilora.learn.cards import KINDS, LESSONS, Card, Choice, load_cards
+from minilora.learn.exam.cards import KINDS, LESSONS, Card, Choice, load_cards
 
 SPECIAL = '~%50%a {b} = #c: \\d \\n <i>e</i> & "f" -> ####g ::h:: ]]> $√r < x_0^2$ `k["l"]` é 漢'
 TEXTS = {

@@ -1,6 +1,6 @@
 """Small cards for tests of the quiz, of each kind, whose texts say what they are; and progress."""
 
-from minilora.learn.cards import Card, Choice
+from minilora.learn.exam.cards import Card, Choice
 
 ENTRY = {
     "state": 2,

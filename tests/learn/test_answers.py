@@ -5,10 +5,10 @@ import random
 import pytest
 from made_cards import made
 
-from minilora.learn.answers import is_typed, read_answer
-from minilora.learn.cards import load_cards
-from minilora.learn.maths import to_text
-from minilora.learn.quiz import Question, question
+from minilora.learn.exam.answers import is_typed, read_answer
+from minilora.learn.exam.cards import load_cards
+from minilora.learn.exam.maths import to_text
+from minilora.learn.exam.quiz import Question, question
 from minilora.system.errors import UsageError
 
 

@@ -9,8 +9,8 @@ from importlib import import_module
 
 import pytest
 
-from minilora.learn import cards as C
 from minilora.learn.demos.demo import Demo, demo_of, prove
+from minilora.learn.exam import cards as C
 from minilora.system.errors import UsageError
 
 CARDS = C.load_cards()

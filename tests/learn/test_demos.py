@@ -8,9 +8,9 @@ import pytest
 import minilora as ml
 from minilora import functional as F
 from minilora import lora
-from minilora.learn.cards import load_cards
 from minilora.learn.demos.demo import prove
 from minilora.learn.demos.learners import learned_to_reverse
+from minilora.learn.exam.cards import load_cards
 from minilora.lora import LowRank
 from minilora.optim import AdamW
 

@@ -25,7 +25,7 @@ from exported_cards import (
 )
 
 import minilora
-from minilora.learn.cards import CARDS_FILE, TOPICS, load_cards
+from minilora.learn.exam.cards import CARDS_FILE, TOPICS, load_cards
 from minilora.learn.exports.anki import anki_text, write_anki
 from minilora.learn.exports.gift import gift
 from minilora.learn.exports.json_file import cards_json

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minilora.learn.cards import load_cards
-from minilora.learn.formulas import is_formula, same_formula
+from minilora.learn.exam.cards import load_cards
+from minilora.learn.exam.formulas import is_formula, same_formula
 
 COUNT, SCALE, LAYER = "$r (d_in + d_out)$", "$s = α/√r$", "$y = x (W + s A B) + b$"
 GRADIENT = "$dA = s x^T (G B^T)$"

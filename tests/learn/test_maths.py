@@ -3,8 +3,8 @@
 import pytest
 from exported_cards import bare, characters
 
-from minilora.learn import maths
-from minilora.learn.cards import load_cards
+from minilora.learn.exam import maths
+from minilora.learn.exam.cards import load_cards
 from minilora.system.errors import UsageError
 
 KNOWN = [  # a formula, in a terminal, in HTML

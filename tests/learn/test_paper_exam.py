@@ -5,10 +5,10 @@ from html import unescape
 
 import pytest
 
-from minilora.learn.answers import is_typed
-from minilora.learn.cards import load_cards
-from minilora.learn.maths import to_html
-from minilora.learn.paper_exam import paper_exam
+from minilora.learn.exam.answers import is_typed
+from minilora.learn.exam.cards import load_cards
+from minilora.learn.exam.maths import to_html
+from minilora.learn.exam.paper_exam import paper_exam
 
 CARDS = load_cards()
 BY_ID = {card.id: card for card in CARDS}

@@ -7,8 +7,8 @@ import os
 import pytest
 from made_cards import ENTRY, NEVER_ASKED
 
-from minilora.learn import progress
-from minilora.learn.progress import FORMAT, Progress, is_entry
+from minilora.learn.exam import progress
+from minilora.learn.exam.progress import FORMAT, Progress, is_entry
 from minilora.system.errors import UsageError
 
 

@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 from made_cards import made
 
-from minilora.learn.cards import TOPICS, load_cards
-from minilora.learn.quiz import (
+from minilora.learn.exam.cards import TOPICS, load_cards
+from minilora.learn.exam.quiz import (
     LETTERS,
     Answer,
     draw,

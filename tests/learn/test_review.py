@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from made_cards import ENTRY, NEVER_ASKED, made
 
-from minilora.learn import review
-from minilora.learn.progress import is_entry
+from minilora.learn.exam import review
+from minilora.learn.exam.progress import is_entry
 
 fsrs = pytest.importorskip("fsrs")
 NOW = datetime(2026, 11, 26, 9, tzinfo=UTC)

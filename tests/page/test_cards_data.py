@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from minilora.learn.cards import load_cards
 from minilora.learn.demos.demo import Proof
+from minilora.learn.exam.cards import load_cards
 from minilora.learn.page.cards_data import card_templates, cards_data, shown
 
 CARDS = load_cards()

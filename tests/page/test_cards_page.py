@@ -11,12 +11,12 @@ from html import unescape
 
 import pytest
 
-from minilora.learn.cards import LESSONS, TOPICS, by_topic, load_cards
 from minilora.learn.demos.demo import demo_of
-from minilora.learn.maths import to_mathml
-from minilora.learn.progress import Progress
-from minilora.learn.quiz import PASS
-from minilora.learn.review import answered, due_at
+from minilora.learn.exam.cards import LESSONS, TOPICS, by_topic, load_cards
+from minilora.learn.exam.maths import to_mathml
+from minilora.learn.exam.progress import Progress
+from minilora.learn.exam.quiz import PASS
+from minilora.learn.exam.review import answered, due_at
 
 pytestmark = pytest.mark.browser
 CARDS = load_cards()

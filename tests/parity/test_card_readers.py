@@ -13,13 +13,13 @@ from xml.etree import ElementTree
 import pytest
 from exported_cards import CARDS, Read, assert_holds, assert_note_holds, bare, bare_html
 
-from minilora.learn.cards import TOPICS, Card, Choice
+from minilora.learn.exam.cards import TOPICS, Card, Choice
+from minilora.learn.exam.maths import to_html
 from minilora.learn.exports import wording
 from minilora.learn.exports.anki import anki_text, write_anki
 from minilora.learn.exports.gift import gift
 from minilora.learn.exports.moodle import moodle_xml
 from minilora.learn.exports.qti import qti_files
-from minilora.learn.maths import to_html
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 
-from minilora.learn.cards import Card
+from minilora.learn.exam.cards import Card
 from minilora.system.cores import one_blas_thread
 from minilora.system.errors import UsageError
 

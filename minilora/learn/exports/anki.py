@@ -18,10 +18,10 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from minilora.learn.cards import TOPICS, Card
 from minilora.learn.demos.demo import demo_of
+from minilora.learn.exam.cards import TOPICS, Card
+from minilora.learn.exam.maths import to_html
 from minilora.learn.exports import wording
-from minilora.learn.maths import to_html
 from minilora.system.errors import MissingExtraError
 
 _NOTE_TYPE = 1_764_150_001

@@ -16,9 +16,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import groupby
 
-from minilora.learn.cards import TOPICS, Card, Choice
+from minilora.learn.exam.cards import TOPICS, Card, Choice
+from minilora.learn.exam.maths import to_html
 from minilora.learn.exports import wording
-from minilora.learn.maths import to_html
 
 _ESCAPES = str.maketrans({c: f"\\{c}" for c in "\\~=#{}:"})
 

@@ -2,8 +2,9 @@
 
     {"minilora cards": 1, "made by": "minilora 0.1", "topics": {…}, "lessons": {…}, "cards": […]}
 
-A card has the fields of learn/cards.py and its texts their notation: `code` between backticks,
-$mathematics$ between dollars (learn/maths.py). assets/cards.schema.json is the JSON Schema of it.
+A card has the fields of learn/exam/cards.py, and its texts their notation: `code` between
+backticks, $mathematics$ between dollars (learn/exam/maths.py). assets/cards.schema.json is the
+JSON Schema of it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict
 
-from minilora.learn.cards import LESSONS, TOPICS, Card
+from minilora.learn.exam.cards import LESSONS, TOPICS, Card
 from minilora.system.version import __version__
 
 FORMAT = 1  # counts up when a field is renamed or means something else, not when one is added

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from itertools import groupby
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from minilora.learn.cards import TOPICS, Card
+from minilora.learn.exam.cards import TOPICS, Card
+from minilora.learn.exam.maths import to_html
 from minilora.learn.exports import wording
-from minilora.learn.maths import to_html
 
 
 def moodle_xml(cards: Iterable[Card]) -> str:

@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from minilora.learn.cards import Card
+from minilora.learn.exam.cards import Card
+from minilora.learn.exam.maths import to_html
 from minilora.learn.exports import wording
-from minilora.learn.maths import to_html
 
 _QTI = "http://www.imsglobal.org/xsd/ims_qtiasiv1p2"
 _PACKAGE = "http://www.imsglobal.org/xsd/imsccv1p1/imscp_v1p1"

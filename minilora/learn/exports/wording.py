@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from minilora.learn.cards import LESSONS, Card, Choice
-from minilora.learn.maths import to_html, to_text
+from minilora.learn.exam.cards import LESSONS, Card, Choice
+from minilora.learn.exam.maths import to_html, to_text
 
 COLLECTION = "LoRA exam cards"
 LETTERS = "ABCDEFGH"

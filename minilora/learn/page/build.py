@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from minilora.learn.cards import load_cards
-from minilora.learn.maths import mathml_in_html
+from minilora.learn.exam.cards import load_cards
+from minilora.learn.exam.maths import mathml_in_html
 from minilora.learn.page.cards_data import card_templates, cards_data
 from minilora.learn.page.count_data import count_data
 from minilora.learn.page.live_data import MARKS, live_data

@@ -209,7 +209,7 @@ function keyMeans(root, target, key) {
 function cardInPython() {
   const id = get("cards.card") || CARDS.cards[0].id;
   return [
-    "from minilora.learn.cards import load_cards",
+    "from minilora.learn.exam.cards import load_cards",
     "from minilora.learn.demos.demo import prove",
     "",
     `card = next(card for card in load_cards() if card.id == ${JSON.stringify(id)})`,

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from minilora.learn.cards import LESSONS, TOPICS, Card
 from minilora.learn.demos.demo import Proof, demo_of, prove
-from minilora.learn.maths import to_mathml
-from minilora.learn.quiz import PASS
+from minilora.learn.exam.cards import LESSONS, TOPICS, Card
+from minilora.learn.exam.maths import to_mathml
+from minilora.learn.exam.quiz import PASS
 from minilora.training.progress import progress_bar
 
 

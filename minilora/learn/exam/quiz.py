@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from minilora.learn.cards import TOPICS, Card, Choice
+from minilora.learn.exam.cards import TOPICS, Card, Choice
 
 LETTERS = "ABCDEFGH"
 PASS = 0.7  # the share of right answers that passes an exam

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from minilora.learn.cards import Card
-from minilora.learn.progress import Entry
+from minilora.learn.exam.cards import Card
+from minilora.learn.exam.progress import Entry
 from minilora.system.errors import MissingExtraError
 
 NEW_A_DAY = 10  # cards that were never asked; each comes back several times in its first weeks

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from minilora.learn.maths import Group, Leaf, Node, Root, Scripts, parse
+from minilora.learn.exam.maths import Group, Leaf, Node, Root, Scripts, parse
 from minilora.system.errors import UsageError
 
 _LONGEST = 120  # characters: no answer is longer, and brackets cannot be nested too deeply
