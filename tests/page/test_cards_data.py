@@ -8,7 +8,7 @@ import pytest
 
 from minilora.learn.demos.demo import Proof
 from minilora.learn.exam.cards import load_cards
-from minilora.learn.page.cards_data import card_templates, cards_data, shown
+from minilora.learn.page.cards.cards_data import card_templates, cards_data, shown
 
 CARDS = load_cards()
 

@@ -17,7 +17,7 @@ from minilora.analysis.counting import (
     total_parameters,
     training_bytes,
 )
-from minilora.learn.page.count_data import count_data
+from minilora.learn.page.count.count_data import count_data
 
 pytestmark = pytest.mark.browser
 

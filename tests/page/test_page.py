@@ -20,7 +20,7 @@ def test_the_file_is_small_and_names_nothing_outside_itself(page_file):
 
 
 def test_the_scripts_share_one_scope_and_no_name_stands_for_two_things():
-    scripts = [path.read_text("utf-8") for path in PAGE.glob("*.js")]
+    scripts = [path.read_text("utf-8") for path in PAGE.rglob("*.js")]
     names = re.findall(
         r"^(?:async )?(?:function\*?|const|let|class) (\w+)", "\n".join(scripts), re.M
     )
@@ -29,7 +29,7 @@ def test_the_scripts_share_one_scope_and_no_name_stands_for_two_things():
 
 def test_every_part_of_the_folder_is_in_the_page(page_file):
     html = page_file.read_text("utf-8")
-    for path in PAGE.glob("*.js"):
+    for path in PAGE.rglob("*.js"):
         assert path.read_text("utf-8").strip() in html, path.name
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import minilora as ml
 from minilora.analysis.spectrum import eckart_young_tail, singular_values
-from minilora.learn.page.teacher import draw_task, uniform
+from minilora.learn.page.playground.teacher import draw_task, uniform
 
 pytestmark = pytest.mark.browser
 

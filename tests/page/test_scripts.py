@@ -6,11 +6,14 @@ from pathlib import Path
 
 from minilora.learn.page import build
 
-SCRIPTS = {path.name: path.read_text("utf-8") for path in Path(build.__file__).parent.glob("*.js")}
+PAGE = Path(build.__file__).parent
+SCRIPTS = {
+    path.relative_to(PAGE).as_posix(): path.read_text("utf-8") for path in PAGE.rglob("*.js")
+}
 
 
 def test_every_script_is_put_into_the_page_once():
-    assert sorted(build._SCRIPTS) == sorted(SCRIPTS)
+    assert sorted(build.script_files()) == sorted(SCRIPTS)
 
 
 def test_no_two_scripts_declare_the_same_name():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minilora.learn.page.teacher import SAMPLES, draw_task, uniform
+from minilora.learn.page.playground.teacher import SAMPLES, draw_task, uniform
 
 
 def test_the_uniform_numbers_are_uniform():

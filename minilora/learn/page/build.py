@@ -1,7 +1,7 @@
 """Puts the page together: one HTML file from the parts in this folder and the data of its widgets.
 
-A widget NAME has a text, NAME.html, and a script, NAME.js. `$mathematics$` of the texts becomes
-MathML. The file needs nothing else, and asks for nothing when it is opened.
+A widget has a folder of its name, with its text, NAME.html, and its scripts. `$mathematics$` of the
+texts becomes MathML. The file needs nothing else, and asks for nothing when it is opened.
 """
 
 from __future__ import annotations
@@ -13,25 +13,21 @@ from typing import Any
 
 from minilora.learn.exam.cards import load_cards
 from minilora.learn.exam.maths import mathml_in_html
-from minilora.learn.page.cards_data import card_templates, cards_data
-from minilora.learn.page.count_data import count_data
-from minilora.learn.page.live_data import MARKS, live_data
+from minilora.learn.page.cards.cards_data import card_templates, cards_data
+from minilora.learn.page.count.count_data import count_data
+from minilora.learn.page.live.live_data import MARKS, live_data
 from minilora.system.files import write_atomically
 from minilora.system.version import __version__
 
 _HERE = Path(__file__).parent
 _WIDGETS = ("live", "playground", "count", "cards")
-_SCRIPTS = (
-    *("dom.js", "state.js", "controls.js", "tools.js"),
-    *("numbers.js", "random.js", "matrix.js", "chart.js", "heatmap.js"),
-    *("model.js", "adapter.js", "writer.js", "slices.js", "live.js", "live_shown.js"),
-    *("svd.js", "teacher.js", "playground.js", "playground_shown.js"),
-    *("playground_words.js", "playground_ranks.js"),
-    *("counting.js", "count.js"),
-    *("fsrs.js", "progress.js", "formula.js", "typed.js", "card.js"),
-    *("exam.js", "review.js", "learner.js", "cards.js"),
-    "start.js",
-)
+_SCRIPTS = {
+    "common": "dom state controls tools numbers random matrix chart heatmap slices",
+    "live": "model adapter writer live live_shown",
+    "playground": "svd teacher playground playground_shown playground_words playground_ranks",
+    "count": "counting count",
+    "cards": "fsrs progress formula typed card exam review learner cards",
+}
 
 
 def write_page(path: Path, marks: tuple[int, ...] = MARKS) -> None:
@@ -58,14 +54,20 @@ def page(data: dict[str, Any], templates: str) -> str:
     """
     parts = {"style": _part("style.css"), "version": __version__}
     parts["templates"] = templates
-    parts |= {f"{name}.html": mathml_in_html(_part(f"{name}.html")) for name in _WIDGETS}
-    parts["script"] = "\n".join(_part(name) for name in _SCRIPTS)
+    parts |= {f"{name}.html": mathml_in_html(_part(f"{name}/{name}.html")) for name in _WIDGETS}
+    parts["script"] = "\n".join(map(_part, script_files()))
     # "<" is escaped, as "</script>" and "<!--" mean something to HTML also within a script
     parts["data"] = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace(
         "<", "\\u003c"
     )
     frame = mathml_in_html(_part("page.html"))
     return re.sub(r"{{([\w.]+)}}", lambda match: parts[match[1]], frame)
+
+
+def script_files() -> list[str]:
+    """The scripts, in the order in which they stand in the page."""
+    files = [f"{folder}/{name}.js" for folder in _SCRIPTS for name in _SCRIPTS[folder].split()]
+    return [*files, "common/start.js"]
 
 
 def _part(name: str) -> str:

@@ -1,5 +1,5 @@
-// The playground trains LoRA and full fine-tuning on one task (teacher.js) and keeps what every
-// step has learned; its buttons then move through the steps.
+// The playground trains LoRA and full fine-tuning on one task, and keeps what every step learned.
+// Its buttons then move through the steps; the task is in teacher.js.
 declare({
   "playground.d_in": 24,
   "playground.d_out": 24,

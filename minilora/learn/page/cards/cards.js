@@ -1,5 +1,5 @@
-// The section of the exam cards: which cards, by topic, difficulty and search; the card that lies
-// on the table, to be read and answered; and what the keys do.
+// The section of the exam cards: which cards are shown, and the one that lies on the table. Cards
+// are chosen by topic, difficulty and search; here is also what the keys do.
 declare({
   "cards.mode": "browse", // or exam, review
   "cards.topic": "", // "" is all of them

@@ -1,5 +1,4 @@
-// Which choice does a typed answer come to? The same words, the same number or the same formula,
-// however it is written.
+// Which choice does a typed answer come to: by its words, its number or its formula?
 function keyOfTyped(card, text) {
   if (card.accept.some((other) => sameAnswer(text, other))) return card.answer;
   const index = card.texts.findIndex((choice) => sameAnswer(text, choice));

@@ -95,7 +95,7 @@ function playgroundInPython() {
   const lines = [
     "import numpy as np",
     "import minilora as ml",
-    "from minilora.learn.page.teacher import draw_task",
+    "from minilora.learn.page.playground.teacher import draw_task",
     "",
     `sizes = {"d_in": ${d_in}, "d_out": ${d_out}, "k": ${k}, "r": ${r}}`,
     `task = draw_task(**sizes, spectrum="${spectrum}", seed=${seed})`,

@@ -1,5 +1,5 @@
-// Do two formulas say the same? Both are evaluated, with the same random values for their names, so
-// that r d_in + r*d_out and (d_out + d_in)·r are one answer, in any style.
+// Do two formulas say the same? Both are evaluated, with the same random values for their names.
+// So r d_in + r*d_out and (d_out + d_in)·r are one answer, in any style.
 //
 // Every value is a 2×2 matrix [a, b, c, d]. The names of matrices stand for random ones, so that
 // A B is not B A; every number, and every other name, stands for a multiple of the identity.

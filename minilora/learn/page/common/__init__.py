@@ -1,0 +1,1 @@
+"""What several sections of the page use: the state in the address, controls, numbers, charts."""

@@ -1,0 +1,1 @@
+"""The playground: LoRA and full fine-tuning learn a change of known rank."""
