@@ -631,6 +631,9 @@ check.train_lora(train_lora)
 # %% [markdown]
 # ## The exam cards this prepares
 #
+# `minilora quiz --topic 00`, in a terminal, asks the cards of this lesson; behind them are these
+# questions:
+#
 # - What is LoRA, and how does it help in fine-tuning models?
 # - What does "low rank" mean, and what is it that has a low rank?
 # - What trains, what is frozen, and what has gradients and optimizer state?

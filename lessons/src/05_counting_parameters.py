@@ -433,6 +433,9 @@ for bits in (16, 4):
 #
 # ## The exam cards this prepares
 #
+# `minilora quiz --topic 05`, in a terminal, asks the cards of this lesson; behind them are these
+# questions:
+#
 # - How many numbers does LoRA train for one matrix, and for a whole model?
 # - Does LoRA add trainable parameters?
 # - At which rank does LoRA stop saving?

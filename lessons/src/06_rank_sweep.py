@@ -515,6 +515,9 @@ print(f"the teacher's rank: {secret}")
 #
 # ## The exam cards this prepares
 #
+# `minilora quiz --topic 06`, in a terminal, asks the cards of this lesson; behind them are these
+# questions:
+#
 # - What is the rank of a matrix, and what does r limit?
 # - What is the least error that a change of rank r can have?
 # - What happens when r is too low, and when it is higher than needed?

@@ -741,6 +741,9 @@ print("full fine-tuning, your answer:", tuned_how(weights(base), weights(full)))
 #
 # ## The exam cards this prepares
 #
+# `minilora quiz --topic 07`, in a terminal, asks the cards of this lesson; behind them are these
+# questions:
+#
 # - What is of low rank in LoRA: W, ΔW, or the tuned weight W + ΔW?
 # - Is the update of full fine-tuning of low rank?
 # - Does LoRA's success show that it is?
