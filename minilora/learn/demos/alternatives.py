@@ -9,6 +9,7 @@ import numpy as np
 import minilora as ml
 from minilora.analysis import delta_weights
 from minilora.analysis.profiler import profile
+from minilora.functional import gelu
 from minilora.learn.demos.demo import Measured, demo
 from minilora.learn.demos.small_models import (
     IDS,
@@ -318,31 +319,44 @@ def what_vera_trains() -> Measured:
 
 @demo(
     rescales=lambda m: (
-        m["numbers that train"] == m["d_out"]
-        and m["outputs, merged and not, differ by"] < 1e-5
-        and m["rank of ΔW"] > m["d_out"] / 2
+        m["outputs, merged into columns and not, differ by"] < 1e-4
+        and m["outputs of the MLP, merged into rows and not, differ by"] < 1e-4
+        and m["ranks of ΔW, least"] > m["outputs of W"] / 2
         and m["outputs for an input of zeros, largest"] == 0
     ),
     shifts=lambda m: m["outputs for an input of zeros, largest"] > 0,
-    low_rank=lambda m: m["rank of ΔW"] <= 2,
-    stays=lambda m: m["outputs, merged and not, differ by"] > 1e-3,
+    low_rank=lambda m: m["ranks of ΔW, least"] <= 2,
+    stays=lambda m: (
+        m["outputs, merged into columns and not, differ by"] > 1e-3
+        or m["outputs of the MLP, merged into rows and not, differ by"] > 1e-3
+    ),
 )
 def what_ia3_trains() -> Measured:
-    """Train one factor for each output of a 24 x 16 layer, as IA³ does, and merge them into W."""
-    W, x, wanted = ml.Tensor(_noise(24, 16)), _noise(64, 24, seed=1), _noise(64, 16, seed=2)
-    factors = ml.Parameter(np.ones(16, np.float32))
+    """Train IA³'s factors on the outputs of a layer and within an MLP, and merge both into W."""
+    x, wanted = _noise(64, 24, seed=1), _noise(64, 16, seed=2)
+    W, up, down = (ml.Tensor(_noise(*shape)) for shape in ((24, 16), (24, 32), (32, 16)))
+    key, hidden = (ml.Parameter(np.ones(n, np.float32)) for n in (16, 32))
 
     def layer(h: np.ndarray) -> ml.Tensor:
-        return (ml.Tensor(h) @ W) * factors
+        return (ml.Tensor(h) @ W) * key
 
-    minimize([factors], lambda: squared(layer(x), wanted), steps=60, lr=2e-2)
-    merged = W.data * factors.data  # column by column
+    def mlp(h: np.ndarray) -> ml.Tensor:
+        return (gelu(ml.Tensor(h) @ up) * hidden) @ down
+
+    minimize([key], lambda: squared(layer(x), wanted), steps=60, lr=2e-2)
+    minimize([hidden], lambda: squared(mlp(x), wanted), steps=60, lr=2e-2)
+    columns, rows = W.data * key.data, hidden.data[:, None] * down.data
+    merged_mlp = gelu(ml.Tensor(x) @ up) @ ml.Tensor(rows)
+    ranks = [np.linalg.matrix_rank(D, tol=1e-4) for D in (columns - W.data, rows - down.data)]
+    zeros = np.zeros_like(x)
     return {
-        "d_out": W.shape[1],
-        "numbers that train": factors.size,
-        "outputs, merged and not, differ by": difference(layer(x), x @ merged),
-        "rank of ΔW": int(np.linalg.matrix_rank(merged - W.data, tol=1e-4)),
-        "outputs for an input of zeros, largest": difference(layer(0 * x), 0),
+        "outputs, merged into columns and not, differ by": difference(layer(x), x @ columns),
+        "outputs of the MLP, merged into rows and not, differ by": difference(mlp(x), merged_mlp),
+        "ranks of ΔW, least": int(min(ranks)),
+        "outputs of W": W.shape[1],
+        "outputs for an input of zeros, largest": max(
+            difference(layer(zeros), 0), difference(mlp(zeros), 0)
+        ),
     }
 
 

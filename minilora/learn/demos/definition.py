@@ -45,10 +45,7 @@ def adapter_at(model: Transformer, path: str) -> LowRank:
     other_technique=lambda m: (
         m["entries of W that changed"] > 0 or m["rank of ΔW, highest"] > m["r"]
     ),
-    no_effect=lambda m: (
-        m["loss after, per cent of before"] >= 99
-        or m["LoRA trains"] >= m["full fine-tuning trains"]
-    ),
+    no_effect=lambda m: m["LoRA trains"] >= m["full fine-tuning trains"],
 )
 def what_is_lora() -> Measured:
     """Train words-tiny with LoRA for 12 steps to reverse words, and compare it with its base."""

@@ -243,6 +243,36 @@ def first_step_of_w() -> Measured:
 
 
 @demo(
+    nothing=lambda m: (
+        m["ΔW at r = 8, off that at r = 4"] < 1e-6
+        and near(m["s at r = 8, in times that at r = 4"], 1 / 2)
+        and m["rank of ΔW at r = 8"] == 4
+        and m["the same, trained from another A"] < 0.02
+    ),
+    exactly=lambda m: m["rank of ΔW at r = 8"] == 8,
+    scale=lambda m: (
+        near(m["s at r = 8, in times that at r = 4"], 1 / 2)
+        and m["ΔW at r = 8, off that at r = 4"] > 0.1
+    ),
+    start=lambda m: m["the same, trained from another A"] > 0.1,
+)
+def rank_eight_beside_rank_four() -> Measured:
+    """Train an adapter of rank 4, write it as one of rank 8, and train another of rank 8 on it."""
+    t = S.teacher(4)
+    four, eight, other = (S.with_lora(t.W, r, lora_alpha=8) for r in (4, 8, 8))
+    S.fit(four, t.x, t.y, steps=30, lr=1e-2)
+    small, large, wanted = S.adapter_of(four), S.adapter_of(eight), _delta(four)
+    large.A.data[:, :4], large.B.data[:4] = small.A.data, 2 * small.B.data
+    S.fit(other, t.x, t.x @ (t.W + wanted), steps=300, lr=2e-2)
+    return {
+        "s at r = 8, in times that at r = 4": large.s / small.s,
+        "ΔW at r = 8, off that at r = 4": ratio(_delta(eight) - wanted, wanted),
+        "rank of ΔW at r = 8": S.rank_of(_delta(eight)),
+        "the same, trained from another A": ratio(_delta(other) - wanted, wanted),
+    }
+
+
+@demo(
     hardly=lambda m: all(0.5 < m[f"best rate at r = {r}, in times that at 2"] < 2 for r in (8, 32)),
     falls=lambda m: m["best rate at r = 32, in times that at 2"] < 1 / 8,
     rises=lambda m: m["best rate at r = 32, in times that at 2"] > 8,

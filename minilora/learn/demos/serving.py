@@ -85,11 +85,11 @@ def cost_of_a_merged_model() -> Measured:
     two_thin=lambda m: m["products more, for one row"] == m["r"] * (m["d_in"] + m["d_out"]),
     whole_matrix=lambda m: m["products more, for one row"] == m["d_in"] * m["d_out"],
     through_delta=lambda m: m["products more, for one row"] == m["r"] * m["d_in"] * m["d_out"],
-    rank_only=lambda m: m["products more, for one row"] == 2 * m["r"],
+    rank_only=lambda m: m["products more, for one row"] == 2 * m["r"] == 16,
 )
 def extra_work_beside_a_layer() -> Measured:
-    """Count the multiplications of a 96 x 160 layer for one input row, bare and with rank 4."""
-    d_in, d_out, r = 96, 160, 4
+    """Count the multiplications of a 4,096 x 1,024 layer for one row, bare and with rank 8."""
+    d_in, d_out, r = 4096, 1024, 8
     model, x = one_linear(d_in, d_out), np.ones((1, d_in), np.float32)
     bare = _operations(model[0], x)
     moved_adapter(model, r=r, target_modules=["0"])
@@ -142,6 +142,34 @@ def merging_twice() -> Measured:
         "merged twice, off W": difference(twice, W),
         "merged twice, off W + (s A B)²": difference(twice, W + delta @ delta),
         "ΔW, largest entry": float(np.abs(delta).max()),
+    }
+
+
+@demo(
+    nothing=lambda m: (
+        m["first 2 then 4, off first 4 then 2"] < SAME
+        and m["first 2 then 4, off W + both ΔW"] < SAME
+        and m["ΔW of the shape of W"] == 2
+    ),
+    from_new_w=lambda m: m["first 2 then 4, off first 4 then 2"] > 1e-3,
+    overwrites=lambda m: m["first 2 then 4, off W + the last ΔW"] < SAME,
+    same_rank=lambda m: m["ΔW of the shape of W"] < 2,
+)
+def two_merges_in_either_order() -> Measured:
+    """Merge an adapter of rank 2 and one of rank 4 into one layer, in both orders."""
+    W, merged, deltas = one_linear(24, 40)[0].weight.data, [], {}
+    for order in ((2, 4), (4, 2)):
+        model = one_linear(24, 40)
+        for r in order:
+            moved_adapter(model, seed=r, r=r, target_modules=["0"])
+            deltas[r] = ml.get_delta_weight(model, "0")
+            ml.merge_and_unload(model)
+        merged.append(model[0].weight.data)
+    return {
+        "first 2 then 4, off first 4 then 2": difference(*merged),
+        "first 2 then 4, off W + both ΔW": difference(merged[0], W + deltas[2] + deltas[4]),
+        "first 2 then 4, off W + the last ΔW": difference(merged[0], W + deltas[4]),
+        "ΔW of the shape of W": sum(delta.shape == W.shape for delta in deltas.values()),
     }
 
 

@@ -245,7 +245,7 @@ def _logits_moved_by_one_row(model: ml.Transformer) -> tuple[int, int]:
     ),
     nothing=lambda m: m["tied: logits that move without the word in the text"] == 0,
     every_logit=lambda m: m["tied: logits that move without the word in the text"] == V,
-    input_only=lambda m: m["tied: logits that move with the word in the text"] == V - 1,
+    input_only=lambda m: m["tied: logits that move without the word in the text"] == V - 1,
 )
 def one_row_of_a_tied_embedding() -> Measured:
     """Move the embedding of one id, with a tied and an untied head, and see which logits move."""

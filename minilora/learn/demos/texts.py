@@ -299,7 +299,7 @@ def rank_beside_rate_and_scale() -> Measured:
     scale_twice=lambda m: near(m["length of ΔW, rule √r kept, of the first's"], m["s"]),
 )
 def one_adapter_with_weight_one() -> Measured:
-    """Train a layer with rsLoRA; put s into A, and give the copy alpha = r under either rule."""
+    """Train a layer with rsLoRA; put √s into A and B, and give the copy alpha = r by both rules."""
     task, r = teacher(4), 4
     first = with_lora(task.W, r, lora_alpha=6, use_rslora=True)
     fit(first, task.x, task.y, 30, 2e-2)
@@ -308,7 +308,8 @@ def one_adapter_with_weight_one() -> Measured:
     for use_rslora in (True, False):
         combined = with_lora(task.W, r, lora_alpha=r, use_rslora=use_rslora)
         copied = adapter_of(combined)
-        copied.A.data, copied.B.data = adapter.A.data * adapter.s, adapter.B.data
+        root = adapter.s**0.5
+        copied.A.data, copied.B.data = adapter.A.data * root, adapter.B.data * root
         lengths[use_rslora] = ratio(copied.delta(task.W), adapter.delta(task.W))
     return {
         "√r": r**0.5,

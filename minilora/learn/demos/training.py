@@ -261,16 +261,17 @@ def first_step() -> Measured:
     }
 
 
-def _gradients_formed(model: ml.Transformer, batch: S.Batch) -> tuple[int, int]:
-    """How many gradients of a W and of a layer's input a backward pass through the Linears forms.
+def _gradients_formed(model: ml.Transformer, batch: S.Batch) -> dict[str, int]:
+    """How many gradients the backward pass of the Linears forms: of the inputs of those with and
+    of those without an adapter, and of whole W.
 
     The first parent of these operations is x, the second W or, with LoRA, A.
     """
-    formed = {"x": 0, "W": 0}
+    formed = {"x of lora_linear": 0, "x of linear": 0, "W": 0}
 
-    def counted(vjp: Any, parent: Tensor, whole: tuple[int, int]) -> Any:
+    def counted(vjp: Any, parent: Tensor, name: str, whole: tuple[int, int]) -> Any:
         def count(g: np.ndarray) -> np.ndarray:
-            formed["x"] += parent.ndim == 3
+            formed[f"x of {name}"] += parent.ndim == 3
             formed["W"] += parent.shape == whole
             out: np.ndarray = vjp(g)
             return out
@@ -278,39 +279,42 @@ def _gradients_formed(model: ml.Transformer, batch: S.Batch) -> tuple[int, int]:
         return count
 
     def counting(data: np.ndarray, edges: Any) -> Any:
-        if op_name(edges[0][1]) not in ("linear", "lora_linear"):
+        name = op_name(edges[0][1])
+        if name not in ("linear", "lora_linear"):
             return edges
         whole = (edges[0][0].shape[-1], data.shape[-1])  # of W (d_in, d_out)
         given = [(parent, vjp) for parent, vjp in edges if parent is not None]
-        return tuple((parent, counted(vjp, parent, whole)) for parent, vjp in given)
+        return tuple((parent, counted(vjp, parent, name, whole)) for parent, vjp in given)
 
     with observe(counting):
         loss = ml.cross_entropy(model(batch[0]), batch[1])
     loss.backward()
-    return formed["x"], formed["W"]
+    return formed
 
 
 @demo(
-    saves_dw=lambda m: (
-        m["gradients of a W, full"] > m["gradients of a W, LoRA"] == 0
-        and m["gradients of a layer's input, LoRA"] > 0.8 * m["gradients of a layer's input, full"]
+    to_the_adapters=lambda m: (
+        m["gradients of inputs of frozen layers"] == 1
+        and 1 < m["gradients of inputs"] <= m["layers of the last block, and the head"]
+        and m["gradients of a W"] == 0
     ),
-    saves_dx=lambda m: m["gradients of a layer's input, LoRA"] == 0 < m["gradients of a W, LoRA"],
-    saves_both=lambda m: (
-        m["gradients of a layer's input, LoRA"] == 0 == m["gradients of a W, LoRA"]
-    ),
-    saves_nothing=lambda m: m["gradients of a W, LoRA"] >= m["gradients of a W, full"],
+    no_frozen=lambda m: m["gradients of inputs of frozen layers"] == 0,
+    all_blocks=lambda m: m["gradients of inputs"] > 0.8 * m["gradients of inputs, full"],
+    every_w=lambda m: m["gradients of a W"] > 0,
 )
-def what_backward_saves() -> Measured:
-    """Count the gradients that a backward pass forms, in words-tiny and in it with LoRA."""
-    batch = S.new_words(np.random.default_rng(0))
-    x_full, W_full = _gradients_formed(ml.load_model("words-tiny"), batch)
-    x_lora, W_lora = _gradients_formed(_adapted_words(), batch)
+def adapters_in_the_last_block() -> Measured:
+    """Adapt the last block of words-tiny, and count the gradients that a backward pass forms."""
+    batch, model = S.new_words(np.random.default_rng(0)), ml.load_model("words-tiny")
+    full = _gradients_formed(model, batch)
+    config = LoraConfig(r=4, target_modules=rf"layers\.{model.config.n_layer - 1}\..*_proj")
+    ml.add_adapter(model, config, rng=np.random.default_rng(0))
+    last = _gradients_formed(model, batch)
     return {
-        "gradients of a W, full": W_full,
-        "gradients of a W, LoRA": W_lora,
-        "gradients of a layer's input, full": x_full,
-        "gradients of a layer's input, LoRA": x_lora,
+        "gradients of inputs of frozen layers": last["x of linear"],
+        "gradients of inputs": last["x of linear"] + last["x of lora_linear"],
+        "layers of the last block, and the head": len(lora_layers(model)) + 1,
+        "gradients of inputs, full": full["x of linear"],
+        "gradients of a W": last["W"],
     }
 
 

@@ -4,7 +4,7 @@ A card asks one question, gives its choices with the reason why each is right or
 the demo that proves the answer by measuring (demos/demo.py). Five kinds, all with choices:
 
     choice  one of the choices answers the question
-    error   the same, about a text that is quoted and wrong
+    error   the same, about a text that is quoted: what is wrong with it, if anything is
     cloze   a choice fills the gap ____; a person may also type it
     order   a choice is an order of the numbered items: "2 4 1 3"
     match   a choice gives every numbered item one of the lettered options: "1B 2A 3D 4C"
