@@ -207,12 +207,12 @@ function keyMeans(root, target, key) {
 }
 
 function cardInPython() {
-  const id = get("cards.card") || CARDS.cards[0].id;
+  const place = CARDS.cards.findIndex(({ id }) => id === get("cards.card"));
   return [
     "from minilora.learn.exam.cards import load_cards",
     "from minilora.learn.demos.demo import prove",
     "",
-    `card = next(card for card in load_cards() if card.id == ${JSON.stringify(id)})`,
+    `card = load_cards()[${Math.max(0, place)}]`, // not its id, which may tell the answer
     "print(card.question)",
     "print(prove(card))",
   ].join("\n");
