@@ -137,7 +137,7 @@ def which_numbers_change() -> Measured:
     small_per_task=lambda m: (
         m["trained, of full's"] < 0.1
         and m["optimizer's bytes, of full's"] < 0.1
-        and m["bytes on disk, of full's"] < 0.15
+        and m["bytes on disk, of full's"] < 0.1
     ),
     more_accurate=lambda m: m["loss on the new task, of full's"] < 1,
     faster_answers=lambda m: m["numbers in the merged model, of the base's"] < 1,
