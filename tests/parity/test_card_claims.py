@@ -122,3 +122,18 @@ def test_vera_trains_two_vectors_in_each_layer():
 def test_ia3_trains_one_factor_for_each_output():
     config = peft.IA3Config(target_modules=["k_proj", "v_proj"], feedforward_modules=[])
     assert [p.numel() for p in trained(adapted(config=config)).values()] == [D, D] * LAYERS
+
+
+def test_one_adapter_with_weight_one_is_not_that_adapter_under_rslora():
+    model = adapted(r=4, lora_alpha=6, use_rslora=True, init_lora_weights=False)
+    model.add_weighted_adapter(["default"], [1.0], "one")
+    layer = model.base_model.model.model.layers[0].self_attn.q_proj
+    for factor in (layer.lora_A, layer.lora_B):
+        torch.testing.assert_close(factor["one"].weight, 3**0.5 * factor["default"].weight)
+    assert layer.scaling == {"default": 3, "one": 2}
+
+
+def test_a_rank_of_zero_is_refused_when_the_adapter_is_added():
+    config = peft.LoraConfig(r=0, target_modules=["q_proj"])
+    with pytest.raises(ValueError, match="should be a positive integer"):
+        adapted(config=config)
