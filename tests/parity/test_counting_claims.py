@@ -5,11 +5,11 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
-from safetensors.torch import load_file
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
+load_file = pytest.importorskip("safetensors.torch").load_file
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 
