@@ -36,15 +36,18 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary path in the same folder, then rename it to `path`.
 
     If `write` fails, its exception is passed on, and `path` is as it was before. An OSError says
-    which file could not be written, why, and what to do.
+    which file could not be written, why, and what to do. A link stays one: what it names is written.
     """
     path = Path(path)
     with explained(path):
-        _remove_left_behind(path.parent)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=_SCRATCH) as scratch:
-            temporary = Path(scratch, path.name)
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OSError(f"cannot write {path}: it is a device or a pipe; choose another name")
+        place = Path(os.path.realpath(path))
+        _remove_left_behind(place.parent)
+        with tempfile.TemporaryDirectory(dir=place.parent, prefix=_SCRATCH) as scratch:
+            temporary = Path(scratch, place.name)
             write(temporary)
-            os.replace(temporary, path)
+            os.replace(temporary, place)
 
 
 @contextmanager

@@ -66,6 +66,24 @@ def test_a_place_that_cannot_be_written_is_named_with_the_remedy(tmp_path):
             write_atomically(tmp_path / path, lambda temporary: temporary.write_text("new"))
 
 
+@pytest.mark.skipif(os.name != "posix", reason="links and pipes as POSIX has them")
+def test_a_link_stays_a_link_and_the_file_that_it_names_is_written(tmp_path):
+    (tmp_path / "synced").mkdir()
+    for target in ("synced/a.txt", "synced/not there yet"):
+        link = tmp_path / f"to {Path(target).name}"
+        link.symlink_to(target)
+        write_atomically(link, lambda temporary: temporary.write_text("new"))
+        assert link.is_symlink() and (tmp_path / target).read_text() == "new"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and pipes as POSIX has them")
+def test_a_pipe_or_device_is_refused_and_never_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="pipe: it is a device or a pipe; choose another name"):
+        write_atomically(tmp_path / "pipe", lambda temporary: temporary.write_text("new"))
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_only_old_folders_of_killed_writers_are_removed(tmp_path):
     old, fresh, another, plain = (
         tmp_path / name for name in (".minilora-old", ".minilora-new", ".old", ".minilora-file")
