@@ -88,7 +88,7 @@ def test_of_a_file_with_broken_cards_the_others_go_on(home):
     before = written(home / "progress.json", cards).read_bytes()
     kept = Progress()
     assert kept.cards == {"good": ENTRY, "new": NEVER_ASKED}
-    assert "1 cards of 3 that cannot be read" in kept.note and "progress.broken-1.json" in kept.note
+    assert "1 card of 3 that cannot be read" in kept.note and "progress.broken-1.json" in kept.note
     assert (home / "progress.broken-1.json").read_bytes() == before
 
 
@@ -127,6 +127,25 @@ def test_where_nothing_can_be_written_that_is_said_once_and_answers_are_kept_in_
     kept.note = ""
     kept.save()
     assert kept.note == "" and kept.cards == {"a": ENTRY}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_not_waited_for_and_stays_one(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    kept = Progress(tmp_path / "pipe")
+    kept.save()
+    assert not kept.kept and "pipe is not a file; choose another" in kept.note
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_file_too_large_to_be_progress_is_neither_read_nor_overwritten(tmp_path):
+    path = tmp_path / "disk.img"
+    with path.open("wb") as file:
+        file.truncate(10**8)
+    kept = Progress(path)
+    kept.save()
+    assert not kept.kept and "too large to be progress" in kept.note
+    assert path.stat().st_size == 10**8
 
 
 def test_a_broken_file_that_cannot_be_renamed_is_not_overwritten(home, monkeypatch):
@@ -186,12 +205,15 @@ def test_an_entry_of_fsrs_is_one(entry):
         {"due": ""},
         {"due": "tomorrow"},
         {"due": "2026-11-28T09:00:00"},
+        {"due": "0001-01-01T00:00:00+23:59"},
+        {"due": "9999-12-31T23:59:59-23:59"},
         {"last_review": None},
         {"last_review": "2026-02-30T09:00:00+00:00"},
         {"last_review": []},
         {"answered": -1},
         {"answered": 1},
         {"answered": 3.0},
+        {"answered": 10**4299},
         {"right": None},
         {"right": 4},
     ],

@@ -12,7 +12,6 @@ of another version, stays in the file. A file that cannot be read is renamed, ne
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +23,8 @@ from minilora.system.errors import UsageError
 from minilora.system.files import write_atomically
 
 FORMAT, VERSION = "minilora progress", 1
+_LARGEST = 10_000_000  # bytes, of a file; 148 cards need about 50,000
+_MOST = 10**9  # answers to one card
 Entry = dict[str, Any]  # what is kept of one card
 
 
@@ -49,7 +50,7 @@ class Progress:
         self._rest: dict[str, Any] = {}
         self.cards: dict[str, Entry] = {}
         try:
-            content = self.path.read_bytes()
+            content = _content(self.path)
         except FileNotFoundError:
             content = b""
         except OSError as error:
@@ -80,7 +81,8 @@ class Progress:
         self._rest = found
         self.cards = {name: entry for name, entry in cards.items() if is_entry(entry)}
         if broken := len(cards) - len(self.cards):
-            self._set_aside(f"has {broken} cards of {len(cards)} that cannot be read")
+            number = "1 card" if broken == 1 else f"{broken} cards"
+            self._set_aside(f"has {number} of {len(cards)} that cannot be read")
 
     def save(self) -> None:
         """Write the file, unless that has failed before."""
@@ -114,6 +116,15 @@ class Progress:
         self.note = f"progress is not kept: {why}"
 
 
+def _content(path: Path) -> bytes:
+    """Raises OSError for what is no file, such as a pipe, of which one would read for ever."""
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is not a file; choose another with --progress")
+    if path.exists() and path.stat().st_size > _LARGEST:
+        raise OSError(f"{path} is too large to be progress; choose another with --progress")
+    return path.read_bytes()
+
+
 def is_entry(entry: Any) -> bool:
     """Is this what is kept of one card, with values that can be?"""
     try:
@@ -129,7 +140,7 @@ def is_entry(entry: Any) -> bool:
         return False
 
 
-def _whole(low: int, high: float = math.inf) -> Callable[[Any], bool]:
+def _whole(low: int, high: int = _MOST) -> Callable[[Any], bool]:
     return lambda value: type(value) is int and low <= value <= high
 
 
@@ -138,10 +149,12 @@ def _number(low: float, high: float) -> Callable[[Any], bool]:
 
 
 def _is_time(value: Any) -> bool:
+    """With a time zone, and in a year in which it can be brought into any other zone."""
     try:
-        return datetime.fromisoformat(value).tzinfo is not None
+        time = datetime.fromisoformat(value)
     except ValueError:
         return False
+    return time.tzinfo is not None and 1970 < time.year < 9999
 
 
 _FIELDS: dict[str, Callable[[Any], bool]] = {
