@@ -21,8 +21,8 @@ if __name__ == "__main__":
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
         page = browser.new_page(viewport={"width": WIDTH, "height": 800})
         page.goto(file.as_uri())
-        last = page.locator("#live-now", has_text="goes from")
-        last.wait_for()
+        page.locator("#live-surprise[aria-busy=false]").wait_for()
+        last = page.locator("#live-now")
         box = last.bounding_box()
         height = box["y"] + box["height"] + 16
         clip = {"x": 0, "y": 0, "width": WIDTH, "height": height}

@@ -12,10 +12,11 @@ from html import unescape
 import pytest
 
 from minilora.learn.demos.demo import demo_of
+from minilora.learn.exam.answers import read_answer, same_answer, word_after_gap
 from minilora.learn.exam.cards import LESSONS, TOPICS, by_topic, load_cards
 from minilora.learn.exam.maths import to_mathml
 from minilora.learn.exam.progress import Progress
-from minilora.learn.exam.quiz import PASS
+from minilora.learn.exam.quiz import PASS, Question
 from minilora.learn.exam.review import answered, due_at
 
 pytestmark = pytest.mark.browser
@@ -254,6 +255,32 @@ def test_every_spelling_of_every_gap_comes_to_its_choice(open_page):
             for typed, key in spellings + [(text, card.answer) for text in card.accept]:
                 find = "([id, typed]) => keyOfTyped(CARDS.cards.find((c) => c.id === id), typed)"
                 assert page.evaluate(find, [card.id, typed]) == key, (card.id, typed)
+
+
+def test_the_page_takes_the_numbers_that_the_quiz_takes(open_page):
+    page = open_page()
+    typed = "4.5|4,5|4.50|4.54|4.55|4.5 bits|4,5 Bits|9216|9 216|9,216|9,21|9216.0|1,234,567"
+    typed += "|12,3456|-3|−3|14 gb|14GB|14.0|14 MB|0,125|0.1250|5,|,5|4,5,6"
+    wanted = ["4.5", "4.5 bits", "9,216", "1,234,567", "12.3456", "-3", "14 GB", "0.125", "0.5"]
+    for one in typed.split("|"):
+        for other in wanted:
+            same = page.evaluate("([a, b]) => sameAnswer(a, b)", [one, other])
+            assert same == same_answer(one, other), (one, other)
+
+
+def test_what_stands_after_a_gap_may_be_typed_as_well(open_page):
+    page = open_page()
+    find = "([id, typed]) => keyOfTyped(CARDS.cards.find((c) => c.id === id), typed)"
+    units = {card: word_after_gap(card) for card in CARDS if card.kind == "cloze"}
+    assert any(units.values())
+    for card, unit in units.items():
+        for choice in card.choices:
+            for space in (" ", "") if choice.text.isdecimal() else (" ",):
+                typed = choice.text.replace("$", "") + space + unit.upper()
+                key = page.evaluate(find, [card.id, typed])
+                assert key == choice.key, (card.id, typed)
+                read = read_answer(Question(card, card.choices), typed, letters=False)
+                assert read.choice is choice, (card.id, typed)
 
 
 def test_a_gap_takes_an_answer_and_asks_about_one_that_it_does_not_know(open_page):
@@ -763,3 +790,16 @@ def test_the_python_lines_print_what_the_page_says_was_measured(open_page):
     for name in page.locator("#cards-core th").all_text_contents():
         assert repr(name) in printed.getvalue()
     assert "supported=['low_rank']" in printed.getvalue()
+
+
+def test_the_python_lines_are_those_of_the_card_that_is_seen(open_page):
+    """Also where the address names no card, or one that the topic does not let through."""
+    code = "#cards .python code"
+    for state in ({"cards.card": "nonsense"}, {"cards.card": first("match").id}):
+        page = open_page({"cards.topic": "find_the_error", **state})
+        for _ in range(2):
+            [place] = re.findall(r"load_cards\(\)\[(\d+)\]", page.text_content(code))
+            question = page.locator("#cards-card .question").first.text_content()
+            texts = f"cardTexts({{ id: '{CARDS[int(place)].id}' }}).question.textContent"
+            assert question == page.evaluate(texts)
+            page.click("#cards-next")

@@ -70,7 +70,7 @@ def numpy_model(data, state):
 
 def wait_until_measured(page):
     """The surprise is measured last of all."""
-    page.locator("#live-now", has_text="goes from").wait_for()
+    page.locator("#live-surprise[aria-busy=false]").wait_for()
 
 
 def test_the_weights_in_the_page_are_docs_tinys(data):
@@ -247,6 +247,23 @@ def test_surprise_and_singular_values_are_numpys(open_page, data):
         for i in (0, 1)
     ]
     assert largest == pytest.approx(wanted, abs=0.006)
+
+
+def test_the_surprise_is_known_at_once_where_it_was_measured_when_the_page_was_made(open_page):
+    """Nobody who scrolls sees "…", and what the browser then measures is the same."""
+    page = open_page({"live.strength": 2})
+    at_once = """() => {
+        live.kept = {};
+        update();
+        return [byId("live-now").textContent, byId("live-surprise").ariaBusy];
+    }"""
+    said, busy = page.evaluate(at_once)
+    assert busy == "true"
+    wait_until_measured(page)
+    assert said == page.text_content("#live-now")
+    page = open_page({"live.strength": 2, "live.rank": 1})
+    said, _ = page.evaluate(at_once)
+    assert said.endswith("…")
 
 
 def test_at_step_0_every_singular_value_is_0_and_the_models_agree(open_page):

@@ -1,7 +1,6 @@
 """The page as a whole: one small file that asks for nothing, and shows what its address says."""
 
 import re
-from collections import Counter
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -17,14 +16,6 @@ def test_the_file_is_small_and_names_nothing_outside_itself(page_file):
     html = page_file.read_text("utf-8")
     assert page_file.stat().st_size < 2.5e6
     assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?!#|data:)[^"'> ]+|@import|url\(""", html)
-
-
-def test_the_scripts_share_one_scope_and_no_name_stands_for_two_things():
-    scripts = [path.read_text("utf-8") for path in PAGE.rglob("*.js")]
-    names = re.findall(
-        r"^(?:async )?(?:function\*?|const|let|class) (\w+)", "\n".join(scripts), re.M
-    )
-    assert [name for name, times in Counter(names).items() if times > 1] == []
 
 
 def test_every_part_of_the_folder_is_in_the_page(page_file):
@@ -173,3 +164,24 @@ def test_every_control_is_reached_by_the_tab_key_and_shows_that_it_is(open_page)
         assert seen[1] != "none"
         reached.add(seen[0])
     assert len(reached) >= controls
+
+
+def test_printed_it_is_texts_and_results_dark_on_white_and_no_chart_is_empty(open_page):
+    page = open_page(color_scheme="dark")
+    page.locator("#live-surprise[aria-busy=false]").wait_for()
+    page.pdf()
+    assert page.locator("#play-ranks circle").count() == 6
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(27, 29, 33)"
+    for control in page.locator("main :is(button, input, select):visible").all():
+        assert control.locator("xpath=ancestor::*[@class='answers']").count()
+    for result in page.locator("main :is(svg, canvas, polyline)").all():
+        assert result.is_visible()
+
+
+def test_bars_keep_their_colours_where_a_system_sets_its_own(open_page):
+    page = open_page(forced_colors="active")
+    for bar in ("#live-next .of-adapted", "#live-spectrum .column", "#cards .bar"):
+        color = "e => getComputedStyle(e).backgroundColor"
+        white = page.locator("body").evaluate(color)
+        assert page.locator(bar).first.evaluate(color) != white

@@ -29,3 +29,8 @@ def test_no_two_scripts_declare_the_same_name():
 def test_no_script_makes_html_or_code_of_text():
     wrong = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function"
     assert [name for name, text in SCRIPTS.items() if re.search(wrong, text)] == []
+
+
+def test_lines_of_scripts_have_at_most_100_characters():
+    long = [(name, line) for name, text in SCRIPTS.items() for line in text.splitlines()]
+    assert [(name, line) for name, line in long if len(line) > 100] == []

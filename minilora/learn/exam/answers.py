@@ -64,11 +64,17 @@ def same_answer(typed: str, expected: str) -> bool:
     return _same_number(typed, expected) or same_formula(typed, expected)
 
 
+def word_after_gap(card: Card) -> str:
+    """The word that stands after the gap of a cloze, such as a unit; "" if none does."""
+    found = re.match(r"\s*(\w*)", card.question.partition(GAP)[2])
+    return found[1] if found else ""
+
+
 def _filled(card: Card, typed: str) -> Choice | None:
-    """What stands after the gap, such as a unit, may be typed as well."""
-    after = re.match(r"\s*(\w*)", card.question.partition(GAP)[2])
-    if after and after[1] and re.search(rf"[\d\s]{after[1]}$", typed, re.IGNORECASE):
-        typed = typed[: -len(after[1])].strip()
+    """What stands after the gap may be typed as well."""
+    after = word_after_gap(card)
+    if after and re.search(rf"[\d\s]{after}$", typed, re.IGNORECASE):
+        typed = typed[: -len(after)].strip()
     if any(same_answer(typed, spelling) for spelling in (card.right.text, *card.accept)):
         return card.right
     found = next((c for c in card.choices if same_answer(typed, c.text)), None)

@@ -52,7 +52,7 @@ function questionFace(card, { order, given, take, title, keep = () => {} }) {
   return face;
 }
 
-// Browsers leave MathML out of a button's name, so a screen reader gets the linear form of formulas.
+// Browsers leave MathML out of a button's name: a screen reader gets the linear form of formulas.
 function choiceButtons(card, texts, order, given, take) {
   const entries = order.map((number, place) => {
     const key = card.keys[number];

@@ -41,10 +41,10 @@ function startCards(data) {
   watch(["cards.mode", "cards.topic"], showMode);
   watch(["cards.topic"], showTopics);
   watch([...shown, "predict"], showCard);
-  offerPython("cards", cardInPython);
   showMode();
   showCard();
   showProgress();
+  offerPython("cards", cardInPython);
 }
 
 // The topic in the address, "" if there is no such topic.
@@ -207,12 +207,12 @@ function keyMeans(root, target, key) {
 }
 
 function cardInPython() {
-  const place = CARDS.cards.findIndex(({ id }) => id === get("cards.card"));
+  const place = CARDS.cards.findIndex(({ id }) => id === onTable.id);
   return [
     "from minilora.learn.exam.cards import load_cards",
     "from minilora.learn.demos.demo import prove",
     "",
-    `card = load_cards()[${Math.max(0, place)}]`, // not its id, which may tell the answer
+    `card = load_cards()[${place}]`, // not its id, which may tell the answer
     "print(card.question)",
     "print(prove(card))",
   ].join("\n");

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from minilora.learn.demos.demo import Proof, demo_of, prove
+from minilora.learn.exam.answers import word_after_gap
 from minilora.learn.exam.cards import LESSONS, TOPICS, Card
 from minilora.learn.exam.maths import to_mathml
 from minilora.learn.exam.quiz import PASS
@@ -39,6 +40,7 @@ def _card_data(card: Card, proof: Proof) -> dict[str, Any]:
         "answer": card.answer,
         "texts": [choice.text for choice in card.choices],
         "accept": card.accept,
+        "after": word_after_gap(card),
         "measured": [[name, shown(value)] for name, value in proof.measured.items()],
         "supported": proof.supported,
     }

@@ -1,6 +1,6 @@
 // Charts as SVG: axes with labels, then lines or bars. They are drawn in pixels of the width there
-// is, so that their text is never scaled. Colours and dashes are those of the classes in style.css. Each
-// chart is one image to a screen reader, whose label states what it shows.
+// is, so that their text is never scaled. Colours and dashes are those of the classes in style.css.
+// Each chart is one image to a screen reader, whose label states what it shows.
 const CHART_MARGIN = { left: 56, right: 16, top: 8, bottom: 40 };
 
 // An SVG element: drawn("line", { x1: 0, … }), drawn("text", { x: 3, y: 4 }, "its text").

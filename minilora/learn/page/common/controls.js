@@ -46,7 +46,8 @@ function wanted({ type, min, max, dataset, validationMessage }, value) {
   if (dataset.problem) return dataset.problem;
   if (type !== "number") return validationMessage;
   const limits = [min, max].map((limit) => readableWhole(Number(limit))).join(" to ");
-  return `Type a whole number from ${limits}. The results are still those of ${readableWhole(value)}.`;
+  const shown = `The results are still those of ${readableWhole(value)}.`;
+  return `Type a whole number from ${limits}. ${shown}`;
 }
 
 function label(control, value) {

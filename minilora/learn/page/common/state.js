@@ -1,7 +1,7 @@
 // The state of the page: named values, kept in the address, which so can be copied and shared.
 //
-// A widget declares its values with their defaults, then gets, sets and watches them. In the address
-// they stand behind "#"; an unknown name, or a value of the wrong type, gives the default.
+// A widget declares its values with their defaults, then gets, sets and watches them. In the
+// address they stand behind "#"; an unknown name, or a value of the wrong type, gives the default.
 const state = { defaults: {}, values: {}, watchers: [], written: undefined };
 
 function declare(defaults) {

@@ -40,21 +40,35 @@ function spell(ids) {
 
 // The table of surprises, and a sentence that says what they are in this state.
 function drawSurprise() {
-  const [base, adapted] = live.sides.map(({ found }) => found);
+  const [base, adapted] = live.sides.map(({ found }, i) =>
+    [0, 1].map((j) => found[j] ?? surpriseWhenMade(i, j)));
   for (const [j, row] of document.querySelectorAll("#live-surprise tbody tr").entries()) {
     for (const [i, nats] of [base, adapted].entries()) {
       const shown = nats[j] === undefined ? ["…"] : bar(nats[j] / 5, nats[j].toFixed(2), i);
       row.cells[i + 1].replaceChildren(...shown);
     }
   }
-  const measured = adapted.length === 2 && base.length === 2;
+  const isMeasured = live.sides.every(({ found }) => found.length === 2);
+  byId("live-surprise").setAttribute("aria-busy", String(!isMeasured));
+  const isKnown = [...base, ...adapted].every((nats) => nats !== undefined);
   const steps = live.data.steps[get("live.time")];
   const [strength, rank] = [get("live.strength"), get("live.rank")];
   const state = `After ${steps} steps of training, at strength ${strength} and rank ${rank}, `;
   const change = (j) => `from ${base[j].toFixed(2)} to ${adapted[j].toFixed(2)}`;
-  byId("live-now").textContent = measured
-    ? `${state}the surprise on Python goes ${change(0)} nats per character, on English ${change(1)}.`
+  byId("live-now").textContent = isKnown
+    ? `${state}the surprise on Python goes ${change(0)} nats per character, on English ` +
+      `${change(1)}.`
     : `${state}the surprise of the adapted model is …`;
+}
+
+// What was measured when the page was made, of the base (i = 0) or the adapted model on text j, or
+// undefined: it was at some strengths of all of ΔW.
+function surpriseWhenMade(i, j) {
+  const { curves, strengths, rank } = live.data;
+  const strength = i ? get("live.strength") : 0;
+  const isWhole = get("live.rank") === rank && KINDS.every((kind) => get(`live.${kind}`));
+  const place = strength === 0 || isWhole ? strengths.indexOf(strength) : -1;
+  return curves[get("live.time")][j][place];
 }
 
 // Nats per character against strength, for both texts, and in words where each is least.
@@ -154,7 +168,7 @@ function spectrumCell(values, highest, kept) {
 function liveInPython(data) {
   const kinds = KINDS.filter((kind) => get(`live.${kind}`));
   const prompt = JSON.stringify(get("live.prompt"));
-  const temperature = get("live.temperature");
+  const drawn = `temperature=${get("live.temperature")}, seed=${get("live.seed")}`;
   return `import minilora as ml
 from minilora.experiments.tuning import set_up
 
@@ -175,5 +189,5 @@ for name, parameter in model.named_parameters():
 print(ml.text_loss(model, ml.load_corpus("code").test, 8), "nats per character on Python")
 print(ml.text_loss(model, ml.load_corpus("prose").test, 8), "on English")
 # Its random numbers are not the page's: only at temperature 0 the text is the same.
-print(ml.write(model, ${prompt}, ${written()}, temperature=${temperature}, seed=${get("live.seed")}))`;
+print(ml.write(model, ${prompt}, ${written()}, ${drawn}))`;
 }

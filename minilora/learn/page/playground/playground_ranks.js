@@ -13,7 +13,10 @@ function startRanks() {
     trainRanks();
     drawToFit(byId("play-ranks"), drawRanks);
   };
-  new IntersectionObserver(see, { rootMargin: "400px" }).observe(section);
+  new IntersectionObserver(see, { rootMargin: "1000px" }).observe(section);
+  addEventListener("beforeprint", () => { // paper does not scroll, and does not wait
+    if (!seen) for (const _ of trainEveryRank(playgroundSettings()));
+  });
 }
 
 let ranks = []; // { r, loss, least } of those that are trained so far
