@@ -23,9 +23,11 @@ CARDS = load_cards()
         (np.int64(-1234567), "-1,234,567"),
         (4.0, "4"),
         (4.4321, "4.43"),
-        (3.14159e-5, "3.14e-05"),
+        (3.14159e-5, "3.14 × 10⁻⁵"),
+        (-2e-12, "-2 × 10⁻¹²"),
         (1234.56, "1,235"),
         (float("inf"), "inf"),
+        (float("nan"), "nan"),
     ],
 )
 def test_a_measured_number_is_written_as_a_person_reads_it(value, text):

@@ -75,6 +75,11 @@ def test_with_predict_first_a_result_appears_once_the_reader_has_guessed(open_pa
     assert again.get_by_label("Broken text").is_checked()
 
 
+def test_with_predict_first_a_guess_that_is_no_choice_uncovers_nothing(open_page):
+    page = open_page({"predict": "true", "guess.live": "nonsense"})
+    assert not page.locator("#live-base-text").is_visible()
+
+
 def test_every_control_is_restored_from_the_address(open_page):
     """Whatever is typed, moved, chosen or ticked in any section: a copied address shows it."""
     page = open_page()

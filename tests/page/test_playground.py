@@ -138,7 +138,8 @@ def test_lora_of_a_lower_rank_ends_at_the_bound_of_eckart_and_young(opened, spec
     assert bound * (1 - 1e-9) < losses(page)["LoRA"] < 1.05 * bound
     shown = page.evaluate(f"readable({bound})")
     reason = page.locator("#play-reason").text_content()
-    assert f"No ΔW of rank 2 has an error below {shown}; " in reason
+    learned = {"flat": "2: all are equally strong", "geometric": "the 2 strongest"}[spectrum]
+    assert f"has learned {learned}. No ΔW of rank 2 has an error below {shown}; " in reason
     assert f"LoRA's is {losses(page)['LoRA'] / bound:.2f} times that." in reason
     row = page.locator("#play-table tr", has_text="LoRA")
     assert row.locator("td").last.text_content() == shown
@@ -161,6 +162,9 @@ def test_a_trap_does_what_its_words_say(opened, trap):
     assert TRAPS[trap] in page.locator("#play-reason").text_content()
     pressed = page.locator("#play-traps [aria-pressed=true]").all_text_contents()
     assert pressed == [trap]
+    assert not page.locator("#play-reason").text_content().startswith("At the end:")
+    page.get_by_role("button", name="One step back").click()
+    assert page.locator("#play-reason").text_content().startswith("At the end:")
     lora, full = losses(page)["LoRA"], losses(page)["full fine-tuning"]
     (start,) = {
         run[0] for run in page.evaluate("Object.values(playground.runs).map((r) => r.losses)")

@@ -18,6 +18,8 @@ from minilora.learn.exam.maths import to_mathml
 from minilora.learn.exam.quiz import PASS
 from minilora.training.progress import progress_bar
 
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
 
 def cards_data(cards: Sequence[Card], proof_of: Callable[[Card], Proof] = prove) -> dict[str, Any]:
     """Topics, lessons, the pass line, and the cards, each with what its demo measures now."""
@@ -47,12 +49,15 @@ def _card_data(card: Card, proof: Proof) -> dict[str, Any]:
 
 
 def shown(value: float) -> str:
-    """A measured number as a person reads it: 9,216, 4.43, 3.1e-05, yes."""
+    """A measured number as a person reads it: 9,216, 4.43, 3.1 × 10⁻⁵, yes."""
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else "no"
     if float(value).is_integer() and abs(value) < 1e15:
         return f"{int(value):,}"
-    return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    factor, _, power = f"{value:.3g}".partition("e")
+    return f"{factor} × 10{str(int(power)).translate(_RAISED)}" if power else factor
 
 
 def card_templates(cards: Iterable[Card]) -> str:

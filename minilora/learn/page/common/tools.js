@@ -40,7 +40,9 @@ function addTools(section) {
   bind(tick);
   const cover = () => {
     const hidden = get(`hide.${section.id}`);
-    const asked = get("predict") && section.querySelector(".guess") && !get(`guess.${section.id}`);
+    const isAnswer = ({ value }) => value === get(`guess.${section.id}`);
+    const answers = [...section.querySelectorAll(".guess input")];
+    const asked = get("predict") && answers.length > 0 && !answers.some(isAnswer);
     section.classList.toggle("covered", Boolean(hidden || asked));
     note.hidden = !hidden && !asked;
     note.textContent = hidden ? "The results are hidden." : "Guess first: then the results appear.";

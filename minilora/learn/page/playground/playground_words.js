@@ -15,10 +15,10 @@ function playgroundFinding() {
   );
 }
 
-// Why it ended as it did, in sentences.
+// Why it ended as it did, in sentences; the step shown may be another than the last.
 function playgroundReasons() {
   const { runs, settings } = playground;
-  const said = [];
+  const said = shownStep() < settings.steps ? ["At the end:"] : [];
   if (runs.lora) said.push(loraReason(runs.lora.losses));
   if (runs.full) said.push(fullReason(runs.full.losses, settings));
   return said;
@@ -55,8 +55,10 @@ function loraReason(losses) {
     );
   }
   if (r < k) {
+    const isFlat = settings.spectrum === "flat";
+    const learned = isFlat ? `${r}: all are equally strong` : `the ${r} strongest`;
     return (
-      `Of the ${k} directions of Δ, LoRA has learned the ${r} strongest. No ΔW of rank ${r} has ` +
+      `Of the ${k} directions of Δ, LoRA has learned ${learned}. No ΔW of rank ${r} has ` +
       `an error below ${readable(least)}; LoRA's is ${(end / least).toFixed(2)} times that.`
     );
   }
