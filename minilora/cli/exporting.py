@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.padding import Padding
 
-from minilora.cli.output import suggest
+from minilora.cli.output import how_many, suggest
 from minilora.learn.exam.cards import TOPICS, Card, by_topic, load_cards
 from minilora.learn.exam.maths import to_text
 from minilora.learn.exports.anki import anki_text, write_anki
@@ -85,7 +85,7 @@ def run_cards(args: argparse.Namespace) -> int:
     for name, path in paths.items():
         write, next_step = FORMATS[name]
         write_atomically(path, partial(write, cards))
-        what = "The page is" if name == "html" else f"{_count(cards)} in"
+        what = "The page is" if name == "html" else f"{how_many(len(cards))} in"
         print(f"{what} {path}. {next_step}", flush=True)
     return 0
 
@@ -107,9 +107,7 @@ def _list(cards: list[Card]) -> None:
             console.print(Padding(card.id, (0, 0, 0, 2), expand=False), style="cyan")
             question = " ".join(to_text(card.question).split())
             console.print(Padding(question, (0, 0, 0, 4), expand=False))
-    print(f"{_count(cards)}. They can be answered here, in Anki, Moodle and Canvas, and on paper.")
+    print(
+        f"{how_many(len(cards))}. They can be answered here, in Anki, Moodle and Canvas, and on paper."
+    )
     print(suggest("quiz"))
-
-
-def _count(cards: list[Card]) -> str:
-    return "1 card" if len(cards) == 1 else f"{len(cards)} cards"

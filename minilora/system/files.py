@@ -36,7 +36,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary path in the same folder, then rename it to `path`.
 
     If `write` fails, its exception is passed on, and `path` is as it was before. An OSError says
-    which file could not be written, why, and what to do. A link stays one: what it names is written.
+    which file could not be written, why, and what to do. A link stays: what it names is written.
     """
     path = Path(path)
     with explained(path):

@@ -162,6 +162,7 @@ def test_an_unknown_topic_is_answered_with_those_there_are():
     ):
         C.by_topic(CARDS, "lorra")
     assert C.by_topic(CARDS, "definition")[0] == GOOD
+    assert {card.lesson for card in C.by_topic(CARDS, "5")} == {"05"}
 
 
 @pytest.mark.parametrize(

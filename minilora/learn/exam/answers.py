@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 
-from minilora.learn.exam.cards import GAP, Card, Choice
+from minilora.learn.exam.cards import GAP, LETTERS, Card, Choice
 from minilora.learn.exam.formulas import is_formula, same_formula
-from minilora.learn.exam.quiz import LETTERS, Answer, Question
+from minilora.learn.exam.quiz import Answer, Question
 from minilora.system.errors import UsageError
 
 _LONGEST = 200  # characters: no right answer is nearly as long

@@ -26,6 +26,7 @@ from minilora.system.errors import UsageError
 CARDS_FILE = Path(minilora.__file__).parent / "assets" / "cards.toml"
 KINDS = ("choice", "error", "cloze", "order", "match")
 GAP = "____"
+LETTERS = "ABCDEFGH"  # of choices and options
 TOPICS = {
     "definition": "What LoRA is, and what it is not",
     "counting": "Shapes and counting parameters",
@@ -111,8 +112,12 @@ def load_cards(path: Path = CARDS_FILE) -> list[Card]:
 
 
 def by_topic(cards: Iterable[Card], topic: str) -> list[Card]:
-    """The cards with this tag. Raises UsageError if there is none, naming the topics there are."""
-    found = [card for card in cards if topic in card.tags]
+    """The cards with this tag, or of the lesson with this number, such as 05 or 5.
+
+    Raises UsageError if there is none, naming the topics there are.
+    """
+    lesson = topic.zfill(2) if topic.isdecimal() else None
+    found = [card for card in cards if topic in card.tags or card.lesson == lesson]
     if not found:
         raise UsageError(f"no card has the topic {topic!r}; choose one of: {', '.join(TOPICS)}")
     return found
@@ -157,5 +162,5 @@ def _fits(card: Card, text: str) -> bool:
     parts = text.split()
     numbers = sorted(part[0] for part in parts)
     letters = {part[1:] for part in parts}
-    allowed = {"ABCDEFGH"[i] for i in range(len(card.options))} or {""}
+    allowed = {*LETTERS[: len(card.options)]} or {""}
     return numbers == [str(i + 1) for i in range(len(card.items))] and letters <= allowed

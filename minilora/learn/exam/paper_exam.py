@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from minilora.learn.exam.answers import is_typed
-from minilora.learn.exam.cards import GAP, Card
+from minilora.learn.exam.cards import GAP, LETTERS, Card
 from minilora.learn.exam.maths import to_html
-from minilora.learn.exam.quiz import LETTERS, Question, draw, question, shuffled
+from minilora.learn.exam.quiz import Question, draw, question, shuffled
 
 _STYLE = """
   :root { color-scheme: light; }

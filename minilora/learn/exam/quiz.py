@@ -12,11 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from minilora.learn.exam.cards import TOPICS, Card, Choice
+from minilora.learn.exam.cards import LETTERS, TOPICS, Card, Choice
 
-LETTERS = "ABCDEFGH"
 PASS = 0.7  # the share of right answers that passes an exam
-
 
 T = TypeVar("T")
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from minilora.learn.exam.cards import LESSONS, Card, Choice
+from minilora.learn.exam.cards import LESSONS, LETTERS, Card, Choice
 from minilora.learn.exam.maths import to_html, to_text
 
 COLLECTION = "LoRA exam cards"
-LETTERS = "ABCDEFGH"
 
 
 def question(card: Card) -> str:
