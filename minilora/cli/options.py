@@ -18,6 +18,7 @@ from minilora.text.string_tasks import STRING_TASKS
 
 RESULTS = Path("minilora-results")
 QUICK_STEPS = 40
+_ABOUT_TOPIC = f"only cards on one of {', '.join(TOPICS)}; or on a tag, or of a lesson, such as 05"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -126,7 +127,7 @@ def parser() -> argparse.ArgumentParser:
     way.add_argument("--exam", type=_count, nargs="?", const=20, metavar="N", help=about)
     about = "spaced review: the cards that are due, then some new ones"
     way.add_argument("--review", action="store_true", help=about)
-    way.add_argument("--questions", type=_count, default=20, metavar="N", help="default: 20")
+    way.add_argument("--questions", type=_count, metavar="N", help="default: 20")
     _add_card_options(sub, "another than a random one: the same seed asks the same questions")
     about = "of a mock exam; default: one for each question"
     sub.add_argument("--minutes", type=_minutes, metavar="M", help=about)
@@ -134,15 +135,15 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--progress", type=Path, metavar="FILE", help=about)
 
     sub = command("exam", "write an exam for paper: one HTML file with all versions and the key")
-    sub.add_argument("--questions", type=_count, default=20, metavar="N", help="default: 20")
+    sub.add_argument("--questions", type=_count, metavar="N", help="default: 20")
     about = "the same questions in other orders; default: A,B"
     sub.add_argument("--versions", type=_versions, default="A,B", metavar="V,V", help=about)
     _add_card_options(sub, "which questions, in which order; default: 0", 0)
     about = "default: ./minilora-exam-S.html"
-    sub.add_argument("--out", type=Path, metavar="FILE", help=about)
+    sub.add_argument("--out", type=_file(".html", ".htm"), metavar="FILE.html", help=about)
 
     sub = command("cards", "list the exam cards, or write them for Anki, Moodle, Canvas …")
-    sub.add_argument("--topic", metavar="T", help=f"only those of: {', '.join(TOPICS)}")
+    sub.add_argument("--topic", metavar="T", help=_ABOUT_TOPIC)
     about = "a text file for Anki, with its note type Basic"
     sub.add_argument("--anki", type=_file(".apkg"), metavar="FILE.apkg", help="a package for Anki")
     sub.add_argument("--anki-text", type=_file(".txt"), metavar="FILE.txt", help=about)
@@ -206,8 +207,7 @@ def _add_sweep_options(sub: argparse.ArgumentParser, folder: str) -> None:
 def _add_card_options(
     sub: argparse.ArgumentParser, about_seed: str, seed: int | None = None
 ) -> None:
-    about = f"only cards on one of {', '.join(TOPICS)}; or on a tag, or of a lesson, such as 05"
-    sub.add_argument("--topic", metavar="T", help=about)
+    sub.add_argument("--topic", metavar="T", help=_ABOUT_TOPIC)
     sub.add_argument("--seed", type=_seed, default=seed, metavar="S", help=about_seed)
 
 
@@ -262,7 +262,9 @@ def _minutes(text: str) -> float:
     except ValueError:
         minutes = math.nan
     if not 0 < minutes <= 24 * 60:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes above 0")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of minutes from above 0 to 1440"
+        )
     return minutes
 
 

@@ -18,9 +18,9 @@ from rich.text import Text
 from minilora.cli.plain import plain
 from minilora.learn.demos.demo import Proof
 from minilora.learn.exam.answers import is_typed
-from minilora.learn.exam.cards import LESSONS, TOPICS, Choice
+from minilora.learn.exam.cards import LESSONS, LETTERS, TOPICS, Choice
 from minilora.learn.exam.maths import to_text
-from minilora.learn.exam.quiz import LETTERS, Answer, Question, solution, to_reread, topic_scores
+from minilora.learn.exam.quiz import Answer, Question, solution, to_reread, topic_scores
 
 _WIDEST = 88
 
@@ -113,7 +113,7 @@ class Screen:
         self.say("To read again:", "bold")
         rows = []
         for lesson, times in wrong.items():
-            where = f": {notebooks[lesson]}" if lesson in notebooks else ""
+            where = f": {notebooks[lesson]}" if lesson in notebooks else "; it is not written yet"
             rows.append((lesson, f"{LESSONS[lesson]} ({times} wrong){where}"))
         self._list(rows)
         self._print()

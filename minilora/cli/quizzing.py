@@ -16,7 +16,7 @@ from time import monotonic
 
 from minilora.cli import learning
 from minilora.cli.keyboard import Ended, Keyboard, TimeOver
-from minilora.cli.output import say
+from minilora.cli.output import how_many, say
 from minilora.cli.quiz_screen import Screen
 from minilora.learn.demos.demo import prove
 from minilora.learn.exam import review
@@ -29,6 +29,7 @@ from minilora.system.errors import MiniloraError, MissingExtraError, UsageError
 from minilora.system.files import write_atomically
 
 _LATER = "-"
+_DEFAULT = 20  # questions
 _SEEDS = 10_000  # a random seed is below it: short enough to be typed again
 
 
@@ -62,23 +63,22 @@ def run_exam(args: argparse.Namespace) -> int:
     path = args.out or Path(f"minilora-exam-{args.seed}.html")
     html = paper_exam(cards, n, args.versions, args.seed)
     write_atomically(path, lambda temporary: temporary.write_text(html, "utf-8"))
-    print(f"Written to {path}: {_how_many(len(args.versions), 'version')} of "
-          f"{_how_many(n, 'question')}, each with its key at the end. Open it in a browser and "
+    print(f"Written to {path}: {how_many(len(args.versions), 'version')} of "
+          f"{how_many(n, 'question')}, each with its key at the end. Open it in a browser and "
           "print it.")  # fmt: skip
     return 0
 
 
 def _cards(topic: str | None) -> list[Card]:
-    """topic: of a card, another of its tags, or the number of its lesson; None for all cards."""
+    """Those of the topic; None for all."""
     cards = load_cards()
-    if topic is None:
-        return cards
-    lesson = topic.zfill(2) if topic.isdecimal() else None
-    return [card for card in cards if card.lesson == lesson] or by_topic(cards, topic)
+    return cards if topic is None else by_topic(cards, topic)
 
 
-def _as_many(n: int, cards: Sequence[Card]) -> int:
-    if n > len(cards):
+def _as_many(wanted: int | None, cards: Sequence[Card]) -> int:
+    """As many as are wanted, or there are; None for as many as asked by default."""
+    n = wanted or _DEFAULT
+    if wanted and wanted > len(cards):
         say(f"There are {len(cards)} cards to ask: all of them are asked, not {n}")
     return min(n, len(cards))
 
@@ -127,7 +127,7 @@ class Record:
         if times and self._has_fsrs and self._progress.kept:
             first = min(times)
             then = sum(time <= first + timedelta(days=1) for time in times)
-            say(f"Next: {_how_many(then)} due {_when(first, now)}, for minilora quiz --review; "
+            say(f"Next: {how_many(then)} due {_when(first, now)}, for minilora quiz --review; "
                 f"progress is kept in {self._progress.path}")  # fmt: skip
 
     def _say_note(self) -> None:
@@ -147,7 +147,7 @@ class Quiz:
 
     def practise(self, questions: list[Question], about: str) -> None:
         """One question after another, each answer explained at once."""
-        self._screen.say(f"{_how_many(len(questions), 'question')}{about}. "
+        self._screen.say(f"{how_many(len(questions), 'question')}{about}. "
                          "Type ? for help, q to end.")  # fmt: skip
         answers: list[Answer] = []
         try:
@@ -166,7 +166,7 @@ class Quiz:
         """Timed, without a word on right or wrong until the end."""
         n = len(questions)
         self._screen.say(
-            f"Mock exam, seed {seed}: {_how_many(n, 'question')} in {_clock(seconds)}. "
+            f"Mock exam, seed {seed}: {how_many(n, 'question')} in {_clock(seconds)}. "
             "Type - to leave a question for later, ? for help, q to hand in."
         )
         deadline = monotonic() + seconds
@@ -254,17 +254,15 @@ def _lessons() -> dict[str, Path]:
     }
 
 
-def _how_many(n: int, what: str = "card") -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"
-
-
 def _clock(seconds: float) -> str:
     whole = max(round(seconds), 0)
     return f"{whole // 60}:{whole % 60:02}"
 
 
 def _when(time: datetime, now: datetime) -> str:
+    if time <= now:
+        return "now"
     days = (time.astimezone().date() - now.astimezone().date()).days
     if days < 2:
-        return ["now", "today", "tomorrow"][days + 1 if time > now else 0]
+        return ("today", "tomorrow")[days]
     return f"in {days} days, on {time.astimezone():%Y-%m-%d}"

@@ -271,7 +271,8 @@ def test_lessons_to_read_again_name_the_notebook_if_it_is_there(quiz, monkeypatc
     name = f"{asked.card.lesson}_a_lesson.ipynb"
     without = quiz(["quiz", "--seed", "5", "--questions", "1"], ["-"])
     (tmp_path / name).write_text("{}")
-    assert name in quiz(["quiz", "--seed", "5", "--questions", "1"], ["-"]) and name not in without
+    assert name in quiz(["quiz", "--seed", "5", "--questions", "1"], ["-"])
+    assert name not in without and "it is not written yet" in without
 
 
 def test_a_topic_limits_the_questions_and_too_many_are_said(quiz):
@@ -280,6 +281,13 @@ def test_a_topic_limits_the_questions_and_too_many_are_said(quiz):
     assert f"There are {n} cards to ask: all of them are asked, not {n + 1}" in quiz.err
     assert f"0 of {n} right" in out
     assert all(shown(q.card.question) in out for q in questions(0, n, "serving"))
+
+
+def test_that_there_are_fewer_cards_is_said_only_to_whoever_asked_for_more(quiz):
+    topics = Counter(tag for card in CARDS.values() for tag in card.tags)
+    topic = next(name for name in TOPICS if topics[name] < 20)
+    quiz(["quiz", "--topic", topic], [])
+    assert "There are" not in quiz.err
 
 
 @pytest.mark.parametrize("lesson", ["05", "5"])
@@ -463,10 +471,11 @@ def test_progress_of_a_later_version_is_refused_and_left_alone(home, capsys):
         (["quiz", "--topic", "99"], "no card has the topic '99'; choose one of: defin"),
         (["quiz", "--minutes", "5"], "--minutes is the time of a mock exam: add --exam"),
         (["exam", "--out", "no/such/exam.html"], "its folder does not exist; make it first"),
-        (["exam", "--out", "."], "cannot write"),
+        (["exam", "--out", "a.html"], "cannot write a.html: there is a folder of that name"),
     ],
 )
-def test_what_cannot_be_done_is_one_sentence(argv, message, capsys):
+def test_what_cannot_be_done_is_one_sentence(argv, message, here, capsys):
+    (here / "a.html").mkdir()
     assert message in error_of(argv, capsys)
 
 
@@ -475,13 +484,17 @@ def test_what_cannot_be_done_is_one_sentence(argv, message, capsys):
     [
         (["quiz", "--exam", "0"], "'0' is not a whole number of at least 1"),
         (["quiz", "--exam", "4", "--review"], "--review: not allowed with argument --exam"),
-        (["quiz", "--exam", "--minutes", "0"], "'0' is not a number of minutes above 0"),
+        (
+            ["quiz", "--exam", "--minutes", "0"],
+            "'0' is not a number of minutes from above 0 to 1440",
+        ),
         (["quiz", "--exam", "--minutes", "nan"], "'nan' is not a number of minutes"),
         (["quiz", "--exam", "--minutes", "1e9"], "'1e9' is not a number of minutes"),
         (["quiz", "--seed", "x"], "'x' is not a whole number"),
         (["exam", "--versions", "A,A"], "'A,A' are not different short names such as A,B"),
         (["exam", "--versions", ""], "'' are not different short names"),
         (["exam", "--versions", "A,<b>"], "'A,<b>' are not different short names"),
+        (["exam", "--out", "exam.pdf"], "'exam.pdf' does not end in .html or .htm"),
         (["exam", "--questions", "-1"], "'-1' is not a whole number"),
     ],
 )
