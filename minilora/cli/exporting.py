@@ -107,7 +107,6 @@ def _list(cards: list[Card]) -> None:
             console.print(Padding(card.id, (0, 0, 0, 2), expand=False), style="cyan")
             question = " ".join(to_text(card.question).split())
             console.print(Padding(question, (0, 0, 0, 4), expand=False))
-    print(
-        f"{how_many(len(cards))}. They can be answered here, in Anki, Moodle and Canvas, and on paper."
-    )
+    print(f"{how_many(len(cards))}. "
+          "They can be answered here, in Anki, Moodle and Canvas, and on paper.")  # fmt: skip
     print(suggest("quiz"))

@@ -263,7 +263,7 @@ def _minutes(text: str) -> float:
         minutes = math.nan
     if not 0 < minutes <= 24 * 60:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not a number of minutes from above 0 to 1440"
+            f"{text!r} is not a number of minutes above 0, at most 1440 (a day)"
         )
     return minutes
 

@@ -113,7 +113,8 @@ class Screen:
         self.say("To read again:", "bold")
         rows = []
         for lesson, times in wrong.items():
-            where = f": {notebooks[lesson]}" if lesson in notebooks else "; it is not written yet"
+            missing = ", no notebook yet" if notebooks else ""
+            where = f": {notebooks[lesson]}" if lesson in notebooks else missing
             rows.append((lesson, f"{LESSONS[lesson]} ({times} wrong){where}"))
         self._list(rows)
         self._print()

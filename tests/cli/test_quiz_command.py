@@ -269,10 +269,13 @@ def test_lessons_to_read_again_name_the_notebook_if_it_is_there(quiz, monkeypatc
     monkeypatch.setattr(quizzing.learning, "LESSONS", tmp_path)
     (asked,) = questions(5, 1)
     name = f"{asked.card.lesson}_a_lesson.ipynb"
-    without = quiz(["quiz", "--seed", "5", "--questions", "1"], ["-"])
+    argv = ["quiz", "--seed", "5", "--questions", "1"]
+    nowhere = quiz(argv, ["-"])
+    (tmp_path / "99_another.ipynb").write_text("{}")
+    elsewhere = quiz(argv, ["-"])
     (tmp_path / name).write_text("{}")
-    assert name in quiz(["quiz", "--seed", "5", "--questions", "1"], ["-"])
-    assert name not in without and "it is not written yet" in without
+    assert name in quiz(argv, ["-"]) and name not in nowhere + elsewhere
+    assert "(1 wrong), no notebook yet" in elsewhere and "no notebook" not in nowhere
 
 
 def test_a_topic_limits_the_questions_and_too_many_are_said(quiz):
@@ -486,7 +489,7 @@ def test_what_cannot_be_done_is_one_sentence(argv, message, here, capsys):
         (["quiz", "--exam", "4", "--review"], "--review: not allowed with argument --exam"),
         (
             ["quiz", "--exam", "--minutes", "0"],
-            "'0' is not a number of minutes from above 0 to 1440",
+            "'0' is not a number of minutes above 0, at",
         ),
         (["quiz", "--exam", "--minutes", "nan"], "'nan' is not a number of minutes"),
         (["quiz", "--exam", "--minutes", "1e9"], "'1e9' is not a number of minutes"),
