@@ -123,6 +123,20 @@ def by_topic(cards: Iterable[Card], topic: str) -> list[Card]:
     return found
 
 
+def in_order(card: Card) -> list[str]:
+    """Of the kind order: the items as they should stand."""
+    return [card.items[int(number) - 1] for number in card.right.text.split()]
+
+
+def pairs(card: Card, choice: Choice) -> list[tuple[str, str]]:
+    """Of the kind match: every item, and the option that this choice gives it."""
+    letters = {part[0]: part[1:] for part in choice.text.split()}
+    return [
+        (item, card.options[LETTERS.index(letters[str(number)])])
+        for number, item in enumerate(card.items, start=1)
+    ]
+
+
 def _card(entry: dict[str, Any], where: str) -> Card:
     fields = dict(entry)
     try:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from minilora.learn.exam.cards import LETTERS, TOPICS, Card, Choice
+from minilora.learn.exam.cards import LETTERS, TOPICS, Card, Choice, in_order, pairs
 
 PASS = 0.7  # the share of right answers that passes an exam
 
@@ -87,8 +87,7 @@ def passed(answers: Sequence[Answer]) -> bool:
 def solution(card: Card) -> list[str]:
     """The right order of the items, or each item with its option, a line each; else nothing."""
     if card.kind == "order":
-        return [card.items[int(number) - 1] for number in card.right.text.split()]
+        return in_order(card)
     if card.kind == "match":
-        pairs = sorted(card.right.text.split())
-        return [f"{card.items[int(p[0]) - 1]}: {card.options[LETTERS.index(p[1])]}" for p in pairs]
+        return [f"{item}: {option}" for item, option in pairs(card, card.right)]
     return []

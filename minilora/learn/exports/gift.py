@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import groupby
 
-from minilora.learn.exam.cards import TOPICS, Card, Choice
+from minilora.learn.exam.cards import TOPICS, Card, Choice, pairs
 from minilora.learn.exam.maths import to_html
 from minilora.learn.exports import wording
 
@@ -38,7 +38,7 @@ def _question(card: Card) -> str:
         asked, said = wording.prompt(card), wording.reasons(card) + wording.feedback(card)
         answers = [
             f"={_paragraph(to_html(item))} -> {_escaped(wording.in_menu(option))}"
-            for item, option in wording.pairs(card, card.right)
+            for item, option in pairs(card, card.right)
         ]
     else:
         asked, said = wording.question(card), wording.feedback(card)

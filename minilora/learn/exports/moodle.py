@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from minilora.learn.exam.cards import TOPICS, Card
+from minilora.learn.exam.cards import TOPICS, Card, pairs
 from minilora.learn.exam.maths import to_html
 from minilora.learn.exports import wording
 
@@ -58,7 +58,7 @@ def _add_choices(question: Element, card: Card) -> None:
 
 def _add_pairs(question: Element, card: Card) -> None:
     """Options are plain text: Moodle shows them in menus."""
-    for item, option in wording.pairs(card, card.right):
+    for item, option in pairs(card, card.right):
         subquestion = _add_html(question, "subquestion", f"<p>{to_html(item)}</p>")
         SubElement(SubElement(subquestion, "answer"), "text").text = wording.in_menu(option)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from minilora.learn.exam.cards import Card
+from minilora.learn.exam.cards import Card, pairs
 from minilora.learn.exam.maths import to_html
 from minilora.learn.exports import wording
 
@@ -110,7 +110,7 @@ def _add_matching(section: Element, card: Card) -> None:
     _add_material(presentation, wording.prompt(card))
     scoring = _add_scoring(item)
     texts = {label: wording.in_menu(option) for label, option in labels.items()}
-    for number, (left, right) in zip(numbers, wording.pairs(card, card.right), strict=True):
+    for number, (left, right) in zip(numbers, pairs(card, card.right), strict=True):
         response = f"response_{number}"
         _add_response(presentation, response, texts, of=wording.in_menu(left))
         condition = _add_condition(scoring, response, label_of[right])

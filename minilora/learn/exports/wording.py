@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from minilora.learn.exam.cards import LESSONS, LETTERS, Card, Choice
+from minilora.learn.exam.cards import LESSONS, LETTERS, Card, Choice, in_order, pairs
 from minilora.learn.exam.maths import to_html, to_text
 
 COLLECTION = "LoRA exam cards"
@@ -39,8 +39,7 @@ def choices(card: Card) -> str:
 def answer(card: Card) -> str:
     """The letter of the right choice, or the order or the pairs, written out."""
     if card.kind == "order":
-        ordered = [card.items[int(number) - 1] for number in card.right.text.split()]
-        return card.right.text + _list("ol", map(to_html, ordered))
+        return card.right.text + _list("ol", map(to_html, in_order(card)))
     if card.kind == "match":
         return card.right.text + _list("ul", map(_pair, pairs(card, card.right)))
     return LETTERS[card.choices.index(card.right)]
@@ -67,15 +66,6 @@ def source(card: Card) -> str:
 
 def lesson(card: Card) -> str:
     return f"Lesson {card.lesson}: {LESSONS[card.lesson]}"
-
-
-def pairs(card: Card, choice: Choice) -> list[tuple[str, str]]:
-    """In a match, every item and the option that this choice gives it, as they are on the card."""
-    letters = {part[0]: part[1:] for part in choice.text.split()}
-    return [
-        (item, card.options[LETTERS.index(letters[str(number)])])
-        for number, item in enumerate(card.items, start=1)
-    ]
 
 
 def in_menu(text: str) -> str:
