@@ -48,6 +48,7 @@ def test_a_letter_means_the_choice_that_is_shown_with_it():
         ("choice", True, "AB", "type a letter from A to D"),
         ("choice", True, "right", "type a letter from A to D"),
         ("cloze", False, "", "type what fills the gap"),
+        ("cloze", False, "b", "the choices are not shown yet"),
         ("cloze", True, " ", "any style), or a letter from A to C"),
         ("cloze", False, "x" * 10_000, "type what fills the gap"),
         ("cloze", False, "r (d_in + d_out", "a formula that can be read: this one cannot"),

@@ -25,7 +25,8 @@ def is_typed(card: Card) -> bool:
 
 
 def read_answer(question: Question, typed: str, letters: bool = True) -> Answer:
-    """letters: are the choices shown with their letters? Else "B" is no choice, but a text.
+    """letters: are the choices shown with their letters? Else "B" is a text; if no choice says
+    that, it was typed by habit, and is no answer.
 
     Raises UsageError, saying what to type, if this can be no answer to the question.
     """
@@ -34,7 +35,10 @@ def read_answer(question: Question, typed: str, letters: bool = True) -> Answer:
     if text and text.upper() in list(shown):
         return Answer(question, text, question.choices[shown.index(text.upper())])
     if card.kind == "cloze" and 0 < len(text) <= _LONGEST:
-        return Answer(question, text, _filled(card, text))
+        choice = _filled(card, text)
+        if choice or letters or text.upper() not in list(LETTERS[: len(card.choices)]):
+            return Answer(question, text, choice)
+        raise UsageError(f"type {how_to_answer(question, letters)}: the choices are not shown yet")
     if card.kind == "order" and (numbers := _order(card, text)):
         return Answer(question, text, _chosen(card, numbers))
     if card.kind == "match" and (pairs := _pairs(card, text)):
