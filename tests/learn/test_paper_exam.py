@@ -46,6 +46,13 @@ def test_each_version_is_a_section_and_the_keys_come_last(exam):
     assert list(exam) == ["version-A", "version-B", "key-A", "key-B"]
 
 
+def test_no_sheet_of_a_student_names_the_seed_from_which_the_key_can_be_made():
+    html = paper_exam(CARDS, 3, ["A"], 987654)
+    printed_on_every_page = re.search("<title>(.*?)</title>", html)[1]
+    assert "987654" not in printed_on_every_page + sections(html)["version-A"]
+    assert "987654" in sections(html)["key-A"]
+
+
 @pytest.mark.parametrize("version", ["A", "B"])
 def test_every_question_of_the_key_is_asked_with_its_choices_in_their_order(exam, version):
     asked = questions(exam[f"version-{version}"])

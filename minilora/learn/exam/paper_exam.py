@@ -59,7 +59,7 @@ _FOOT = """  @page {name} {{ @bottom-right {{ content: "{title}"; font: 8.5pt Ge
 def paper_exam(cards: Sequence[Card], n: int, versions: Sequence[str], seed: int) -> str:
     """The HTML. cards: n of them are drawn, balanced over topics, by the seed; as are all orders.
 
-    versions: their names, such as A and B.
+    versions: their names, such as A and B. The seed stands on the key alone, which it makes again.
     """
     drawn = draw(cards, n, random.Random(seed))
     papers = {}
@@ -73,7 +73,7 @@ def paper_exam(cards: Sequence[Card], n: int, versions: Sequence[str], seed: int
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n'
-        f"<title>LoRA: exam, seed {seed}</title>\n<style>{_STYLE}{''.join(feet)}</style>\n"
+        f"<title>LoRA: exam</title>\n<style>{_STYLE}{''.join(feet)}</style>\n"
         "</head>\n<body>\n" + "\n".join(sheets + keys) + "\n</body>\n</html>\n"
     )
 
