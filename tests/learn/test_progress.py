@@ -70,6 +70,17 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.parametrize("depth", [900, 1200, 5000, 20_000])
+def test_what_is_nested_too_deeply_to_be_written_again_is_not_lost(depth, home):
+    nested = "[" * depth + "]" * depth
+    text = f'{{"{FORMAT}": 1, "cards": {{}}, "more": {nested}}}'
+    (home / "progress.json").write_text(text, "utf-8")
+    kept = Progress()
+    kept.save()
+    name = "progress.broken-1.json" if kept.note else "progress.json"
+    assert nested in "".join((home / name).read_text("utf-8").split())
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_file_is_set_aside_said_and_never_overwritten(name, home):
     for number in (1, 2, 3):

@@ -66,6 +66,7 @@ class Progress:
     def _read(self, content: bytes) -> None:
         try:
             found = json.loads(content)
+            json.dumps(found, indent=1)  # Python 3.12 reads deeper lists than it can write
         except (ValueError, RecursionError):
             found = None
         version = found.get(FORMAT) if isinstance(found, dict) else None
