@@ -1,5 +1,6 @@
-// Which choice does a typed answer come to: by its words, its number or its formula? What the quiz
-// of the terminal takes (answers.py) is taken here too.
+// Which choice does a typed answer come to: by its words, its number or its formula?
+//
+// What the quiz of the terminal takes is taken here too: answers.py has the same rules.
 function keyOfTyped(card, text) {
   const typed = withoutWordAfterGap(card, text.trim());
   if (card.accept.some((other) => sameAnswer(typed, other))) return card.answer;
