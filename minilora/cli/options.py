@@ -138,7 +138,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--questions", type=_count, metavar="N", help="default: 20")
     about = "the same questions in other orders; default: A,B"
     sub.add_argument("--versions", type=_versions, default="A,B", metavar="V,V", help=about)
-    _add_card_options(sub, "which questions, in which order; default: 0", 0)
+    _add_card_options(sub, "another than a random one: the same seed makes the same exam and key")
     about = "default: ./minilora-exam-S.html"
     sub.add_argument("--out", type=_file(".html", ".htm"), metavar="FILE.html", help=about)
 
@@ -204,11 +204,9 @@ def _add_sweep_options(sub: argparse.ArgumentParser, folder: str) -> None:
     )
 
 
-def _add_card_options(
-    sub: argparse.ArgumentParser, about_seed: str, seed: int | None = None
-) -> None:
+def _add_card_options(sub: argparse.ArgumentParser, about_seed: str) -> None:
     sub.add_argument("--topic", metavar="T", help=_ABOUT_TOPIC)
-    sub.add_argument("--seed", type=_seed, default=seed, metavar="S", help=about_seed)
+    sub.add_argument("--seed", type=_seed, metavar="S", help=about_seed)
 
 
 def _add_threads_option(sub: argparse.ArgumentParser) -> None:

@@ -36,7 +36,7 @@ _SEEDS = 10_000  # a random seed is below it: short enough to be typed again
 def run_quiz(args: argparse.Namespace) -> int:
     if args.minutes and not args.exam:
         raise UsageError("--minutes is the time of a mock exam: add --exam")
-    seed = random.randrange(_SEEDS) if args.seed is None else args.seed
+    seed = _seed(args)
     rng = random.Random(seed)
     cards = _cards(args.topic)
     if args.review:
@@ -60,13 +60,18 @@ def run_quiz(args: argparse.Namespace) -> int:
 def run_exam(args: argparse.Namespace) -> int:
     cards = _cards(args.topic)
     n = _as_many(args.questions, cards)
-    path = args.out or Path(f"minilora-exam-{args.seed}.html")
-    html = paper_exam(cards, n, args.versions, args.seed)
+    seed = _seed(args)
+    path = args.out or Path(f"minilora-exam-{seed}.html")
+    html = paper_exam(cards, n, args.versions, seed)
     write_atomically(path, lambda temporary: temporary.write_text(html, "utf-8"))
     print(f"Written to {path}: {how_many(len(args.versions), 'version')} of "
           f"{how_many(n, 'question')}, each with its key at the end. Open it in a browser and "
-          "print it.")  # fmt: skip
+          f"print it. Whoever knows its seed, {seed}, can make the key.")  # fmt: skip
     return 0
+
+
+def _seed(args: argparse.Namespace) -> int:
+    return random.randrange(_SEEDS) if args.seed is None else args.seed
 
 
 def _cards(topic: str | None) -> list[Card]:

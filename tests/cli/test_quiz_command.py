@@ -693,4 +693,13 @@ def test_a_paper_exam_of_more_questions_than_cards_has_them_all(here, capsys):
     captured = capsys.readouterr()
     assert f"There are {n} cards to ask" in captured.err
     assert f"1 version of {n} questions" in captured.out
-    assert Path("minilora-exam-0.html").read_text("utf-8").count('class="question"') == n
+    (written,) = Path().glob("minilora-exam-*.html")
+    assert written.read_text("utf-8").count('class="question"') == n
+
+
+def test_the_key_of_a_paper_exam_cannot_be_made_without_its_seed(here, capsys):
+    seeds = set()
+    for _ in range(3):
+        assert cli.main(["exam", "--questions", "3"]) == 0
+        seeds.add(re.search(r"its seed, (\d+), can make the key", capsys.readouterr().out)[1])
+    assert len(seeds) > 1
