@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.padding import Padding
 
-from minilora.cli.output import how_many, suggest
+from minilora.cli.output import MAKING_PAGE, how_many, say, suggest
 from minilora.learn.exam.cards import TOPICS, Card, by_topic, load_cards
 from minilora.learn.exam.maths import to_text
 from minilora.learn.exports.anki import anki_text, write_anki
@@ -36,6 +36,7 @@ def _package(cards: list[Card], path: Path) -> None:
 
 
 def _page(cards: list[Card], path: Path) -> None:
+    say(MAKING_PAGE)
     write_page(path)
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.padding import Padding
 
 import minilora
-from minilora.cli.output import make_folder, say
+from minilora.cli.output import MAKING_PAGE, make_folder, say
 from minilora.learn.page.build import write_page
 from minilora.system.errors import UsageError
 
@@ -55,7 +55,7 @@ def run_page(args: argparse.Namespace) -> int:
     if args.out.is_dir():
         raise UsageError(f"{args.out} is a folder: give the name of a file, --out FILE")
     make_folder(args.out.parent)
-    say("The adapter of the live model is trained, and every card's demo is run …")
+    say(MAKING_PAGE)
     write_page(args.out)
     size = args.out.stat().st_size / 1e6
     print(f"The page is {args.out}, {size:.1f} MB: one file, which works without a network.")

@@ -14,6 +14,8 @@ import numpy as np
 
 from minilora.system.errors import UsageError
 
+MAKING_PAGE = "The adapter of the live model is trained, and every card's demo is run …"
+
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
