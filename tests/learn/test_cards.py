@@ -144,6 +144,8 @@ def test_a_broken_file_of_cards_is_reported_by_its_card(tmp_path):
     path, text = tmp_path / "cards.toml", C.CARDS_FILE.read_text("utf-8")
     for broken, sentence in [
         ("[[card]", "is not a file of cards"),
+        ("", r"is not a file of cards: it has no \[\[card\]\]"),
+        ("card = 3", r"is not a file of cards: it has no \[\[card\]\]"),
         (text.replace('answer = "low_rank"', ""), r"card 1 of .* \(what-is-lora\)"),
         (
             text.replace('answer = "low_rank"', 'answer = "lo"', 1),

@@ -103,7 +103,10 @@ def load_cards(path: Path = CARDS_FILE) -> list[Card]:
         read = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not a file of cards: {error}") from None
-    cards = [_card(entry, f"card {i + 1} of {path}") for i, entry in enumerate(read["card"])]
+    entries = read.get("card")
+    if not isinstance(entries, list):
+        raise UsageError(f"{path} is not a file of cards: it has no [[card]]")
+    cards = [_card(entry, f"card {i + 1} of {path}") for i, entry in enumerate(entries)]
     ids = [card.id for card in cards]
     for name in ids:
         if ids.count(name) > 1:

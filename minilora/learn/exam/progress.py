@@ -23,7 +23,7 @@ from minilora.system.errors import UsageError
 from minilora.system.files import write_atomically
 
 FORMAT, VERSION = "minilora progress", 1
-_LARGEST = 10_000_000  # bytes, of a file; 148 cards need about 50,000
+_LARGEST = 10_000_000  # bytes, of a file; all cards together need about 50,000
 _MOST = 10**9  # answers to one card
 Entry = dict[str, Any]  # what is kept of one card
 
