@@ -60,6 +60,7 @@ def run_study(args: argparse.Namespace) -> None:
         files.append(run_files(study.run, settings, runs))
         results[name] = _without_diverged(rows)
         _print_rows(f"{name}: {study.question}", results[name], study.by, study.shows)
+        print(f"Does it hold at scale? {study.at_scale}\n")
     drawn = _draw(results, args.out)
     for one in files:
         forget_runs(one)

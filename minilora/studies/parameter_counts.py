@@ -49,4 +49,9 @@ STUDY = Study(
     by=("model", "rank"),
     shows=("total", "trainable", "share"),
     figure=parameter_counts_figure,
+    at_scale=(
+        "It is computed for models at scale. The counts for GPT-3 175B are those that its "
+        "authors state: 18.9M of 175,255.8M numbers for r = 4 on q and v, 37.7M for r = 8 (Hu "
+        "et al. 2021, Table 4)."
+    ),
 )

@@ -80,4 +80,8 @@ STUDY = Study(
     by=("method", "r", "characters"),
     shows=("test",),
     figure=small_data_figure,
+    at_scale=(
+        "We know of no measurement at scale that varies the amount of text with rank and full "
+        "fine-tuning side by side."
+    ),
 )

@@ -130,4 +130,10 @@ STUDY = Study(
     by=("task", "method", "r"),
     shows=tuple(MEASURES),
     figure=spectrum_figure,
+    at_scale=(
+        "As to ranks, yes: full fine-tuning of Llama-2-7B changes its matrices by a ΔW of 10 to "
+        "100 times the rank that LoRA usually has (Biderman et al. 2024). For the norm there is "
+        "one number: on GPT-3 175B, LoRA of r = 4 changes a W_q of norm 61.95 by 6.91 (Hu et "
+        "al. 2021, Table 7), a share of .11 where it is .37 here."
+    ),
 )

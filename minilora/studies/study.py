@@ -19,7 +19,8 @@ QUALITY = ("val", "test", "old")
 class Study:
     """run(**s) is called for every s of settings(seeds) and returns rows. In a table of them there
     is a line for each combination of `by`, with the means of `shows`. figure(rows) draws them;
-    beside: other studies, whose rows the figure takes after its own."""
+    beside: other studies, whose rows the figure takes after its own. at_scale answers "Does it hold
+    at scale?" in measured numbers with their source, or says that none is known to us."""
 
     question: str
     settings: Callable[[range], list[Settings]]
@@ -27,6 +28,7 @@ class Study:
     by: tuple[str, ...]
     shows: tuple[str, ...]
     figure: Callable[..., Figure]
+    at_scale: str
     beside: tuple[str, ...] = ()
 
 

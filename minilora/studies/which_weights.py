@@ -80,4 +80,11 @@ STUDY = Study(
     by=("task", "place", "r", "trainable"),
     shows=QUALITY,
     figure=which_weights_figure,
+    at_scale=(
+        "Yes as to q alone, and the rest is close: on GPT-3 175B with 18M parameters, WikiSQL "
+        "is 70.4 with q, 73.0 with v, 73.7 with q and v and also with all four (Hu et al. 2021, "
+        "Table 5). On Llama-3.2-3B the MLP at r = 10 reaches .494 on GSM8K, and q and v with as "
+        "many parameters .478 (PEFT's MetaMathQA benchmark, one seed, standard error 1.4 "
+        "points)."
+    ),
 )

@@ -27,3 +27,10 @@ def test_every_caption_says_what_to_see_and_what_is_not_shown(image):
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_is_named_with_its_command(name):
     assert f"`minilora study {name}`" in SECTIONS[f"{name.replace('_', '-')}.png"]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_says_whether_it_holds_at_scale_here_as_in_the_package(name):
+    text, section = STUDIES[name].at_scale, SECTIONS[f"{name.replace('_', '-')}.png"]
+    assert f"\n\n**Does it hold at scale?** {text}\n" in f"{section}\n"
+    assert re.search(r"\(.*(20\d\d|benchmark|arXiv)", text) or text.startswith("We know of no")
