@@ -17,8 +17,18 @@ which holds the solutions:
     check.double(double)
 
 The student's notebook has `...` in place of the fenced lines and, after the check, both hints and
-the solution, folded up. The hints come from its checker. Every notebook gets the same set-up
-cell after its title. What is built is the same, byte for byte, whenever it is built on one machine.
+the solution, folded up. The hints come from its checker. In an exercise that is a repair, the lines
+between `# INSTEAD` and `# END SOLUTION`, commented out, are what the student gets to mend:
+
+    # SOLUTION
+    return 2 * x
+    # INSTEAD
+    # return x * x
+    # END SOLUTION
+
+A code cell with the tag hide-input (`# %% tags=["hide-input"]`) shows what it puts out, and its
+code only to who asks. Every notebook gets the same set-up cell after its title. What is built is
+the same, byte for byte, whenever it is built on one machine.
 """
 
 from __future__ import annotations
@@ -60,7 +70,8 @@ except ImportError:
     assert places, "minilora is missing: git clone it beside this notebook, then run this again"
     %pip install -q {places[0]}
 
-%matplotlib inline"""
+%matplotlib inline
+%config InlineBackend.figure_formats = ["retina"]"""
 DEBRIS = {  # what no notebook may show: it would differ from run to run, or tell of a machine
     "a memory address": r"\b0x[0-9a-f]{6,}\b",
     "an absolute path": r"(?<![\w.:/<~-])/(?:[\w.-]+/)+[\w.-]+|\b[A-Z]:\\\w",
@@ -76,13 +87,15 @@ class LessonError(Exception):
 @dataclass(frozen=True)
 class Exercise:
     """An exercise of a source. cell and check are the positions of its two cells; stub is what the
-    student's notebook has in the former, solution what the source has, without the fences."""
+    student's notebook has in the former, solution what the source has, without the fences.
+    repair: the stub is code with a fault in it, which the student mends."""
 
     name: str
     cell: int
     check: int
     stub: str
     solution: str
+    repair: bool
 
 
 def split_solution(source: str) -> tuple[str, str]:
@@ -90,6 +103,7 @@ def split_solution(source: str) -> tuple[str, str]:
     stub: list[str] = []
     solution: list[str] = []
     fenced: list[str] | None = None  # the lines since the fence that is open
+    instead: list[str] | None = None  # and those since its INSTEAD
     for line in source.splitlines():
         indent = line[: len(line) - len(line.lstrip())]
         if line.strip() == "# SOLUTION":
@@ -97,13 +111,21 @@ def split_solution(source: str) -> tuple[str, str]:
                 raise LessonError("a '# SOLUTION' stands inside another one")
             if not indent:
                 raise LessonError("'# SOLUTION' is not indented: it belongs inside a function")
-            stub.append(f"{indent}...")
             fenced = []
+        elif line.strip() == "# INSTEAD":
+            if not fenced or instead is not None:
+                raise LessonError("'# INSTEAD' has no '# SOLUTION', or no line, before it")
+            instead = []
         elif line.strip() == "# END SOLUTION":
-            if not fenced:
+            if not fenced or instead == []:
                 raise LessonError("'# END SOLUTION' has no '# SOLUTION', or no line, before it")
+            stub += [f"{indent}..."] if instead is None else instead
             solution += fenced
-            fenced = None
+            fenced = instead = None
+        elif instead is not None:
+            if not line.startswith(f"{indent}#"):
+                raise LessonError(f"a line after '# INSTEAD' is no comment: {line.strip()!r}")
+            instead.append(indent + line.strip()[1:].removeprefix(" "))
         elif fenced is not None:
             fenced.append(line)
         else:
@@ -124,18 +146,18 @@ def parse(text: str) -> tuple[list[NotebookNode], list[Exercise]]:
     if not cells or cells[0].cell_type != "markdown" or not cells[0].source.startswith("# "):
         raise LessonError("the first cell must be markdown and start with '# ' and the title")
     exercises: list[Exercise] = []
-    waiting: tuple[int, str, str] | None = None  # a solution that no check has followed yet
+    waiting: tuple[int, str, str, bool] | None = None  # a solution that no check has followed yet
     for i, cell in enumerate(cells):
         if cell.cell_type != "code":
             if re.search(r"^\s*# (END )?SOLUTION$", cell.source, re.MULTILINE):
                 raise LessonError("a '# SOLUTION' stands in a markdown cell; start its cell '# %%'")
             continue
         stub, solution = split_solution(cell.source)
-        check = re.search(r"^check\.(\w+)", cell.source, re.MULTILINE)
+        check = re.search(r"^check\.(?!(?:predict|strict)\b)(\w+)", cell.source, re.MULTILINE)
         if stub != solution:
             if waiting:
                 raise LessonError(f"no check follows the solution {_first_line(waiting[2])!r}")
-            waiting = i, stub, solution
+            waiting = i, stub, solution, "# INSTEAD" in cell.source
         elif check:
             name = check[1]
             if cell.source.strip() != f"check.{name}({name})":
@@ -165,12 +187,19 @@ def notebook(name: str, text: str, solved: bool = False) -> NotebookNode:
     made = [new_markdown_cell(cells[0].source), new_code_cell(SETUP)]
     for i, cell in enumerate(cells[1:], 1):
         new = new_code_cell if cell.cell_type == "code" else new_markdown_cell
-        made.append(new(cell.source))
+        made.append(new(cell.source, metadata=_shown(cell)))
         if i in help_after and not solved:
             made.append(new_markdown_cell(help_after[i]))
     for position, cell in enumerate(made):
         cell.id = f"{name.partition('_')[0]}-{position:03}"
     return new_notebook(cells=made, metadata=KERNEL)
+
+
+def _shown(cell: NotebookNode) -> dict[str, object]:
+    """Metadata that hide a cell's code in JupyterLab, nbconvert and Jupyter Book."""
+    if "hide-input" not in cell.metadata.get("tags", []):
+        return {}
+    return {"jupyter": {"source_hidden": True}, "tags": ["hide-input"]}
 
 
 def folded_help(exercise: Exercise) -> str:
@@ -251,13 +280,60 @@ def require_clean(book: NotebookNode) -> None:
                 raise LessonError(f"{where} shows {what}, which changes: {found[0]!r}")
 
 
-def require_verdicts(book: NotebookNode, beginning: str) -> None:
-    """Raise LessonError unless every check of an executed notebook begins like this."""
+def require_figures_described(book: NotebookNode) -> None:
+    """Raise LessonError for a picture without an alternative text, or not of double resolution."""
     for cell in book.cells:
-        if cell.cell_type == "code" and cell.source.startswith("check."):
-            verdict = output_text(cell).strip()
-            if not verdict.startswith(beginning):
-                raise LessonError(f"{cell.source} says {verdict!r}, not {beginning!r}")
+        where = f"cell {cell.id} ({_first_line(cell.source)!r})"
+        for out in cell.get("outputs", []):
+            about = out.get("metadata", {}).get("image/png", {})
+            if "image/png" in out.get("data", {}) and not about.get("alt"):
+                raise LessonError(
+                    f"{where} shows a picture without a text: plots.show(figure, alt)"
+                )
+            if "image/png" in out.get("data", {}) and "width" not in about:
+                raise LessonError(f"{where} shows a picture of single resolution")
+
+
+def require_verdicts(book: NotebookNode, beginnings: dict[str, str]) -> None:
+    """Raise LessonError unless the check of each of these exercises begins like this."""
+    for cell in book.cells:
+        found = re.fullmatch(r"check\.(\w+)\(\1\)", cell.source.strip())
+        if not found or found[1] not in beginnings:
+            continue
+        verdict, beginning = output_text(cell).strip(), beginnings[found[1]]
+        if not verdict.startswith(beginning):
+            raise LessonError(f"{cell.source} says {verdict!r}, not {beginning!r}")
+
+
+def untouched(name: str) -> dict[str, str]:
+    """How the verdicts on a lesson's exercises begin before anything was attempted."""
+    exercises = parse(source_of(name))[1]
+    return {e.name: "Not yet" if e.repair else "Not attempted yet" for e in exercises}
+
+
+def each_cell_twice(book: NotebookNode) -> NotebookNode:
+    """The notebook of somebody who runs every cell a second time."""
+    cells = []
+    for cell in book.cells:
+        cells.append(cell)
+        if cell.cell_type == "code":
+            cells.append(new_code_cell(cell.source, id=f"{cell.id}-again"))
+    return new_notebook(cells=cells, metadata=book.metadata)
+
+
+def require_the_same_again(book: NotebookNode) -> None:
+    """Raise LessonError for a cell of an executed each_cell_twice that shows something else the
+    second time."""
+    code = [cell for cell in book.cells if cell.cell_type == "code"]
+    for first, again in zip(code[::2], code[1::2], strict=True):
+        if _everything_shown(first) != _everything_shown(again):
+            raise LessonError(
+                f"cell {first.id} ({_first_line(first.source)!r}), run twice, differs"
+            )
+
+
+def _everything_shown(cell: NotebookNode) -> list[object]:
+    return [out.get("text") or out.get("data") for out in cell.outputs]
 
 
 def source_of(name: str) -> str:
@@ -269,19 +345,22 @@ def build(name: str) -> str:
     book = notebook(name, source_of(name))
     execute(book)
     require_clean(book)
-    require_verdicts(book, "Not attempted yet")
+    require_figures_described(book)
+    require_verdicts(book, untouched(name))
     path = LESSONS / f"{name}.ipynb"
     write_atomically(path, lambda file: nbformat.write(book, file))
     return f"{path.stat().st_size / 1000:.0f} kB"
 
 
 def check_solutions(name: str) -> str:
-    """Run a lesson with its solutions in: every check must find them correct."""
-    book = notebook(name, source_of(name), solved=True)
+    """Run a lesson with its solutions in, each cell twice: every check must find them correct, and
+    every cell must show the same both times."""
+    book = each_cell_twice(notebook(name, source_of(name), solved=True))
     execute(book)
     require_clean(book)
-    require_verdicts(book, "Correct")
-    return "solutions are correct"
+    require_the_same_again(book)
+    require_verdicts(book, dict.fromkeys(untouched(name), "Correct"))
+    return "solutions are correct, each cell twice"
 
 
 def check_student(name: str) -> str:
@@ -291,7 +370,7 @@ def check_student(name: str) -> str:
         raise LessonError(f"there is no {path.name} yet: run python lessons/build.py {name}")
     book = nbformat.read(path, as_version=4)
     execute(book)
-    require_verdicts(book, "Not attempted yet")
+    require_verdicts(book, untouched(name))
     return "notebook runs"
 
 
@@ -307,7 +386,7 @@ def do(work: Callable[[str], str], name: str) -> tuple[bool, str]:
 
 def find(names: Sequence[str]) -> list[str]:
     """Full names of the lessons that begin with one of these; of all lessons for no names."""
-    known = sorted(path.stem for path in (LESSONS / "src").glob("[0-9][0-9]_*.py"))
+    known = sorted(path.stem for path in (LESSONS / "src").glob("*.py"))
     for name in names:
         if not any(one.startswith(name) for one in known):
             raise LessonError(f"there is no lesson {name!r}; there are: {', '.join(known)}")

@@ -5,7 +5,7 @@ How a checker works is in exercises.py; those of a lesson are in its lesson_NN.p
 
 from __future__ import annotations
 
-from minilora.learn.exercises import EXERCISES, Verdict
+from minilora.learn.exercises import EXERCISES, Verdict, strict
 from minilora.learn.lesson_00 import (
     delta_weight,
     lora_forward,
@@ -30,9 +30,11 @@ from minilora.learn.lesson_06 import (
     smallest_rank,
 )
 from minilora.learn.lesson_07 import effective_rank, intruders, k90, similarity, truncate, tuned_how
+from minilora.learn.predictions import Prediction, predict
 
 __all__ = [
     "EXERCISES",
+    "Prediction",
     "Verdict",
     "best_adapter",
     "best_rank_error",
@@ -47,11 +49,13 @@ __all__ = [
     "lora_forward",
     "lora_gradients",
     "merge",
+    "predict",
     "predict_knee",
     "rank_for_gpu",
     "share_of_gain",
     "similarity",
     "smallest_rank",
+    "strict",
     "train_lora",
     "trained_share",
     "training_gigabytes",

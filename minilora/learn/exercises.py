@@ -1,49 +1,63 @@
 """How an exercise is checked: is a learner's function right, and if not, what is wrong with it?
 
-`check.count_lora(count_lora)` gives a Verdict, whose text a notebook shows below the cell. It never
-raises, whatever the learner's function does. To add an exercise, write a function of its name in
-its lesson's file, lesson_NN.py, and import it in check.py:
+`check.count_lora(count_lora)` gives a Verdict, whose text a notebook shows below the cell. It is
+true only if the answer is correct. To add an exercise, write a function of its name in its lesson's
+file, lesson_NN.py, and import it in check.py:
 
     @exercise(hints=("a nudge", "nearly the answer, `code` in backticks"))
-    def double(yours: Yours) -> None:
+    def double(yours: Yours) -> str:
         for x in (3, 5):
             got = yours(x)
-            compare(f"result for {yours.inputs}", got, 2 * x, {"that is x squared": x * x})
+            known = {"that is x squared": x * x}
+            yours.compare(f"result for {yours.inputs}", got, 2 * x, known)
+        return "Doubled, twice."
 
-`yours` is the learner's function, called by position; its `inputs` are those of the latest call, so
-call first. `compare` looks at the shape first, then at the values, and names the mistake if the
-result is that of a known one; `require` is for anything else. Choose inputs for which every known
-mistake gives a result of its own. What a checker returns is said after "Correct." Each needs its
-wrong solutions in tests/learn/mutants_NN.py; lessons/README.md says how a lesson uses it.
+`yours` is the learner's function, called by position and guarded (guards.py); `inputs` are those
+of the latest call, so call first. `compare` never ends the check. At the end the first result that
+is wrong is told; a mistake is named as the reason only if it explains the results of *all* cases,
+and put as a question if it explains that one but not all. `require` is for properties, and ends the
+check. What a checker returns is said after "Correct."
+
+Choose cases in which every known mistake and every *other algorithm* gives a result of its own, and
+none on an edge where rounding decides. Answers for the tests, right and wrong ones, go into
+tests/learn/answers_NN.py; lessons/README.md says how a lesson uses an exercise.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import os
+import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from minilora.learn.guards import TookTooLong, guarded_call, line_of
 from minilora.system.errors import UsageError
 from minilora.tensor import Tensor
 
 EXERCISES: dict[str, tuple[str, str]] = {}  # the two hints of each exercise, by its name
+STRICT = "MINILORA_STRICT"  # the environment variable that makes every check raise
 _wrong_answers: Counter[str] = Counter()  # in this process, since the last correct one
-_NOT_ATTEMPTED = (
-    "Not attempted yet: it returns None. Replace the ... by code that ends with return."
-)
+_NOT_ATTEMPTED = "Not attempted yet: put your code in place of the ... and run both cells."
+TIME_LIMIT = 200.0 if sys.platform == "emscripten" else 20.0  # seconds for one call
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """status: "correct", "wrong" or "not attempted". A notebook shows the message."""
+    """status: "correct", "wrong" or "not attempted"; true only if correct, so that
+    `assert check.double(double)` grades. A notebook shows the message."""
 
+    exercise: str
     status: str
     message: str
+
+    def __bool__(self) -> bool:
+        return self.status == "correct"
 
     def __repr__(self) -> str:
         return self.message
@@ -57,23 +71,12 @@ class NotAttempted(Exception):  # noqa: N818
     """Ends a check: the stub is as it was."""
 
 
-class Yours:
-    """The learner's function. `inputs` describes the arguments of the latest call."""
+def strict(on: bool = True) -> None:
+    """From now on a check raises AssertionError, with its message, unless the answer is correct.
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function, self.inputs, self.answered = function, "", False
-
-    def __call__(self, *arguments: Any) -> Any:
-        self.inputs = _describe(self.function, arguments)
-        try:
-            result = self.function(*arguments)
-        except (Exception, SystemExit) as error:  # exit() too ends the function, not the notebook
-            what = f"{type(error).__name__}: {error}"
-            raise Wrong(f"your function raised {what} for {self.inputs}") from None
-        if result is None or result is ...:
-            raise Wrong(f"it returns None for {self.inputs}") if self.answered else NotAttempted
-        self.answered = True
-        return result
+    For nbgrader, otter, pytest and CI; the environment variable MINILORA_STRICT=1 does the same.
+    """
+    os.environ[STRICT] = "1" if on else ""
 
 
 def exercise(hints: tuple[str, str]) -> Callable[[Callable[[Yours], Any]], Callable[..., Verdict]]:
@@ -92,32 +95,155 @@ def exercise(hints: tuple[str, str]) -> Callable[[Callable[[Yours], Any]], Calla
 
         @functools.wraps(checker)
         def check(answer: Any) -> Verdict:
-            try:
-                if answer is None or answer is ...:
-                    raise NotAttempted
-                how = f"this check takes the function itself, not its result: check.{name}({name})"
-                require(callable(answer), how)
-                remark = checker(Yours(answer))
-            except NotAttempted:
-                return Verdict("not attempted", _NOT_ATTEMPTED)
-            except Exception as error:  # if not Wrong, the checker met a result it cannot read
-                odd = f"your result is not of the expected kind ({type(error).__name__}: {error})"
-                return _not_yet(name, str(error) if isinstance(error, Wrong) else odd)
-            _wrong_answers[name] = 0
-            return Verdict("correct", f"Correct. {remark or ''}".strip())
+            verdict = _judge(name, checker, answer)
+            if not verdict and os.environ.get(STRICT):
+                raise AssertionError(f"{name}: {verdict.message}")
+            return verdict
 
         return check
 
     return register
 
 
-def _not_yet(name: str, diagnosis: str) -> Verdict:
-    """A wrong answer: what is wrong with it and, the first two times, the next hint."""
-    given, hints = _wrong_answers[name], EXERCISES[name]
+def _judge(name: str, checker: Callable[[Yours], Any], answer: Any) -> Verdict:
+    yours = Yours(answer)
+    remark, ended_by = None, None
+    try:
+        if answer is None or answer is ...:
+            raise NotAttempted
+        how = f"this check takes the function itself, not its result: check.{name}({name})"
+        require(callable(answer), how)
+        remark = checker(yours)
+    except NotAttempted:
+        return Verdict(name, "not attempted", _NOT_ATTEMPTED)
+    except Wrong as wrong:
+        ended_by = str(wrong)
+    except Exception as error:  # the checker met a result that it cannot read
+        ended_by = f"your result is not of the expected kind ({type(error).__name__}: {error})"
+    diagnosis = yours.diagnosis(to_the_end=ended_by is None) or ended_by
+    if diagnosis is None:
+        _wrong_answers[name] = 0
+        return Verdict(name, "correct", f"Correct. {remark or ''}".strip())
+    given, (first, second) = _wrong_answers[name], EXERCISES[name]
     _wrong_answers[name] += 1
     folded = "The hints and a solution are folded up below this cell."
-    more = f"Hint {given + 1}: {hints[given]}" if given < len(hints) else folded
-    return Verdict("wrong", f"Not yet: {diagnosis}.\n{more}")
+    more = [f"Hint 1: {first}", f"Hint 2: {second}", folded][min(given, 2)]
+    return Verdict(name, "wrong", f"Not yet: {diagnosis}.\n{more}")
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """seen: what to say if it is wrong. known: the mistakes that were looked for; fitting: those
+    that give just this result."""
+
+    right: bool
+    seen: str
+    known: tuple[str, ...]
+    fitting: tuple[str, ...]
+
+
+class Yours:
+    """The learner's function. `inputs` describes the arguments of the latest call."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function, self.inputs, self.answered = function, "", False
+        self.comparisons: list[_Comparison] = []
+
+    def __call__(self, *arguments: Any, changes: Sequence[int] = ()) -> Any:
+        """What the function returns, which must not be None. changes: the positions of arguments
+        that the statement of the exercise allows it to change."""
+        result = self.use(self.function, *arguments, changes=changes, may_be_none=False)
+        self.answered = True
+        return result
+
+    def use(
+        self,
+        function: Callable[..., Any],
+        *arguments: Any,
+        changes: Sequence[int] = (),
+        may_be_none: bool = True,
+    ) -> Any:
+        """The same for what the learner's function has returned: a layer, a method, a closure."""
+        names = _names(function, arguments)
+        self.inputs = _describe(names, arguments)
+        call = guarded_call(function, arguments, TIME_LIMIT)
+        if call.error is not None:
+            raise Wrong(self._what_happened(call.error))
+        for i in call.changed:
+            if i not in changes:
+                raise Wrong(
+                    f"you changed the {names[i]} you were given, as `{names[i]} += ...` and "
+                    f"`{names[i]}[...] = ...` do; make a new one, as in `new = {names[i]} + ...`"
+                )
+        if not may_be_none and (call.result is None or call.result is ...):
+            if call.printed:
+                raise Wrong(
+                    f"it prints and returns None for {self.inputs}; put return in place of print"
+                )
+            if self.answered:
+                raise Wrong(f"it returns None for {self.inputs}; is there a way without a return?")
+            raise NotAttempted
+        return call.result
+
+    def _what_happened(self, error: BaseException) -> str:
+        for_inputs = f"for {self.inputs}" if self.inputs else "without arguments"
+        if isinstance(error, TookTooLong):
+            return f"no result after {TIME_LIMIT:g} seconds {for_inputs}: does a loop never end?"
+        if isinstance(error, SystemExit):
+            return f"it ends Python with exit() {for_inputs}; put return in place of it"
+        line = line_of(error)
+        at = f", in the line `{line}`" if line and len(line) < 80 else ""
+        return f"your function raised {type(error).__name__}: {error} {for_inputs}{at}"
+
+    def compare(
+        self,
+        what: str,
+        got: Any,
+        expected: Any,
+        mistakes: Mapping[str, Any] | None = None,
+        tolerance: float = 1e-5,
+    ) -> None:
+        """Note whether `got`, of the latest call, has the shape and the values expected.
+
+        what: completes "your ... is". Lists, tuples, Tensors, float32 and float64 all will
+        do. Whole numbers must be exact, others have a tolerance relative to the largest; of texts,
+        case and outer spaces do not count. mistakes: what a known mistake would have given here.
+        """
+        right, array = np.asarray(expected), _as_array(got)
+        wanted = _wanted(right)
+        mistakes = {} if mistakes is None else mistakes
+        if array is None or (array.dtype.kind == "U") != (right.dtype.kind == "U"):
+            found = _short(got) if isinstance(got, int | str) else f"of type {type(got).__name__}"
+            seen = f"your {what} is {found}; expected {wanted}"
+            self.comparisons.append(_Comparison(False, seen, tuple(mistakes), ()))
+            return
+        fitting = tuple(
+            why for why, wrong in mistakes.items() if _same(array, np.asarray(wrong), tolerance)
+        )
+        seen = f"your {what} is {_difference(array, right)}"
+        is_right = _same(array, right, tolerance)
+        self.comparisons.append(_Comparison(is_right, seen, tuple(mistakes), fitting))
+
+    def diagnosis(self, to_the_end: bool) -> str | None:
+        """What is wrong by the comparisons so far, or None. to_the_end: whether the check has come
+        to its end; if it has not, no mistake explains everything."""
+        wrong = [one for one in self.comparisons if not one.right]
+        if not wrong:
+            return None
+        first = wrong[0]
+        explained = {why: self._cases_explained_by(why) for why in first.fitting}
+        if not explained:
+            return first.seen
+        why = max(explained, key=lambda why: explained[why])
+        if to_the_end and explained[why] == len(self.comparisons):
+            return f"{first.seen}: {why}"
+        return f"{first.seen}. Is this the reason: {why}? It would explain this, but not every case"
+
+    def _cases_explained_by(self, why: str) -> int:
+        """A mistake that was not looked for in a case is taken to make no difference there."""
+        return sum(
+            why in one.fitting or (one.right and why not in one.known) for one in self.comparisons
+        )
 
 
 def require(condition: Any, message: str) -> None:
@@ -126,38 +252,50 @@ def require(condition: Any, message: str) -> None:
         raise Wrong(message)
 
 
-def compare(
-    what: str,
-    got: Any,
-    expected: Any,
-    mistakes: Mapping[str, Any] | None = None,
-    tolerance: float = 1e-6,
-) -> None:
-    """Raise Wrong unless `got` has the shape and values expected: whole numbers exactly, others up
-    to a relative tolerance. what: completes "your ...". mistakes: what to say, after what was seen
-    and what was expected, of the result of a known mistake."""
-    array, right = np.asarray(got.data if isinstance(got, Tensor) else got), np.asarray(expected)
-    if array.dtype.kind not in "biuf":
-        found = _short(got) if isinstance(got, int) else f"of type {type(got).__name__}"
-        raise Wrong(f"your {what} is {found}; expected {_kind(right)}")
-    if _same(array, right, tolerance):
-        return
-    seen = f"your {what} is {_kind(array)}; expected {_kind(right)}"
-    if array.shape == right.shape:
-        gap = np.abs(array.astype(float) - right.astype(float))
-        at = np.unravel_index(np.argmax(gap), right.shape)
-        place = f" at {[int(i) for i in at]}" if at else ""
-        seen = f"your {what} is {_short(array[at])}{place}; expected {_short(right[at])}"
-    for why, wrong in (mistakes or {}).items():
-        if _same(array, np.asarray(wrong), tolerance):
-            raise Wrong(f"{seen}: {why}")
-    raise Wrong(seen)
+def unpack(got: Any, names: str) -> list[Any]:
+    """The values of a result that should be several: a tuple, a list or an array.
+    names: "A, B", as they would stand after return. Raises Wrong."""
+    n = len(names.split(","))
+    if isinstance(got, tuple | list | np.ndarray) and len(got) == n:
+        return list(got)
+    found = f"{len(got)} values" if isinstance(got, tuple | list) else type(got).__name__
+    raise Wrong(f"it returns {found}; expected {n} values, as in `return {names}`")
+
+
+def _as_array(got: Any) -> np.ndarray | None:
+    """A result as an array of numbers or a text; None if it is neither."""
+    try:
+        array = np.asarray(got.data if isinstance(got, Tensor) else got)
+        if array.dtype.kind == "O":  # Fraction and Decimal have a value; so may what a list holds
+            array = array.astype(np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    is_text = array.dtype.kind == "U" and array.ndim == 0
+    return array if array.dtype.kind in "biuf" or is_text else None
 
 
 def _same(array: np.ndarray, other: np.ndarray, tolerance: float) -> bool:
+    if array.dtype.kind == "U" or other.dtype.kind == "U":
+        return str(array).strip().casefold() == str(other).strip().casefold()
     if array.shape != other.shape or other.dtype.kind in "biu":
         return np.array_equal(array, other)
     return np.allclose(array, other, rtol=tolerance, atol=tolerance * np.abs(other).max(initial=0))
+
+
+def _difference(array: np.ndarray, right: np.ndarray) -> str:
+    """Completes "your result is": what it is and what is expected, of arrays the worst entry."""
+    if array.shape != right.shape:
+        return f"{_kind(array)}; expected {_kind(right)}"
+    if right.dtype.kind == "U":
+        return f"{_short(str(array))}; expected {_wanted(right)}"
+    gap = np.abs(array.astype(float) - right.astype(float))
+    at = np.unravel_index(np.argmax(gap), right.shape)
+    place = f" at {[int(i) for i in at]}" if at else ""
+    return f"{_short(array[at])}{place}; expected {_short(right[at])}"
+
+
+def _wanted(right: np.ndarray) -> str:
+    return _short(str(right)) if right.dtype.kind == "U" else _kind(right)
 
 
 def _kind(array: np.ndarray) -> str:
@@ -165,20 +303,30 @@ def _kind(array: np.ndarray) -> str:
 
 
 def _short(value: Any) -> str:
-    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
     number = {int: "{:,}", float: "{:.6g}"}.get(type(value), "{!r}")
     return number.format(value) if len(repr(value)) <= 60 else f"{value!r:.57}..."
 
 
-def _describe(function: Callable[..., Any], arguments: tuple[Any, ...]) -> str:
-    """Arguments under the learner's own names, arrays by their shapes: "r=4, x (2, 3)"."""
+def _names(function: Callable[..., Any], arguments: tuple[Any, ...]) -> list[str]:
+    """The learner's own names of the arguments, if the function tells them."""
     try:
         names = list(inspect.signature(function).bind(*arguments).arguments)
     except (TypeError, ValueError):  # it takes another number of arguments, or does not say
         names = []
-    if len(names) != len(arguments):
-        names = [f"argument {i + 1}" for i in range(len(arguments))]
+    right_number = len(names) == len(arguments)
+    return names if right_number else [f"argument {i + 1}" for i in range(len(arguments))]
+
+
+def _describe(names: list[str], arguments: tuple[Any, ...]) -> str:
+    """Arguments as "r=4, x (2, 3)": large arrays by their shapes."""
     return ", ".join(
-        f"{name} {v.shape}" if getattr(v, "shape", ()) else f"{name}={_short(v)}"
-        for name, v in zip(names, arguments, strict=True)
+        f"{name}={_short(value)}" if _is_short(value) else f"{name} {np.shape(value)}"
+        for name, value in zip(names, arguments, strict=True)
     )
+
+
+def _is_short(value: Any) -> bool:
+    shape = getattr(value, "shape", ())
+    return not shape or (len(shape) == 1 and shape[0] <= 8)

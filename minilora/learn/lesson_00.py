@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minilora.learn.exercises import Wrong, Yours, compare, exercise, require
+from minilora.learn.exercises import Wrong, Yours, exercise, require
 
 
 def _whole_numbers(*shapes: tuple[int, ...]) -> list[np.ndarray]:
@@ -55,7 +55,7 @@ def lora_forward(yours: Yours) -> str:
             "s must come in once, not with A and with B": frozen + s * s * detour,
         }
         got = yours(x, W, A, B, alpha, r)
-        compare(f"y for {yours.inputs}", got, frozen + s * detour, mistakes)
+        yours.compare(f"y for {yours.inputs}", got, frozen + s * detour, mistakes)
         _require_float32("y", got)
     return "You never needed the whole of A B: x goes through r numbers on its way."
 
@@ -82,7 +82,7 @@ def delta_weight(yours: Yours) -> str:
             "A comes first in our convention, (d_in, r) @ (r, d_out)": s * product.T,
         }
         got = yours(A, B, alpha, r)
-        compare(f"change of W for {yours.inputs}", got, s * product, mistakes)
+        yours.compare(f"change of W for {yours.inputs}", got, s * product, mistakes)
     return "Its rank is at most r, whatever A and B hold."
 
 
@@ -105,7 +105,7 @@ def merge(yours: Yours) -> str:
             "that is W, with nothing merged into it": before,
         }
         got = yours(W, A, B, s)
-        compare(f"merged W for {yours.inputs}", got, before + s * change, mistakes)
+        yours.compare(f"merged W for {yours.inputs}", got, before + s * change, mistakes)
         _require_unchanged(W=(W, before))
         _require_float32("merged W", got)
     return "Merged, the model has as many numbers as before and needs no detour."
@@ -134,7 +134,7 @@ def trained_share(yours: Yours) -> str:
             "that is upside down": 1 / expected,
         }
         what = f"share for total={total:,}, r={r} and {len(shapes)} matrices"
-        compare(what, yours(total, list(shapes), r), expected, mistakes)
+        yours.compare(what, yours(total, list(shapes), r), expected, mistakes)
     return "The first of the models tried was docs-tiny, with LoRA of rank 4 on all its matrices."
 
 
@@ -171,8 +171,8 @@ def lora_gradients(yours: Yours) -> str:
             "that has the wrong sign": -grad_B,
         }
         zero = "" if B_starts else ", B all zero"
-        compare(f"gradient of A for {yours.inputs}{zero}", got_A, grad_A, first)
-        compare(f"gradient of B for {yours.inputs}{zero}", got_B, grad_B, second)
+        yours.compare(f"gradient of A for {yours.inputs}{zero}", got_A, grad_A, first)
+        yours.compare(f"gradient of B for {yours.inputs}{zero}", got_B, grad_B, second)
     return "The last case tried had B = 0: there the gradient of A is zero, that of B is not."
 
 
@@ -227,7 +227,7 @@ def train_lora(yours: Yours) -> str:
         expected = _descend(x, target, W, A, B, s, lr, steps)
         for i in (1, 0):  # with B = 0, one step leaves A where it was: B tells more
             mistakes = {why: p[i] for why, p in results.items() if np.isfinite(p[i]).all()}
-            compare(f"{'AB'[i]} for {yours.inputs}", result[i], expected[i], mistakes)
+            yours.compare(f"{'AB'[i]} for {yours.inputs}", result[i], expected[i], mistakes)
     losses = [
         ((x @ (W + s * a @ b) - target) ** 2).sum() / 2 / len(x) for a, b in ((A, B), expected)
     ]

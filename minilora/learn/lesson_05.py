@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minilora.learn.exercises import Yours, compare, exercise
+from minilora.learn.exercises import Yours, exercise
 
 
 @exercise(
@@ -25,7 +25,7 @@ def count_lora(yours: Yours) -> str:
             "that is for r = 1": d_in + d_out,
         }
         got = yours(d_in, d_out, r)
-        compare(f"count for {yours.inputs}", got, both, mistakes)
+        yours.compare(f"count for {yours.inputs}", got, both, mistakes)
     return "The count is proportional to r, and grows with the sides of W, not with its area."
 
 
@@ -57,7 +57,7 @@ def count_model(yours: Yours) -> str:
         }
         expected = n_layer * r * sum(sides)
         what = f"count for n_layer={n_layer}, r={r}, targets={targets}"
-        compare(what, yours(dict(_BLOCK), n_layer, r, list(targets)), expected, mistakes)
+        yours.compare(what, yours(dict(_BLOCK), n_layer, r, list(targets)), expected, mistakes)
     return "So the count of a whole model is a sum over its targets, times its blocks."
 
 
@@ -78,7 +78,7 @@ def break_even_rank(yours: Yours) -> str:
             "at that rank A and B together have twice as many numbers as W": 2 * expected,
         }
         got = yours(d_in, d_out)
-        compare(f"rank for {yours.inputs}", got, expected, mistakes)
+        yours.compare(f"rank for {yours.inputs}", got, expected, mistakes)
     return "For a square matrix it is d / 2: half of the rank that the matrix can have."
 
 
@@ -103,7 +103,9 @@ def largest_rank(yours: Yours) -> str:
             "that forgets that every block has its adapters": budget // block,
         }
         got = yours(dict(_BLOCK), n_layer, list(targets), budget)
-        compare(f"rank for budget={budget} at {step} numbers per rank", got, expected, mistakes)
+        yours.compare(
+            f"rank for budget={budget} at {step} numbers per rank", got, expected, mistakes
+        )
     return "Fewer targets leave room for a higher rank, as in Table 5 of the paper."
 
 
@@ -133,7 +135,7 @@ def training_gigabytes(yours: Yours) -> str:
         in_gb["that is bytes; a GB is 10^9 of them"] = weights + 12 * trained
         in_gb["a GB is 10^9 bytes; 2^30 bytes are a GiB"] = (weights + 12 * trained) / 2**30
         got = yours(frozen, trained, bits)
-        compare(f"GB for {yours.inputs}", got, (weights + 12 * trained) / 1e9, in_gb)
+        yours.compare(f"GB for {yours.inputs}", got, (weights + 12 * trained) / 1e9, in_gb)
     return "A trained number costs 12 bytes; a frozen one 2, or half a byte in 4 bits."
 
 
@@ -165,5 +167,5 @@ def rank_for_gpu(yours: Yours) -> str:
             "a rank is a whole number: round down": left / (12 * per_rank),
         }
         got = yours(frozen, per_rank, gpu, reserve, bits)
-        compare(f"rank for {yours.inputs}", got, expected, mistakes)
+        yours.compare(f"rank for {yours.inputs}", got, expected, mistakes)
     return "What decides is whether the frozen weights fit; the adapter hardly counts."

@@ -7,7 +7,7 @@ from statistics import mean
 
 import numpy as np
 
-from minilora.learn.exercises import Yours, compare, exercise, require
+from minilora.learn.exercises import Yours, exercise, require
 
 
 def _matrices() -> list[tuple[np.ndarray, int, float]]:
@@ -40,7 +40,7 @@ def best_rank_error(yours: Yours) -> str:
             "that is the whole of M, as if nothing were kept": squares.sum(),
         }
         got = yours(M.copy(), r)
-        compare(f"error for {yours.inputs}", got, lost, mistakes, tolerance)
+        yours.compare(f"error for {yours.inputs}", got, lost, mistakes, tolerance)
     return "No matrix of rank r comes closer, whatever training finds."
 
 
@@ -85,7 +85,7 @@ def best_adapter(yours: Yours) -> str:
             seen += f"{shapes[name]}"
             require(factor.shape != shapes[name][::-1], f"{seen}, the transpose")
             require(factor.shape == shapes[name], seen)
-        compare(f"s A B for {yours.inputs}", s * A @ B, best, mistakes, tolerance)
+        yours.compare(f"s A B for {yours.inputs}", s * A @ B, best, mistakes, tolerance)
     return "That is what LoRA would learn, if it knew the goal and took one look at it."
 
 
@@ -109,7 +109,7 @@ def share_of_gain(yours: Yours) -> str:
             "at 0 or 1": min(1, max(0, share)),
         }
         got = yours(base, full, lora)
-        compare(f"share for {yours.inputs}", got, share, mistakes)
+        yours.compare(f"share for {yours.inputs}", got, share, mistakes)
     return "It is the same for losses and for accuracies, since both signs change."
 
 
@@ -175,7 +175,7 @@ def smallest_rank(yours: Yours) -> str:
         }
         got = yours({r: list(values) for r, values in losses.items()}, list(full), tolerance)
         what = f"rank for {len(losses)} ranks, limit {min(full):g} + {tolerance:g}"
-        compare(what, got, expected, mistakes)
+        yours.compare(what, got, expected, mistakes)
     return "What is good with one seed may be luck; what its worst seed does, you can rely on."
 
 
@@ -225,5 +225,5 @@ def predict_knee(yours: Yours) -> str:
         mistakes = {why: wrong for why, wrong in mistakes.items() if wrong != expected}
         got = yours(dict(losses))
         tried = ", ".join(f"{r}: {loss:.3g}" for r, loss in losses.items())
-        compare(f"rank for the losses {tried}", got, expected, mistakes)
+        yours.compare(f"rank for the losses {tried}", got, expected, mistakes)
     return "A few ranks that are too small tell which one is enough, if the spectrum is flat."

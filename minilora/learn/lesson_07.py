@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minilora.learn.exercises import Yours, compare, exercise, require
+from minilora.learn.exercises import Yours, exercise, require
 
 
 @exercise(
@@ -34,7 +34,7 @@ def effective_rank(yours: Yours) -> str:
             if S.all()
             else np.inf,
         }
-        compare(what, got, np.exp(entropy), mistakes)
+        yours.compare(what, got, np.exp(entropy), mistakes)
     return "n equal singular values have effective rank n, and any others of that number less."
 
 
@@ -62,7 +62,7 @@ def k90(yours: Yours) -> str:
             + 1,
             "that compares with 0.9 itself, not with 0.9 of the whole sum": 1,
         }
-        compare(f"k90 of S = {values}", yours(S.copy()), expected, mistakes)
+        yours.compare(f"k90 of S = {values}", yours(S.copy()), expected, mistakes)
     return "Squares, because the square of the Frobenius norm is the sum of the squares of S."
 
 
@@ -94,9 +94,9 @@ def truncate(yours: Yours) -> str:
         }
         got = yours(M.copy(), k)
         tolerance = 1e-6 if dtype is float else 1e-5
-        compare(f"matrix for {yours.inputs}", got, expected, mistakes, tolerance)
+        yours.compare(f"matrix for {yours.inputs}", got, expected, mistakes, tolerance)
     M = rng.standard_normal((3, 4))
-    compare("matrix for k = 0", yours(M, 0), 0 * M, {"with k = 0 nothing is kept": M})
+    yours.compare("matrix for k = 0", yours(M, 0), 0 * M, {"with k = 0 nothing is kept": M})
     return "Of all matrices of rank k, this one is nearest to M (Eckart and Young 1936)."
 
 
@@ -128,7 +128,9 @@ def similarity(yours: Yours) -> str:
             why = "that is 1 whatever the spaces are: U V^T is transposed, you need U^T V"
             mistakes[why] = 1.0
         got = yours(U.copy(), V.copy())
-        compare(f"phi for {yours.inputs}", got, squared / few, mistakes, 1e-6 if i < 6 else 1e-5)
+        yours.compare(
+            f"phi for {yours.inputs}", got, squared / few, mistakes, 1e-6 if i < 6 else 1e-5
+        )
     return "A mean of squared cosines: 1 if one space holds the other, 0 if they are orthogonal."
 
 
@@ -184,7 +186,7 @@ def intruders(yours: Yours) -> str:
             why = "a direction and its opposite are the same: take the cosine's absolute value"
             mistakes = {why: np.sum(signed.max(axis=0)[:k] < epsilon)} | mistakes
         got = yours(before.copy(), after.copy(), k, epsilon)
-        compare(f"count for k={k}, epsilon={epsilon}", got, expected, mistakes)
+        yours.compare(f"count for k={k}, epsilon={epsilon}", got, expected, mistakes)
     return "Two directions that W does not have were planted, and found."
 
 

@@ -90,3 +90,25 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     options: Any = {"dpi": 150, "metadata": {"Software": None}, "format": "png"}
     with style():  # some ticks are made only now
         write_atomically(path, lambda file: figure.savefig(file, **options))
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Show a figure below a notebook's cell, with a text for those who cannot see it.
+
+    alt: what the figure shows, in a sentence or two. Outside a notebook matplotlib opens a window.
+    Raises UsageError without such a text.
+    """
+    if not isinstance(alt, str) or len(alt.split()) < 4:
+        raise UsageError(f"alt should say in words what the figure shows, got {alt!r}")
+    from matplotlib import pyplot as plt
+
+    try:
+        from IPython import get_ipython
+        from IPython.display import display
+    except ImportError:
+        get_ipython = None
+    if get_ipython is None or get_ipython() is None:
+        plt.show()
+    else:
+        display(figure, metadata={"image/png": {"alt": alt}})
+    plt.close(figure)

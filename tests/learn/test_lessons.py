@@ -16,16 +16,20 @@ import nbformat
 import pytest
 
 LESSONS = Path(__file__).parents[2] / "lessons"
-NAMES = sorted(path.stem for path in (LESSONS / "src").glob("*.py"))
+SOURCES = sorted(path.stem for path in (LESSONS / "src").glob("*.py"))
+NAMES = [name for name in SOURCES if name[0].isdigit()]  # the lessons; the others have other parts
 
 PARTS = {  # what must stand in a lesson, in this order
     "the question": r"\*\*The question\.\*\* .+\?",
     "what one will be able to do": r"\*\*You will be able to\*\*\n\n- ",
-    "time and prerequisites": r"\*\*Time to run:\*\* .*\*\*Before this:\*\* ",
+    "its times": r"\*\*Time:\*\* \d+ seconds to run, \d+ minutes to read, \d+ with the exercises\.",
+    "prerequisites": r"\*\*Before this:\*\* ",
+    "the glossary": r"\*\*Words:\*\* .*\(GLOSSARY\.md\)",
     "a picture": r"^## A picture$",
     "a formula": r"\$\$",
     "what to see": r"\*\*What to see\.\*\* ",
     "what it does not show": r"\*\*What it does not show\.\*\* ",
+    "scale": r"\*\*Does it hold at scale\?\*\* ",
     "the exam cards": r"^## The exam cards this prepares$",
     "where to read on": r"^## Where to read on$",
 }
@@ -64,11 +68,15 @@ def committed(name: str) -> nbformat.NotebookNode:
     return nbformat.read(LESSONS / f"{name}.ipynb", as_version=4)
 
 
+def source_code(name: str) -> str:
+    return build.source_of(name)
+
+
 def text_of(book: nbformat.NotebookNode) -> str:
     return "\n\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOURCES)
 def test_a_notebook_is_what_the_builder_makes_of_its_source(name):
     made, there = build.notebook(name, build.source_of(name)), committed(name)
     cells = [
@@ -82,7 +90,7 @@ def test_a_notebook_is_what_the_builder_makes_of_its_source(name):
 def test_every_source_has_its_notebook_and_every_notebook_its_source_and_line_in_the_readme():
     notebooks = sorted(path.stem for path in LESSONS.glob("*.ipynb"))
     readme = (LESSONS / "README.md").read_text(encoding="utf-8")
-    assert notebooks == NAMES == sorted(re.findall(r"\((\w+)\.ipynb\)", readme))
+    assert notebooks == SOURCES == sorted(re.findall(r"\((\w+)\.ipynb\)", readme))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -106,17 +114,37 @@ def test_a_notebook_has_three_exercises_or_more_each_with_its_difficulty_and_min
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_has_two_boxes_to_predict_change_and_run(name):
+    assert (
+        len(re.findall(r"^### Predict, change, run", text_of(committed(name)), re.MULTILINE)) >= 2
+    )
+    assert build.source_of(name).count("check.predict(") >= 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_exercise_stands_where_its_idea_is_and_not_in_a_heap(name):
+    assert not re.search(r"^## Exercises", text_of(committed(name)), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_lesson_that_loads_a_text_says_how_to_use_your_own(name):
+    if "load_corpus(" in build.source_of(name):
+        assert re.search(r"\byour own text\b", text_of(committed(name)))
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_has_a_figure_and_is_small_enough_to_be_read_on_a_web_page(name):
     outputs = [out for cell in committed(name).cells for out in cell.get("outputs", [])]
     assert [out for out in outputs if "image/png" in out.get("data", {})]
     assert (LESSONS / f"{name}.ipynb").stat().st_size < 400_000
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOURCES)
 def test_a_notebook_was_run_from_top_to_bottom_and_shows_only_what_stays_the_same(name):
     book = committed(name)
     build.require_clean(book)
-    build.require_verdicts(book, "Not attempted yet")
+    build.require_figures_described(book)
+    build.require_verdicts(book, build.untouched(name))
     counts = [cell.execution_count for cell in book.cells if cell.cell_type == "code"]
     assert counts == list(range(1, len(counts) + 1))
 
@@ -142,6 +170,30 @@ def test_the_solved_edition_has_the_solution_in_and_no_fences_or_hints():
     assert "SOLUTION" not in text_of(book) + book.cells[2].source
 
 
+REPAIR = ONE_EXERCISE.replace(
+    "    # END SOLUTION", "    # INSTEAD\n    # if r:\n    #     return r\n    # END SOLUTION"
+)
+
+
+def test_of_a_repair_the_student_gets_the_faulty_lines_in_place_of_the_dots():
+    book = build.notebook("05_title", REPAIR)
+    assert book.cells[2].source.endswith("r):\n    if r:\n        return r")
+    assert build.notebook("05_title", REPAIR, solved=True).cells[2].source.endswith("r * both")
+    assert [e.repair for e in build.parse(REPAIR)[1]] == [True]
+    assert [e.repair for e in build.parse(ONE_EXERCISE)[1]] == [False]
+
+
+def test_a_cell_with_the_tag_shows_its_code_only_to_who_asks():
+    hidden = ONE_EXERCISE.replace("# %%\nprint", '# %% tags=["hide-input"]\nprint')
+    last = build.notebook("05_title", hidden).cells[-1]
+    assert last.metadata == {"jupyter": {"source_hidden": True}, "tags": ["hide-input"]}
+
+
+def test_a_guess_is_no_exercise():
+    guess = ONE_EXERCISE.replace('print("the end")', "check.predict(..., 3)")
+    assert [e.name for e in build.parse(guess)[1]] == ["count_lora"]
+
+
 FENCE = "    # SOLUTION\n"
 END = "    # END SOLUTION\n"
 
@@ -162,6 +214,13 @@ END = "    # END SOLUTION\n"
         ("check.count_lora(", "x = 1\ncheck.count_lora(", "stands alone in its cell, as check.cou"),
         (FENCE + "    both = d_in + d_out\n", "", "has no '# SOLUTION'"),
         ('print("the end")', "check.count_lora(count_lora)", "no cell with a solution before it"),
+        (END, f"    # INSTEAD\n{END}", "no line, before it"),
+        (END, f"    # INSTEAD\n    return r\n{END}", "a line after '# INSTEAD' is no comment"),
+        (
+            FENCE,
+            FENCE + "    # INSTEAD\n",
+            "'# INSTEAD' has no '# SOLUTION', or no line, before it",
+        ),
         ("# # A title", "# A title", "the first cell must be markdown and start with '# '"),
         ("# %% [markdown]\n# # A title\n", "", "the first cell must be markdown"),
     ],
@@ -220,16 +279,42 @@ def test_warnings_and_errors_are_refused():
         build.require_clean(book)
 
 
+def book_with_a_picture(**about: object) -> nbformat.NotebookNode:
+    data, metadata = {"image/png": "iVBORw0KGgo="}, {"image/png": about}
+    output = nbformat.v4.new_output("display_data", data=data, metadata=metadata)
+    cell = nbformat.v4.new_code_cell("draw()", id="05-003", outputs=[output])
+    return nbformat.v4.new_notebook(cells=[cell])
+
+
+def test_a_picture_has_a_text_and_double_resolution():
+    build.require_figures_described(book_with_a_picture(alt="Two curves.", width=400))
+    with pytest.raises(build.LessonError, match=r"05-003 .* shows a picture without a text"):
+        build.require_figures_described(book_with_a_picture(width=400))
+    with pytest.raises(build.LessonError, match="shows a picture of single resolution"):
+        build.require_figures_described(book_with_a_picture(alt="Two curves."))
+
+
+def test_a_cell_that_shows_something_else_when_run_twice_is_refused():
+    book = build.each_cell_twice(book_that_shows("3\n"))
+    assert [cell.id for cell in book.cells] == ["05-003", "05-003-again"]
+    book.cells[1].outputs = list(book.cells[0].outputs)
+    build.require_the_same_again(book)
+    book.cells[1].outputs = [nbformat.v4.new_output("stream", name="stdout", text="4\n")]
+    with pytest.raises(build.LessonError, match=r"cell 05-003 \('show\(\)'\), run twice, differs"):
+        build.require_the_same_again(book)
+
+
 def test_a_check_that_says_something_else_is_refused():
     book = book_that_shows("Not yet: it is 3.")
     book.cells[0].source = "check.count_lora(count_lora)"
     with pytest.raises(build.LessonError, match=r"count_lora\) says 'Not yet: it is 3.', not 'Cor"):
-        build.require_verdicts(book, "Correct")
+        build.require_verdicts(book, {"count_lora": "Correct"})
+    build.require_verdicts(book, {"another": "Correct"})
 
 
 def test_a_short_name_finds_its_lesson_and_an_unknown_one_is_told_what_there_is():
     assert build.find(["05"]) == ["05_counting_parameters"]
-    assert build.find([]) == NAMES
+    assert build.find([]) == SOURCES
     with pytest.raises(build.LessonError, match=r"no lesson '99'; there are: .*05_counting"):
         build.find(["99"])
 

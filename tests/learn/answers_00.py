@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-Mutant = tuple[Callable[..., Any], str]
+Answer = tuple[Callable[..., Any], str]
 
 
 def _sum(shapes):
@@ -77,7 +77,7 @@ def _trains_W(x, target, W, A, B, s, lr, steps):
     return _train()(x, target, W, A, B, s, lr, steps)
 
 
-MUTANTS: dict[str, list[Mutant]] = {
+WRONG: dict[str, list[Answer]] = {
     "lora_forward": [
         (lambda x, W, A, B, alpha, r: alpha / r * (x @ A) @ B, "the detour alone"),
         (lambda x, W, A, B, alpha, r: x @ W, "that is x W alone"),

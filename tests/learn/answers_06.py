@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-Mutant = tuple[Callable[..., Any], str]
+Answer = tuple[Callable[..., Any], str]
 
 
 def _sigma(M):
@@ -41,7 +41,7 @@ def _below(losses):
     return {r: loss for r, loss in losses.items() if loss > 1e-6}
 
 
-MUTANTS: dict[str, list[Mutant]] = {
+WRONG: dict[str, list[Answer]] = {
     "best_rank_error": [
         (lambda M, r: (_sigma(M)[:r] ** 2).sum(), "that is what rank r keeps"),
         (lambda M, r: _sigma(M)[r:].sum(), "must be squared"),

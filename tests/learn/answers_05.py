@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-Mutant = tuple[Callable[..., Any], str]
+Answer = tuple[Callable[..., Any], str]
 
 
 def _per_rank(shapes, n_layer, targets):
@@ -19,7 +19,7 @@ def _rank(frozen, per_rank, gpu, reserve, bits):
     return int(((gpu - reserve) * 1e9 - frozen * bits / 8) // (12 * per_rank))
 
 
-MUTANTS: dict[str, list[Mutant]] = {
+WRONG: dict[str, list[Answer]] = {
     "count_lora": [
         (lambda d_in, d_out, r: d_in * d_out, "that is W, which is frozen"),
         (lambda d_in, d_out, r: d_in * d_out + r * (d_in + d_out), "counts the frozen W too"),

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-Mutant = tuple[Callable[..., Any], str]
+Answer = tuple[Callable[..., Any], str]
 
 
 def _entropy(S, log=np.log):
@@ -70,7 +70,7 @@ def _how(pick=max, limit=min, tolerance=lambda W, S: np.finfo(np.float32).eps * 
     return tuned_how
 
 
-MUTANTS: dict[str, list[Mutant]] = {
+WRONG: dict[str, list[Answer]] = {
     "effective_rank": [
         (_entropy, "that is the entropy itself"),
         (lambda S: np.exp(-_entropy(S)), "minus sign"),
