@@ -209,7 +209,7 @@ class Yours:
         do. Whole numbers must be exact, others have a tolerance relative to the largest; of texts,
         case and outer spaces do not count. mistakes: what a known mistake would have given here.
         """
-        right, array = np.asarray(expected), _as_array(got)
+        right, array = np.asarray(expected), as_array(got)
         wanted = _wanted(right)
         mistakes = {} if mistakes is None else mistakes
         if array is None or (array.dtype.kind == "U") != (right.dtype.kind == "U"):
@@ -262,8 +262,8 @@ def unpack(got: Any, names: str) -> list[Any]:
     raise Wrong(f"it returns {found}; expected {n} values, as in `return {names}`")
 
 
-def _as_array(got: Any) -> np.ndarray | None:
-    """A result as an array of numbers or a text; None if it is neither."""
+def as_array(got: Any) -> np.ndarray | None:
+    """A result (a list, a Tensor ...) as an array of numbers or a text; None if it is neither."""
     try:
         array = np.asarray(got.data if isinstance(got, Tensor) else got)
         if array.dtype.kind == "O":  # Fraction and Decimal have a value; so may what a list holds
