@@ -38,7 +38,7 @@ def run_lessons(args: argparse.Namespace) -> int:
         return 0
     folder = args.copy or Path("minilora-lessons")
     make_folder(folder, "--copy")
-    for path in notebooks:
+    for path in [*notebooks, LESSONS / "GLOSSARY.md"]:
         if (folder / path.name).exists():
             say(f"{folder / path.name} is there already and stays as it is")
         else:
