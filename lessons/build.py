@@ -4,31 +4,9 @@
     python lessons/build.py --check [NAME ...]     run solutions and notebooks, write nothing
     python lessons/build.py --solved FOLDER ...    write notebooks with the solutions in, not run
 
-NAME may be short: 05. A source, lessons/src/NN_name.py, is a script in jupytext's percent format,
-which holds the solutions:
-
-    # %%
-    def double(x: float) -> float:
-        # SOLUTION
-        return 2 * x
-        # END SOLUTION
-
-    # %%
-    check.double(double)
-
-The student's notebook has `...` in place of the fenced lines and, after the check, both hints and
-the solution, folded up. The hints come from its checker. In an exercise that is a repair, the lines
-between `# INSTEAD` and `# END SOLUTION`, commented out, are what the student gets to mend:
-
-    # SOLUTION
-    return 2 * x
-    # INSTEAD
-    # return x * x
-    # END SOLUTION
-
-A code cell with the tag hide-input (`# %% tags=["hide-input"]`) shows what it puts out, and its
-code only to who asks. Every notebook gets the same set-up cell after its title. What is built is
-the same, byte for byte, whenever it is built on one machine.
+NAME may be short: 05. How a source is written is in minilora/learn/notebooks/source.py; what is
+made of it, in editions.py there. What is built is the same, byte for byte, whenever it is built on
+one machine.
 """
 
 from __future__ import annotations
@@ -41,175 +19,23 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-import jupytext  # type: ignore[import-untyped]
 import nbformat
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_notebook
 
-from minilora.learn.check import EXERCISES
+from minilora.learn.notebooks.editions import KERNEL, notebook
+from minilora.learn.notebooks.source import LessonError, first_line, parse
 from minilora.system.files import write_atomically
 
 LESSONS = Path(__file__).resolve().parent
-KERNEL = {
-    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-    "language_info": {"name": "python"},
-}
-SETUP = """\
-# Set-up, the same in every lesson. If minilora is missing, it is installed from the clone around.
-import os
-
-for blas in ("OPENBLAS", "MKL"):  # one thread: more would be slower here, and NumPy asks only once
-    os.environ.setdefault(f"{blas}_NUM_THREADS", "1")
-try:
-    import minilora
-except ImportError:
-    places = [f for f in ("..", ".", "./minilora") if os.path.exists(f + "/minilora/lora.py")]
-    assert places, "minilora is missing: git clone it beside this notebook, then run this again"
-    %pip install -q {places[0]}
-
-%matplotlib inline
-%config InlineBackend.figure_formats = ["retina"]"""
 DEBRIS = {  # what no notebook may show: it would differ from run to run, or tell of a machine
     "a memory address": r"\b0x[0-9a-f]{6,}\b",
     "an absolute path": r"(?<![\w.:/<~-])/(?:[\w.-]+/)+[\w.-]+|\b[A-Z]:\\\w",
     "a date or a time": r"\b\d{4}-\d\d-\d\d\b|\b\d\d:\d\d:\d\d\b",
     "a progress bar": r"\r|(it|step)/s\b",
 }
-
-
-class LessonError(Exception):
-    """What is wrong with a lesson, in one sentence."""
-
-
-@dataclass(frozen=True)
-class Exercise:
-    """An exercise of a source. cell and check are the positions of its two cells; stub is what the
-    student's notebook has in the former, solution what the source has, without the fences.
-    repair: the stub is code with a fault in it, which the student mends."""
-
-    name: str
-    cell: int
-    check: int
-    stub: str
-    solution: str
-    repair: bool
-
-
-def split_solution(source: str) -> tuple[str, str]:
-    """(stub, solution) of a code cell; the same text twice if it has no fences."""
-    stub: list[str] = []
-    solution: list[str] = []
-    fenced: list[str] | None = None  # the lines since the fence that is open
-    instead: list[str] | None = None  # and those since its INSTEAD
-    for line in source.splitlines():
-        indent = line[: len(line) - len(line.lstrip())]
-        if line.strip() == "# SOLUTION":
-            if fenced is not None:
-                raise LessonError("a '# SOLUTION' stands inside another one")
-            if not indent:
-                raise LessonError("'# SOLUTION' is not indented: it belongs inside a function")
-            fenced = []
-        elif line.strip() == "# INSTEAD":
-            if not fenced or instead is not None:
-                raise LessonError("'# INSTEAD' has no '# SOLUTION', or no line, before it")
-            instead = []
-        elif line.strip() == "# END SOLUTION":
-            if not fenced or instead == []:
-                raise LessonError("'# END SOLUTION' has no '# SOLUTION', or no line, before it")
-            stub += [f"{indent}..."] if instead is None else instead
-            solution += fenced
-            fenced = instead = None
-        elif instead is not None:
-            if not line.startswith(f"{indent}#"):
-                raise LessonError(f"a line after '# INSTEAD' is no comment: {line.strip()!r}")
-            instead.append(indent + line.strip()[1:].removeprefix(" "))
-        elif fenced is not None:
-            fenced.append(line)
-        else:
-            stub.append(line)
-            solution.append(line)
-    if fenced is not None:
-        raise LessonError("'# SOLUTION' has no '# END SOLUTION' after it in its cell")
-    return "\n".join(stub), "\n".join(solution)
-
-
-def parse(text: str) -> tuple[list[NotebookNode], list[Exercise]]:
-    """The cells of a source as they stand there, and its exercises.
-
-    Raises LessonError for a missing title, for fences that are not in pairs, for a solution without
-    a check after it, and for a check without a solution before it or a checker of its name.
-    """
-    cells = jupytext.reads(text, fmt="py:percent").cells
-    if not cells or cells[0].cell_type != "markdown" or not cells[0].source.startswith("# "):
-        raise LessonError("the first cell must be markdown and start with '# ' and the title")
-    exercises: list[Exercise] = []
-    waiting: tuple[int, str, str, bool] | None = None  # a solution that no check has followed yet
-    for i, cell in enumerate(cells):
-        if cell.cell_type != "code":
-            if re.search(r"^\s*# (END )?SOLUTION$", cell.source, re.MULTILINE):
-                raise LessonError("a '# SOLUTION' stands in a markdown cell; start its cell '# %%'")
-            continue
-        stub, solution = split_solution(cell.source)
-        check = re.search(r"^check\.(?!(?:predict|strict)\b)(\w+)", cell.source, re.MULTILINE)
-        if stub != solution:
-            if waiting:
-                raise LessonError(f"no check follows the solution {_first_line(waiting[2])!r}")
-            waiting = i, stub, solution, "# INSTEAD" in cell.source
-        elif check:
-            name = check[1]
-            if cell.source.strip() != f"check.{name}({name})":
-                raise LessonError(f"a check stands alone in its cell, as check.{name}({name})")
-            if not waiting:
-                raise LessonError(f"check.{name} has no cell with a solution before it")
-            if name not in EXERCISES:
-                raise LessonError(f"minilora/learn/check.py knows no checker named {name}")
-            exercises.append(Exercise(name, waiting[0], i, *waiting[1:]))
-            waiting = None
-    if waiting:
-        raise LessonError(f"no check follows the solution {_first_line(waiting[2])!r}")
-    return cells, exercises
-
-
-def notebook(name: str, text: str, solved: bool = False) -> NotebookNode:
-    """The notebook of a source, not executed: the student's or, solved, with solutions, no hints.
-
-    Cell ids are the lesson's number and the position: a rebuilt notebook differs only where its
-    source does. Raises LessonError.
-    """
-    cells, exercises = parse(text)
-    help_after = {}
-    for e in exercises:
-        cells[e.cell].source = e.solution if solved else e.stub
-        help_after[e.check] = folded_help(e)
-    made = [new_markdown_cell(cells[0].source), new_code_cell(SETUP)]
-    for i, cell in enumerate(cells[1:], 1):
-        new = new_code_cell if cell.cell_type == "code" else new_markdown_cell
-        made.append(new(cell.source, metadata=_shown(cell)))
-        if i in help_after and not solved:
-            made.append(new_markdown_cell(help_after[i]))
-    for position, cell in enumerate(made):
-        cell.id = f"{name.partition('_')[0]}-{position:03}"
-    return new_notebook(cells=made, metadata=KERNEL)
-
-
-def _shown(cell: NotebookNode) -> dict[str, object]:
-    """Metadata that hide a cell's code in JupyterLab, nbconvert and Jupyter Book."""
-    if "hide-input" not in cell.metadata.get("tags", []):
-        return {}
-    return {"jupyter": {"source_hidden": True}, "tags": ["hide-input"]}
-
-
-def folded_help(exercise: Exercise) -> str:
-    """Both hints and the solution in markdown, each to be unfolded by a click."""
-    parts = {f"Hint {i}": hint for i, hint in enumerate(EXERCISES[exercise.name], 1)}
-    parts["Solution"] = f"```python\n{exercise.solution}\n```"
-    return "\n\n".join(
-        f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
-        for title, text in parts.items()
-    )
 
 
 def execute(book: NotebookNode) -> None:
@@ -249,12 +75,8 @@ def execute(book: NotebookNode) -> None:
 def _failed_cell(book: NotebookNode) -> str:
     for cell in book.cells:
         if any(out.output_type == "error" for out in cell.get("outputs", [])):
-            return f"cell {cell.id} ({_first_line(cell.source)!r})"
+            return f"cell {cell.id} ({first_line(cell.source)!r})"
     return "a cell"
-
-
-def _first_line(source: str) -> str:
-    return source.partition("\n")[0]
 
 
 def output_text(cell: NotebookNode) -> str:
@@ -270,7 +92,7 @@ def require_clean(book: NotebookNode) -> None:
     """Raise LessonError for an output that is an error or a warning, or that cannot be the same
     when the notebook is built again."""
     for cell in book.cells:
-        where = f"cell {cell.id} ({_first_line(cell.source)!r})"
+        where = f"cell {cell.id} ({first_line(cell.source)!r})"
         for out in cell.get("outputs", []):
             if out.output_type == "error" or out.get("name") == "stderr":
                 text = out.get("text") or out.get("evalue")
@@ -283,7 +105,7 @@ def require_clean(book: NotebookNode) -> None:
 def require_figures_described(book: NotebookNode) -> None:
     """Raise LessonError for a picture without an alternative text, or not of double resolution."""
     for cell in book.cells:
-        where = f"cell {cell.id} ({_first_line(cell.source)!r})"
+        where = f"cell {cell.id} ({first_line(cell.source)!r})"
         for out in cell.get("outputs", []):
             about = out.get("metadata", {}).get("image/png", {})
             if "image/png" in out.get("data", {}) and not about.get("alt"):
@@ -327,9 +149,7 @@ def require_the_same_again(book: NotebookNode) -> None:
     code = [cell for cell in book.cells if cell.cell_type == "code"]
     for first, again in zip(code[::2], code[1::2], strict=True):
         if _everything_shown(first) != _everything_shown(again):
-            raise LessonError(
-                f"cell {first.id} ({_first_line(first.source)!r}), run twice, differs"
-            )
+            raise LessonError(f"cell {first.id} ({first_line(first.source)!r}), run twice, differs")
 
 
 def _everything_shown(cell: NotebookNode) -> list[object]:

@@ -15,6 +15,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from minilora.learn.check import EXERCISES
+from minilora.learn.notebooks.editions import SETUP
+
 LESSONS = Path(__file__).parents[2] / "lessons"
 SOURCES = sorted(path.stem for path in (LESSONS / "src").glob("*.py"))
 NAMES = [name for name in SOURCES if name[0].isdigit()]  # the lessons; the others have other parts
@@ -153,12 +156,12 @@ def test_the_students_edition_has_the_stub_the_hints_and_the_solution_folded_up(
     book = build.notebook("05_title", ONE_EXERCISE)
     assert [cell.id for cell in book.cells] == [f"05-{i:03}" for i in range(6)]
     title, setup, stub, check, help_cell, end = (cell.source for cell in book.cells)
-    assert title == "# A title" and setup == build.SETUP and end == 'print("the end")'
+    assert title == "# A title" and setup == SETUP and end == 'print("the end")'
     assert stub == "def count_lora(d_in, d_out, r):\n    ..."
     assert check == "check.count_lora(count_lora)"
     summaries = re.findall(r"<details><summary>(.*)</summary>\n\n", help_cell)
     assert summaries == ["Hint 1", "Hint 2", "Solution"] and help_cell.count("</details>") == 3
-    assert all(hint in help_cell for hint in build.EXERCISES["count_lora"])
+    assert all(hint in help_cell for hint in EXERCISES["count_lora"])
     solution = "def count_lora(d_in, d_out, r):\n    both = d_in + d_out\n    return r * both"
     assert f"```python\n{solution}\n```" in help_cell
 
@@ -330,7 +333,7 @@ def test_the_solved_edition_is_written_only_where_it_is_asked_for(tmp_path):
 
 def run_setup(folder: Path) -> str:
     """What the set-up cell shows, and would install, in an IPython without minilora."""
-    cell = build.SETUP.replace("%matplotlib inline", "")
+    cell = SETUP.replace("%matplotlib inline", "")
     code = (
         "import sys\n"
         "from IPython.core.interactiveshell import InteractiveShell\n"
@@ -366,4 +369,4 @@ def test_the_set_up_cell_says_what_to_do_where_there_is_no_clone(tmp_path):
 
 
 def test_blas_is_told_to_use_one_thread_before_numpy_is_imported():
-    assert 0 < build.SETUP.index("_NUM_THREADS") < build.SETUP.index("import minilora")
+    assert 0 < SETUP.index("_NUM_THREADS") < SETUP.index("import minilora")
