@@ -2,7 +2,8 @@
 
     python lessons/build.py [NAME ...]             write lessons/NAME.ipynb, executed
     python lessons/build.py --check [NAME ...]     run solutions and notebooks, write nothing
-    python lessons/build.py --solved FOLDER ...    write notebooks with the solutions in, not run
+    python lessons/build.py --solved FOLDER ...    write another edition there, not run: also
+                                                   --bare, --nbgrader, --otter
 
 NAME may be short: 05. How a source is written is in minilora/learn/notebooks/source.py; what is
 made of it, in editions.py there. What is built is the same, byte for byte, whenever it is built on
@@ -25,11 +26,17 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 
-from minilora.learn.notebooks.editions import KERNEL, notebook
+from minilora.learn.notebooks.editions import KERNEL, NBGRADER_CONFIG, notebook
 from minilora.learn.notebooks.source import LessonError, first_line, parse
 from minilora.system.files import write_atomically
 
 LESSONS = Path(__file__).resolve().parent
+OTHER_EDITIONS = {
+    "solved": "write the notebooks with their solutions there",
+    "bare": "write them without hints and solutions",
+    "nbgrader": "write nbgrader's course there",
+    "otter": "write the masters for otter assign",
+}
 DEBRIS = {  # what no notebook may show: it would differ from run to run, or tell of a machine
     "a memory address": r"\b0x[0-9a-f]{6,}\b",
     "an absolute path": r"(?<![\w.:/<~-])/(?:[\w.-]+/)+[\w.-]+|\b[A-Z]:\\\w",
@@ -175,7 +182,7 @@ def build(name: str) -> str:
 def check_solutions(name: str) -> str:
     """Run a lesson with its solutions in, each cell twice: every check must find them correct, and
     every cell must show the same both times."""
-    book = each_cell_twice(notebook(name, source_of(name), solved=True))
+    book = each_cell_twice(notebook(name, source_of(name), "solved"))
     execute(book)
     require_clean(book)
     require_the_same_again(book)
@@ -192,6 +199,17 @@ def check_student(name: str) -> str:
     execute(book)
     require_verdicts(book, untouched(name))
     return "notebook runs"
+
+
+def write_edition(edition: str, folder: Path, names: Sequence[str]) -> None:
+    """Write notebooks, not executed; for nbgrader as a course, with its configuration."""
+    for name in names:
+        place = folder / "source" / name if edition == "nbgrader" else folder
+        place.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook(name, source_of(name), edition), place / f"{name}.ipynb")
+    config = folder / "nbgrader_config.py"
+    if edition == "nbgrader" and not config.exists():
+        config.write_text(NBGRADER_CONFIG, encoding="utf-8")
 
 
 def do(work: Callable[[str], str], name: str) -> tuple[bool, str]:
@@ -220,17 +238,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     way = parser.add_mutually_exclusive_group()
     way.add_argument("--check", action="store_true", help="run both editions and write nothing")
-    way.add_argument("--solved", type=Path, metavar="FOLDER", help="write the solved edition there")
+    for edition, about in OTHER_EDITIONS.items():
+        way.add_argument(f"--{edition}", type=Path, metavar="FOLDER", help=about)
     args = parser.parse_args(arguments)
     try:
         names = find(args.names)
-        if args.solved:
-            args.solved.mkdir(parents=True, exist_ok=True)
-            for name in names:
-                nbformat.write(
-                    notebook(name, source_of(name), solved=True), args.solved / f"{name}.ipynb"
-                )
-            return 0
+        for edition in OTHER_EDITIONS:
+            if folder := getattr(args, edition):
+                write_edition(edition, folder, names)
+                return 0
     except LessonError as error:
         print(f"build.py: {error}", file=sys.stderr)
         return 1

@@ -167,7 +167,7 @@ def test_the_students_edition_has_the_stub_the_hints_and_the_solution_folded_up(
 
 
 def test_the_solved_edition_has_the_solution_in_and_no_fences_or_hints():
-    book = build.notebook("05_title", ONE_EXERCISE, solved=True)
+    book = build.notebook("05_title", ONE_EXERCISE, "solved")
     assert len(book.cells) == 5
     assert book.cells[2].source.endswith("    both = d_in + d_out\n    return r * both")
     assert "SOLUTION" not in text_of(book) + book.cells[2].source
@@ -181,7 +181,7 @@ REPAIR = ONE_EXERCISE.replace(
 def test_of_a_repair_the_student_gets_the_faulty_lines_in_place_of_the_dots():
     book = build.notebook("05_title", REPAIR)
     assert book.cells[2].source.endswith("r):\n    if r:\n        return r")
-    assert build.notebook("05_title", REPAIR, solved=True).cells[2].source.endswith("r * both")
+    assert build.notebook("05_title", REPAIR, "solved").cells[2].source.endswith("r * both")
     assert [e.repair for e in build.parse(REPAIR)[1]] == [True]
     assert [e.repair for e in build.parse(ONE_EXERCISE)[1]] == [False]
 

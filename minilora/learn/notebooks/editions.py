@@ -1,13 +1,26 @@
 """The editions of a lesson: notebooks, not executed, that are made of its source.
 
-A code cell with the tag hide-input (`# %% tags=["hide-input"]`) shows what it puts out, and its
-code only to who asks. Every notebook gets the same set-up cell after its title.
+    student   stubs; below each check both hints and the solution, folded up
+    bare      stubs alone
+    solved    the solutions in, no hints
+    nbgrader  the teacher's notebook of nbgrader: `nbgrader generate_assignment` makes the student's
+    otter     the teacher's notebook of Otter-Grader: `otter assign` makes the student's
+
+Both graders give an exercise its difficulty in points. Every edition has the same set-up cell after
+the title. A code cell with the tag hide-input (`# %% tags=["hide-input"]`) shows what it puts out,
+and its code only to who asks.
+
+nbgrader's marks are those of its documentation, "Metadata format" and "Creating and grading
+assignments" (nbgrader.readthedocs.io); Otter's are those of "Creating assignments", "Python
+notebook format" (otter-grader.readthedocs.io).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_raw_cell
 
 from minilora.learn.check import EXERCISES
 from minilora.learn.notebooks.source import Exercise, parse
@@ -31,35 +44,118 @@ except ImportError:
 
 %matplotlib inline
 %config InlineBackend.figure_formats = ["retina"]"""
+NBGRADER_CONFIG = """\
+c = get_config()
+c.CourseDirectory.course_id = "minilora"
+c.ClearSolutions.code_stub = {"python": "..."}  # what the lessons' checks call "not attempted"
+c.ExecutePreprocessor.timeout = 300
+"""
+_GRADED = """\
+verdict = check.{name}({name})
+assert verdict, verdict.message
+verdict"""
 
 
-def notebook(name: str, text: str, solved: bool = False) -> NotebookNode:
-    """The notebook of a source, not executed: the student's or, solved, with solutions, no hints.
+def notebook(name: str, text: str, edition: str = "student") -> NotebookNode:
+    """The notebook of a source in one of EDITIONS, not executed.
 
     Cell ids are the lesson's number and the position: a rebuilt notebook differs only where its
     source does. Raises LessonError.
     """
     cells, exercises = parse(text)
-    help_after = {}
+    exercise_cells = EDITIONS[edition]
+    made = {i: [_as_it_stands(cell)] for i, cell in enumerate(cells)}
     for e in exercises:
-        cells[e.cell].source = e.solution if solved else e.stub
-        help_after[e.check] = folded_help(e)
-    made = [new_markdown_cell(cells[0].source), new_code_cell(SETUP)]
-    for i, cell in enumerate(cells[1:], 1):
-        new = new_code_cell if cell.cell_type == "code" else new_markdown_cell
-        made.append(new(cell.source, metadata=_shown(cell)))
-        if i in help_after and not solved:
-            made.append(new_markdown_cell(help_after[i]))
-    for position, cell in enumerate(made):
+        fenced = cells[e.cell].source
+        made[e.cell], made[e.check] = exercise_cells(e, fenced)
+    made[0].append(new_code_cell(SETUP))
+    if edition == "otter":
+        config = "# ASSIGNMENT CONFIG\nname: " + name + "\nexport_cell: false\ninit_cell: true"
+        made[0].insert(0, new_raw_cell(config))
+    together = [cell for group in made.values() for cell in group]
+    for position, cell in enumerate(together):
         cell.id = f"{name.partition('_')[0]}-{position:03}"
-    return new_notebook(cells=made, metadata=KERNEL)
+    return new_notebook(cells=together, metadata=KERNEL)
 
 
-def _shown(cell: NotebookNode) -> dict[str, object]:
-    """Metadata that hide a cell's code in JupyterLab, nbconvert and Jupyter Book."""
+Cells = list[NotebookNode]
+
+
+def _student(e: Exercise, fenced: str) -> tuple[Cells, Cells]:
+    return [new_code_cell(e.stub)], [_check(e), new_markdown_cell(folded_help(e))]
+
+
+def _bare(e: Exercise, fenced: str) -> tuple[Cells, Cells]:
+    return [new_code_cell(e.stub)], [_check(e)]
+
+
+def _solved(e: Exercise, fenced: str) -> tuple[Cells, Cells]:
+    return [new_code_cell(e.solution)], [_check(e)]
+
+
+def _nbgrader(e: Exercise, fenced: str) -> tuple[Cells, Cells]:
+    begin, end = "### BEGIN SOLUTION", "### END SOLUTION"
+    answer = fenced.replace("# SOLUTION", begin).replace("# END SOLUTION", end)
+    if e.repair:  # the faulty function stays in the student's notebook, the mended one does not
+        answer = f"{e.stub}\n\n\n{begin}\n{e.solution}\n{end}"
+    marks = {"schema_version": 3, "locked": False, "task": False}
+    solution = marks | {"grade_id": e.name, "grade": False, "solution": True}
+    test = marks | {"grade_id": f"test_{e.name}", "grade": True, "solution": False}
+    test |= {"locked": True, "points": _points(e)}
+    return (
+        [new_code_cell(answer, metadata={"nbgrader": solution})],
+        [new_code_cell(_GRADED.format(name=e.name), metadata={"nbgrader": test})],
+    )
+
+
+def _otter(e: Exercise, fenced: str) -> tuple[Cells, Cells]:
+    quotes = "'''"  # a stub has a docstring in the other ones
+    answer = (
+        f"# BEGIN SOLUTION NO PROMPT\n{e.solution}\n# END SOLUTION\n"
+        f"{quotes} # BEGIN PROMPT\n{e.stub}\n{quotes} # END PROMPT"
+    )
+    test = _GRADED.format(name=e.name).removesuffix("\nverdict")  # any output would be compared
+    about = f"# BEGIN QUESTION\nname: {e.name}\npoints: {_points(e)}"
+    return (
+        [
+            new_raw_cell(about),
+            new_raw_cell("# BEGIN SOLUTION"),
+            new_code_cell(answer),
+            new_raw_cell("# END SOLUTION"),
+        ],
+        [
+            new_raw_cell("# BEGIN TESTS"),
+            new_code_cell(test),
+            new_raw_cell("# END TESTS"),
+            new_raw_cell("# END QUESTION"),
+        ],
+    )
+
+
+EDITIONS: dict[str, Callable[[Exercise, str], tuple[Cells, Cells]]] = {
+    "student": _student,
+    "bare": _bare,
+    "solved": _solved,
+    "nbgrader": _nbgrader,
+    "otter": _otter,
+}
+
+
+def _points(e: Exercise) -> int:
+    return e.heading.points if e.heading else 1
+
+
+def _check(e: Exercise) -> NotebookNode:
+    return new_code_cell(f"check.{e.name}({e.name})")
+
+
+def _as_it_stands(cell: NotebookNode) -> NotebookNode:
+    """A cell of the source, with metadata that hide the code of a tagged one in JupyterLab,
+    nbconvert and Jupyter Book."""
+    new = new_code_cell if cell.cell_type == "code" else new_markdown_cell
     if "hide-input" not in cell.metadata.get("tags", []):
-        return {}
-    return {"jupyter": {"source_hidden": True}, "tags": ["hide-input"]}
+        return new(cell.source)
+    return new(cell.source, metadata={"jupyter": {"source_hidden": True}, "tags": ["hide-input"]})
 
 
 def folded_help(exercise: Exercise) -> str:

@@ -31,6 +31,7 @@ import jupytext  # type: ignore[import-untyped]
 from nbformat import NotebookNode
 
 from minilora.learn.check import EXERCISES
+from minilora.learn.notebooks.lessons import Heading, heading_of
 
 
 class LessonError(Exception):
@@ -41,7 +42,8 @@ class LessonError(Exception):
 class Exercise:
     """An exercise of a source. cell and check are the positions of its two cells; stub is what the
     student's notebook has in the former, solution what the source has, without the fences.
-    repair: the stub is code with a fault in it, which the student mends."""
+    repair: the stub is code with a fault in it, which the student mends. heading: what stands above
+    it, or None."""
 
     name: str
     cell: int
@@ -49,6 +51,7 @@ class Exercise:
     stub: str
     solution: str
     repair: bool
+    heading: Heading | None
 
 
 def split_solution(source: str) -> tuple[str, str]:
@@ -100,8 +103,10 @@ def parse(text: str) -> tuple[list[NotebookNode], list[Exercise]]:
         raise LessonError("the first cell must be markdown and start with '# ' and the title")
     exercises: list[Exercise] = []
     waiting: tuple[int, str, str, bool] | None = None  # a solution that no check has followed yet
+    heading: Heading | None = None
     for i, cell in enumerate(cells):
         if cell.cell_type != "code":
+            heading = heading_of(cell.source) or heading
             if re.search(r"^\s*# (END )?SOLUTION$", cell.source, re.MULTILINE):
                 raise LessonError("a '# SOLUTION' stands in a markdown cell; start its cell '# %%'")
             continue
@@ -119,8 +124,8 @@ def parse(text: str) -> tuple[list[NotebookNode], list[Exercise]]:
                 raise LessonError(f"check.{name} has no cell with a solution before it")
             if name not in EXERCISES:
                 raise LessonError(f"minilora/learn/check.py knows no checker named {name}")
-            exercises.append(Exercise(name, waiting[0], i, *waiting[1:]))
-            waiting = None
+            exercises.append(Exercise(name, waiting[0], i, *waiting[1:], heading))
+            waiting = heading = None
     if waiting:
         raise LessonError(f"no check follows the solution {first_line(waiting[2])!r}")
     return cells, exercises

@@ -1,0 +1,123 @@
+"""The lessons as they are handed out: which exercises each has, and what each of these is worth.
+
+Everything is read from the notebooks themselves, which are JSON: nothing of Jupyter is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import minilora
+from minilora.system.errors import UsageError
+
+_PACKAGE = Path(minilora.__file__).parent
+_HOMES = (_PACKAGE / "lessons", _PACKAGE.parent / "lessons")  # in an installed package, in a clone
+LESSONS = next((folder for folder in _HOMES if folder.is_dir()), None)
+
+
+@dataclass(frozen=True)
+class Heading:
+    """What stands above an exercise: "5.1", "one matrix", how difficult it is from 1 to 5, which
+    is also what it is worth in points, and how many minutes it takes."""
+
+    number: str
+    title: str
+    points: int
+    minutes: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """An exercise of a lesson. name: of its function and its check; stub: the cell to work in."""
+
+    name: str
+    heading: Heading
+    stub: str
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """name: "05_counting_parameters"; title: "05 · Counting parameters"."""
+
+    name: str
+    title: str
+    question: str
+    tasks: tuple[Task, ...]
+
+
+def heading_of(markdown: str) -> Heading | None:
+    """The last heading of an exercise in a text, or None."""
+    found = re.findall(
+        r"^### Exercise (\d+\.\d+)[:.]? *(.*)$\s*\*Difficulty (\d) of 5, (\d+) minutes?\.\*",
+        markdown,
+        re.MULTILINE,
+    )
+    if not found:
+        return None
+    number, title, difficulty, minutes = found[-1]
+    return Heading(number, title, int(difficulty), int(minutes))
+
+
+def read_cells(notebook: Path) -> list[tuple[str, str]]:
+    """(kind, text) of every cell. Raises UsageError for a file that is no notebook."""
+    try:
+        cells = json.loads(notebook.read_text("utf-8"))["cells"]
+        return [(str(cell["cell_type"]), "".join(cell["source"])) for cell in cells]
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {notebook}; give the path of a notebook") from None
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(
+            f"{notebook} is no Jupyter notebook: save it as .ipynb from Jupyter"
+        ) from None
+
+
+def read_lesson(notebook: Path) -> Lesson:
+    """A lesson from its notebook: an exercise is a heading, a cell to work in and a check."""
+    cells = read_cells(notebook)
+    tasks: list[Task] = []
+    heading, latest = None, ""
+    for kind, text in cells:
+        check = re.fullmatch(r"check\.(\w+)\(\1\)", text.strip())
+        if kind == "markdown":
+            heading = heading_of(text) or heading
+        elif check and heading:
+            tasks.append(Task(check[1], heading, latest))
+            heading = None
+        else:
+            latest = text
+    opening = cells[0][1]
+    question = re.search(r"\*\*The question\.\*\* (.+?)\n\n", opening, re.DOTALL)
+    return Lesson(
+        notebook.stem,
+        opening.partition("\n")[0].removeprefix("# "),
+        " ".join(question[1].split()) if question else "",
+        tuple(tasks),
+    )
+
+
+@cache
+def all_lessons() -> tuple[Lesson, ...]:
+    """Every lesson that comes with minilora, in order. Raises UsageError if none does."""
+    if LESSONS is None:
+        raise UsageError("the lessons are not installed with this copy of minilora; clone it")
+    return tuple(read_lesson(path) for path in sorted(LESSONS.glob("[0-9]*.ipynb")))
+
+
+def lesson_of(notebook: Path) -> Lesson:
+    """The lesson that a notebook was made from, by the exercises in it or, if they are gone, by its
+    title. Raises UsageError if it is none."""
+    texts = [text for _, text in read_cells(notebook)]
+    code = "\n".join(texts)
+
+    def likeness(lesson: Lesson) -> int:
+        named = [t for t in lesson.tasks if re.search(rf"\b{t.name}\(", code)]
+        return 2 * len(named) + any(text.startswith(f"# {lesson.title}") for text in texts)
+
+    best = max(all_lessons(), key=likeness)
+    if likeness(best) == 0:
+        raise UsageError(f"{notebook} is none of the lessons: it has none of their exercises")
+    return best
