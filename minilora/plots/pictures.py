@@ -1,16 +1,18 @@
 """What LoRA is, drawn: x goes through the frozen W and, beside it, through A and B; both are added.
 
 The matrices are drawn to scale, with as many rows as they read numbers and as many columns as they
-write (Hu et al. 2021, figure 1, which draws no sizes).
+write (Hu et al. 2021, figure 1, which draws no sizes). In `counts_picture` an area is a count.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from minilora.plots.house_style import COLORS, NOTE_SIZE, style
 from minilora.system.checks import require_whole
+from minilora.system.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,6 +35,38 @@ def lora_picture(d_in: int = 128, d_out: int = 128, r: int = 4) -> Figure:
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.3])
     draw_full(left, d_in, d_out)
     draw_lora(right, d_in, d_out, r)
+    return figure
+
+
+@style()
+def counts_picture(sizes: Sequence[tuple[int, int]], r: int) -> Figure:
+    """W (d_in, d_out) of each of these sizes in blue, A (d_in, r) on its left and B (r, d_out)
+    above it in orange, all to one scale. Raises UsageError (a ValueError) for a size below 1."""
+    from matplotlib.figure import Figure
+
+    if not sizes:
+        raise UsageError("there is nothing to draw: give sizes, such as [(128, 128)]")
+    figure = Figure(figsize=(9.5, 4.6), layout="constrained")
+    ax = figure.subplots()
+    tallest, widest = (max(sides) for sides in zip(*sizes, strict=True))
+    gap, left = widest / 40, 0.0
+    for d_in, d_out in sizes:
+        require_whole(1, d_in=d_in, d_out=d_out, r=r)
+        _box(ax, (left, 0), d_in, r, COLORS["lora"])
+        _box(ax, (left + r + gap, 0), d_in, d_out, COLORS["full"])
+        _box(ax, (left + r + gap, d_in + gap), r, d_out, COLORS["lora"])
+        W, both = d_in * d_out, r * (d_in + d_out)
+        count = f"W  {d_in:,} × {d_out:,}\n{W:,}\nA and B  {both:,}\n{100 * both / W:.4g} % of W's"
+        ax.text(left + r + gap, -gap, count, ha="left", va="top")
+        for x, y, name in ((-gap, d_in / 2, "A"), (r + gap + d_out / 2, d_in + 2 * gap + r, "B")):
+            ax.text(left + x, y, name, ha="center", va="center")
+        ax.text(left + r + gap + d_out / 2, d_in / 2, "W", color="white", ha="center", va="center")
+        left += r + gap + max(d_out, 0.32 * widest) + 4 * gap
+    ax.set_title(f"An area is a count: W in blue, A and B of rank {r} in orange")
+    ax.set_xlim(-2 * gap, left)
+    ax.set_ylim(-0.36 * tallest, tallest + r + 3 * gap)
+    ax.set_aspect("equal")
+    ax.set_axis_off()
     return figure
 
 
@@ -75,12 +109,17 @@ def _matrix(
     ax: Axes, left: Point, height: float, width: float, color: str, name: str, size: str
 ) -> None:
     """left: the middle of its left side."""
-    from matplotlib.patches import Rectangle
-
     x, y = left
-    ax.add_patch(Rectangle((x, y - height / 2), width, height, color=color, lw=0))
+    _box(ax, (x, y - height / 2), height, width, color)
     ax.text(x + width / 2, y + height / 2 + 0.1, name, ha="center", va="bottom", weight="bold")
     ax.text(x + width / 2, y - height / 2 - 0.1, size, ha="center", va="top", fontsize=NOTE_SIZE)
+
+
+def _box(ax: Axes, corner: Point, height: float, width: float, color: str) -> None:
+    """corner: the lower left one."""
+    from matplotlib.patches import Rectangle
+
+    ax.add_patch(Rectangle(corner, width, height, color=color, lw=0))
 
 
 def _sizes(d_in: int, d_out: int, r: int) -> tuple[float, float, float]:

@@ -7,7 +7,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
-from minilora.plots import COLORS, draw_full, draw_lora, lora_picture
+from minilora.plots import COLORS, counts_picture, draw_full, draw_lora, lora_picture
 from minilora.plots.pictures import FROZEN
 
 
@@ -57,6 +57,28 @@ def test_no_text_covers_another_or_leaves_the_picture(d_in, d_out, r):
         for text, box in boxes:
             assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, text
             assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, text
+
+
+def test_areas_of_the_picture_of_counts_are_counts_to_one_scale_over_all_matrices():
+    boxes = counts_picture([(128, 128), (128, 512), (512, 512)], 8).axes[0].patches
+    areas = [box.get_height() * box.get_width() for box in boxes]
+    assert areas == [1024, 128 * 128, 1024, 1024, 128 * 512, 4096, 4096, 512 * 512, 4096]
+    blue, orange = COLORS["full"].lower(), COLORS["lora"].lower()
+    assert [to_hex(box.get_facecolor()) for box in boxes] == [orange, blue, orange] * 3
+
+
+def test_the_picture_of_counts_says_them_below_each_matrix():
+    texts = [t.get_text() for t in counts_picture([(768, 3072)], 8).axes[0].texts]
+    assert "W  768 × 3,072\n2,359,296\nA and B  30,720\n1.302 % of W's" in texts
+
+
+@pytest.mark.parametrize(
+    ("sizes", "r", "sentence"),
+    [([], 4, "there is nothing to draw"), ([(128, 0)], 4, "d_out"), ([(128, 128)], 0, "r must")],
+)
+def test_a_picture_of_no_counts_is_refused(sizes, r, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        counts_picture(sizes, r)
 
 
 @pytest.mark.parametrize("draw", [draw_full, draw_lora])
