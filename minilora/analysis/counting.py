@@ -114,14 +114,15 @@ NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 
 
 def training_bytes(frozen: int, trained: int, frozen_bits: float = 16) -> dict[str, float]:
-    """The memory, in bytes, of training with AdamW in mixed precision: weights, gradients,
+    """The memory, in bytes, of training with AdamW and weights of 16 bits: weights, gradients,
     optimizer and their total. Activations are not counted, and are often the largest part.
 
     frozen, trained: how many numbers. A trained one has 2 bytes of weight, 2 of gradient and 8 of
     optimizer: AdamW's two moments, in float32 because they average over many steps additions too
     small for 16 bits. A frozen one is only stored. So 7e9 trained weights need 14 + 14 + 56 =
-    84 GB. A float32 copy of the trained weights, which many recipes keep too, would add 4 bytes
-    each (Rajbhandari et al. 2020, ZeRO, section 3.1). Raises ValueError for counts below 0.
+    84 GB. That is the least that is usual. Mixed precision also keeps a float32 copy of each
+    trained weight: 16 bytes (Rajbhandari et al. 2020, ZeRO, section 3.1), and 18 with gradients in
+    float32. Raises ValueError for counts below 0.
     """
     require_whole(0, frozen=frozen, trained=trained)
     require_positive(frozen_bits=frozen_bits)

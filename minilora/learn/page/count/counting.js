@@ -13,8 +13,8 @@ function breakEvenRank(d_in, d_out) {
   return (d_in * d_out) / (d_in + d_out);
 }
 
-// Of training with AdamW in mixed precision, without activations: a trained number has 2 bytes of
-// weight, 2 of gradient, and 8 of optimizer, its two moments in float32.
+// Of training with AdamW, without activations: a trained number has 2 bytes of weight, 2 of
+// gradient, and 8 of optimizer, its two moments in float32 (counting.py says what others keep).
 function trainingBytes(frozen, trained, frozenBits = 16) {
   const parts = {
     weights: (frozen * frozenBits) / 8 + 2 * trained,
