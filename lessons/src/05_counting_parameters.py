@@ -372,7 +372,7 @@ check.largest_rank(largest_rank)
 
 
 # %%
-def training_gigabytes(frozen: float, trained: float, frozen_bits: float = 16) -> float:
+def training_gigabytes(frozen: float, trained: float, frozen_bits: float) -> float:
     """The memory of training, in GB, from how many numbers are frozen and how many train."""
     # SOLUTION
     weights = frozen * frozen_bits / 8 + 2 * trained
@@ -396,7 +396,7 @@ check.training_gigabytes(training_gigabytes)
 
 # %%
 def rank_for_gpu(
-    frozen: int, per_rank: int, gpu: float, reserve: float, frozen_bits: float = 16
+    frozen: int, per_rank: int, gpu: float, reserve: float, frozen_bits: float
 ) -> int:
     """The largest rank of an adapter that can be trained on this GPU; 0 if there is none."""
     # SOLUTION
