@@ -8,8 +8,8 @@ from minilora.plots.pictures import counts_picture, draw_full, draw_lora, lora_p
 from minilora.plots.profiles import plot_profile, profile_figure
 
 __all__ = [
-    "COLORS", "compare_figure", "counts_figure", "counts_picture", "distinct", "draw_full", "draw_lora",
-    "lora_picture", "plot_costs", "plot_counts", "plot_learning_curves", "plot_profile",
-    "profile_figure", "rank_color", "save_figure", "select", "shade", "show",
+    "COLORS", "compare_figure", "counts_figure", "counts_picture", "distinct", "draw_full",
+    "draw_lora", "lora_picture", "plot_costs", "plot_counts", "plot_learning_curves",
+    "plot_profile", "profile_figure", "rank_color", "save_figure", "select", "shade", "show",
     "style",
 ]  # fmt: skip

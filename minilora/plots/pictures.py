@@ -46,7 +46,7 @@ def counts_picture(sizes: Sequence[tuple[int, int]], r: int) -> Figure:
 
     if not sizes:
         raise UsageError("there is nothing to draw: give sizes, such as [(128, 128)]")
-    figure = Figure(figsize=(9.5, 4.6), layout="constrained")
+    figure = Figure(figsize=(8, 4), layout="constrained")
     ax = figure.subplots()
     tallest, widest = (max(sides) for sides in zip(*sizes, strict=True))
     gap, left = widest / 40, 0.0

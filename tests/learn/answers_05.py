@@ -144,9 +144,7 @@ RIGHT = {
         lambda s, n, names, budget: float(budget // _per_rank(s, n, names)),
         lambda s, n, names, budget: divmod(budget, _per_rank(s, n, names))[0],
         lambda s, n, names, budget: budget // n // sum(sum(s[k]) for k in names),
-        lambda s, n, names, budget: max(
-            r for r in range(1000) if _model(s, n, r, names) <= budget
-        ),
+        lambda s, n, names, budget: max(r for r in range(1000) if _model(s, n, r, names) <= budget),
     ],
     "training_gigabytes": [
         _gb_by_parts,
@@ -154,10 +152,9 @@ RIGHT = {
         lambda frozen, trained, bits: np.dot([frozen, trained], [bits, 96]) / 8 / 1e9,
         lambda frozen, trained, bits: np.float32(_gb(frozen, trained, bits)),
         lambda frozen, trained, bits=16: ml.Tensor(_gb(frozen, trained, bits)),
-        lambda frozen, trained, frozen_bits=16: sum(
-            [frozen * frozen_bits / 8, 2 * trained, 2 * trained, 2 * 4 * trained]
-        )
-        / 1e9,
+        lambda frozen, trained, frozen_bits=16: (
+            sum([frozen * frozen_bits / 8, 2 * trained, 2 * trained, 2 * 4 * trained]) / 1e9
+        ),
     ],
     "rank_for_gpu": [
         _fits_by_search,
