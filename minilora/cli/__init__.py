@@ -32,6 +32,8 @@ COMMANDS = {  # the file of this room that has run_NAME; it is imported when it 
     "sweep": "studying",
     "spectrum": "studying",
     "lessons": "learning",
+    "check": "checking",
+    "grade": "checking",
     "page": "learning",
     "quiz": "quizzing",
     "exam": "quizzing",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import shutil
 import subprocess
 import sys
@@ -15,14 +13,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.padding import Padding
 
-import minilora
 from minilora.cli.output import MAKING_PAGE, make_folder, say
+from minilora.learn.notebooks.lessons import LESSONS, read_lesson
 from minilora.learn.page.build import write_page
 from minilora.system.errors import UsageError
-
-_PACKAGE = Path(minilora.__file__).parent
-_HOMES = (_PACKAGE / "lessons", _PACKAGE.parent / "lessons")  # in an installed package, in a clone
-LESSONS = next((folder for folder in _HOMES if folder.is_dir()), None)
 
 
 def run_lessons(args: argparse.Namespace) -> int:
@@ -33,7 +27,7 @@ def run_lessons(args: argparse.Namespace) -> int:
         console = Console(markup=False)
         for path in notebooks:
             console.print(path.name, style="bold")
-            console.print(Padding(_question(path), (0, 0, 0, 2)))
+            console.print(Padding(read_lesson(path).question, (0, 0, 0, 2)))
         print("Work on a copy of them: minilora lessons --copy FOLDER --open")
         return 0
     folder = args.copy or Path("minilora-lessons")
@@ -62,10 +56,3 @@ def run_page(args: argparse.Namespace) -> int:
     if args.open:
         webbrowser.open(args.out.resolve().as_uri())
     return 0
-
-
-def _question(notebook: Path) -> str:
-    """What a notebook's first cell says after "The question."."""
-    title = "".join(json.loads(notebook.read_text("utf-8"))["cells"][0]["source"])
-    found = re.search(r"\*\*The question\.\*\* (.+?)\n\n", title, re.DOTALL)
-    return " ".join(found[1].split()) if found else ""

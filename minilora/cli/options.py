@@ -116,6 +116,17 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--copy", type=Path, metavar="FOLDER", help="copy them there, to work in")
     sub.add_argument("--open", action="store_true", help="open the copies in Jupyter")
 
+    sub = command("check", "which exercises of a notebook are done, and which is next")
+    sub.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK", default=[Path()],
+                     help="or a folder of them; default: this one")  # fmt: skip
+
+    sub = command("grade", "mark the notebooks of a class, with a reason for each point lost")
+    about = "a folder with a notebook, or with a folder of them, for each student"
+    sub.add_argument("submissions", nargs="+", type=Path, metavar="SUBMISSIONS", help=about)
+    sub.add_argument("--csv", type=Path, metavar="FILE", help="write points there; go on from it")
+    about = "write an HTML file for each student there"
+    sub.add_argument("--feedback", type=Path, metavar="FOLDER", help=about)
+
     sub = command("page", "write one HTML file with a live model, a playground and the exam cards")
     sub.add_argument("--out", type=Path, default=RESULTS / "page.html", metavar="FILE",
                      help=f"./{RESULTS / 'page.html'}")  # fmt: skip

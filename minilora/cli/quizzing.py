@@ -14,7 +14,6 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from time import monotonic
 
-from minilora.cli import learning
 from minilora.cli.keyboard import Ended, Keyboard, TimeOver
 from minilora.cli.output import how_many, say
 from minilora.cli.quiz_screen import Screen
@@ -25,6 +24,7 @@ from minilora.learn.exam.cards import Card, by_topic, load_cards
 from minilora.learn.exam.paper_exam import paper_exam
 from minilora.learn.exam.progress import Progress
 from minilora.learn.exam.quiz import PASS, Answer, Question, draw, passed, question
+from minilora.learn.notebooks.lessons import LESSONS
 from minilora.system.errors import MiniloraError, MissingExtraError, UsageError
 from minilora.system.files import write_atomically
 
@@ -251,7 +251,7 @@ class Quiz:
 
 def _lessons() -> dict[str, Path]:
     """The notebooks that are there, by their numbers."""
-    found = learning.LESSONS.glob("[0-9][0-9]_*.ipynb") if learning.LESSONS else []
+    found = LESSONS.glob("[0-9][0-9]_*.ipynb") if LESSONS else []
     here = Path.cwd()
     return {
         path.name[:2]: path.relative_to(here) if path.is_relative_to(here) else path

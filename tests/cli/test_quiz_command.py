@@ -266,7 +266,7 @@ def test_wrong_answers_can_be_looked_at_again_with_their_reasons(quiz):
 
 
 def test_lessons_to_read_again_name_the_notebook_if_it_is_there(quiz, monkeypatch, tmp_path):
-    monkeypatch.setattr(quizzing.learning, "LESSONS", tmp_path)
+    monkeypatch.setattr(quizzing, "LESSONS", tmp_path)
     (asked,) = questions(5, 1)
     name = f"{asked.card.lesson}_a_lesson.ipynb"
     argv = ["quiz", "--seed", "5", "--questions", "1"]

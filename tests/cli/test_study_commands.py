@@ -13,6 +13,7 @@ import minilora as ml
 from minilora import cli
 from minilora.cli import learning
 from minilora.cli import studying as study_commands
+from minilora.learn.notebooks.lessons import LESSONS
 from minilora.studies import STUDIES, shipped_rows
 
 TEXT = "The rain in Spain stays mainly in the plain, said the professor to the flower girl.\n"
@@ -256,7 +257,7 @@ def test_lessons_are_listed_with_their_questions(capsys):
 def test_lessons_are_copied_and_a_copy_is_never_overwritten(here, capsys):
     assert run("lessons", "--copy", "mine") == 0
     copies = sorted(path.name for path in (here / "mine").iterdir())
-    notebooks = [path.name for path in learning.LESSONS.glob("[0-9]*.ipynb")]
+    notebooks = [path.name for path in LESSONS.glob("[0-9]*.ipynb")]
     assert copies == sorted([*notebooks, "GLOSSARY.md"])
     (here / "mine" / copies[0]).write_text("my work")
     assert run("lessons", "--copy", "mine") == 0

@@ -29,9 +29,14 @@ KERNEL = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+# With the address of a public copy, such as https://github.com/OWNER/NAME, each lesson links to
+# Colab and Binder; with that of a JupyterLite site it links there. Nothing else has to be changed.
+REPOSITORY = ""
+SITE = ""
 SETUP = """\
 # Set-up, the same in every lesson. If minilora is missing, it is installed from the clone around.
 import os
+import sys
 
 for blas in ("OPENBLAS", "MKL"):  # one thread: more would be slower here, and NumPy asks only once
     os.environ.setdefault(f"{blas}_NUM_THREADS", "1")
@@ -39,6 +44,8 @@ try:
     import minilora
 except ImportError:
     places = [f for f in ("..", ".", "./minilora") if os.path.exists(f + "/minilora/lora.py")]
+    if sys.platform == "emscripten":  # in a browser: from the site that this notebook came with
+        places = ["minilora"]
     assert places, "minilora is missing: git clone it beside this notebook, then run this again"
     %pip install -q {places[0]}
 
@@ -68,7 +75,8 @@ def notebook(name: str, text: str, edition: str = "student") -> NotebookNode:
     for e in exercises:
         fenced = cells[e.cell].source
         made[e.cell], made[e.check] = exercise_cells(e, fenced)
-    made[0].append(new_code_cell(SETUP))
+    made[0] = [new_markdown_cell(cells[0].source + links(name, REPOSITORY, SITE))]
+    made[0].append(new_code_cell(set_up_cell(REPOSITORY)))
     if edition == "otter":
         config = "# ASSIGNMENT CONFIG\nname: " + name + "\nexport_cell: false\ninit_cell: true"
         made[0].insert(0, new_raw_cell(config))
@@ -76,6 +84,27 @@ def notebook(name: str, text: str, edition: str = "student") -> NotebookNode:
     for position, cell in enumerate(together):
         cell.id = f"{name.partition('_')[0]}-{position:03}"
     return new_notebook(cells=together, metadata=KERNEL)
+
+
+def set_up_cell(repository: str) -> str:
+    """SETUP; if the address is known, it installs from there what is found nowhere else."""
+    last_place = f'    places.append("git+{repository}")\n' if repository else ""
+    return SETUP.replace("    assert ", f"{last_place}    assert ")
+
+
+def links(name: str, repository: str, site: str) -> str:
+    """A line with the places that open a lesson without an installation, as far as their addresses
+    are known. Links and no badges: a badge is a picture that a reader's browser fetches elsewhere.
+    """
+    places = []
+    if repository:
+        path = repository.removeprefix("https://github.com/")
+        colab = f"https://colab.research.google.com/github/{path}/blob/HEAD/lessons/{name}.ipynb"
+        binder = f"https://mybinder.org/v2/gh/{path}/HEAD?urlpath=lab/tree/lessons/{name}.ipynb"
+        places += [f"[Colab]({colab})", f"[Binder]({binder})"]
+    if site:
+        places.append(f"[the browser alone]({site.rstrip('/')}/lab/index.html?path={name}.ipynb)")
+    return f"\n\n**Open it in** {' · '.join(places)}." if places else ""
 
 
 Cells = list[NotebookNode]

@@ -1,0 +1,101 @@
+"""Which statements of a notebook its answers need: these themselves, and what they refer to.
+
+A lesson's training takes a minute and its answers need none of it, so this is what makes checking a
+class a matter of seconds. A statement is needed if it binds a needed name, as an import, a def and
+an assignment do, or hands a needed value on: a call may change what it is given. What a needed
+statement refers to is needed too.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import symtable
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_IMPORTS = (ast.Import, ast.ImportFrom)
+_ANY = "*"  # what `from somewhere import *` binds
+
+
+@dataclass(frozen=True)
+class _Statement:
+    """refers, binds: to names of the notebook; changes: names of values that it may change."""
+
+    node: ast.stmt
+    refers: frozenset[str]
+    binds: frozenset[str]
+    changes: frozenset[str]
+
+
+def statements(cell: str) -> list[ast.stmt]:
+    """What a cell consists of, with IPython's own lines (%pip, !ls, %%time) left out. Raises
+    SyntaxError."""
+    try:
+        return ast.parse(cell).body
+    except SyntaxError:
+        magic = re.compile(r"^(\s*)(?:[%!?].*|[\w.]+\?\??)$")
+        return ast.parse("\n".join(magic.sub(r"\1pass", line) for line in cell.split("\n"))).body
+
+
+def needed(cells: list[list[ast.stmt]], names: list[str]) -> list[list[ast.stmt]]:
+    """Of each cell's statements those that the functions of these names need."""
+    described = [[_describe(node) for node in cell] for cell in cells]
+    everything = [one for cell in described for one in cell]
+    values = {n for one in everything if not _is_definition(one.node) for n in one.binds}
+    wanted = {*names, _ANY, "annotations"}  # the latter: from __future__ import annotations
+    chosen: set[int] = set()
+    growing = True
+    while growing:
+        growing = False
+        for one in everything:
+            gives = one.binds & wanted or one.changes & wanted & values
+            if id(one) not in chosen and gives:
+                chosen.add(id(one))
+                wanted |= one.refers
+                growing = True
+    return [[one.node for one in cell if id(one) in chosen] for cell in described]
+
+
+def _is_definition(node: ast.stmt) -> bool:
+    return isinstance(node, _DEFINITIONS + _IMPORTS)
+
+
+def _describe(node: ast.stmt) -> _Statement:
+    table = symtable.symtable(ast.unparse(node), "cell", "exec")
+    symbols = table.get_symbols()
+    binds = {s.get_name() for s in symbols if s.is_assigned() or s.is_imported()}
+    if isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
+        binds = {_ANY}
+    refers = {s.get_name() for s in symbols if s.is_referenced()}
+    for inner in _inner(table):
+        refers |= {s.get_name() for s in inner.get_symbols() if s.is_global()}
+    changes = set() if _is_definition(node) else set(_changed(node))
+    return _Statement(node, frozenset(refers), frozenset(binds), frozenset(changes))
+
+
+def _inner(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
+    for child in table.get_children():
+        yield child
+        yield from _inner(child)
+
+
+def _changed(statement: ast.stmt) -> Iterator[str]:
+    """Names of values that a statement may change: x in x.y = 1, x[0] = 1, x.add(1), change(x)."""
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
+            yield from _root(node)
+        elif isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Attribute):
+                yield from _root(node.func)
+            for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
+                yield from _root(argument)
+
+
+def _root(node: ast.expr) -> Iterator[str]:
+    """The name that x, x.y, x[0].y or *x begins with, if it begins with one."""
+    while isinstance(node, ast.Attribute | ast.Subscript | ast.Starred):
+        node = node.value
+    if isinstance(node, ast.Name):
+        yield node.id
