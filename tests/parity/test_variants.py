@@ -1,5 +1,5 @@
-"""Claims about DoRA, PiSSA and OLoRA: PEFT starts where we start, has our gradients, and computes
-what we save, as we compute what it saves.
+"""Claims about DoRA, PiSSA, OLoRA and the other starts: PEFT starts where we start, has our
+gradients, and computes what we save, as we compute what it saves.
 
 Tiny random models, nothing downloaded. PEFT takes PiSSA's and OLoRA's part out of the base model
 itself; we keep the base, so that files go from us to PEFT, and PEFT's own come converted.
@@ -16,6 +16,7 @@ import minilora as ml
 from minilora.hub import load_adapter, load_model, save_adapter
 from minilora.hub.hf_layout import layout_of
 from minilora.lora import lora_layers
+from minilora.methods import starts
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -388,3 +389,41 @@ def test_what_peft_trained_is_refused_as_it_is_and_loaded_once_converted(kind, t
     )
     load_adapter(ours, tmp_path / "converted")
     assert relative(our_logits(ours), expected) <= 1e-5
+
+
+def test_pefts_mica_starts_trains_and_ends_as_ours(tmp_path):
+    theirs, ours = both_bases("llama", tmp_path / "base")
+    theirs = their_adapter(theirs, dict(init_lora_weights="mica", target_modules="all-linear"))
+    our_adapter(ours, dict(target_modules="all-linear"))
+    starts.mica(ours)
+    for layer, path, _ in our_layers(ours):
+        B = their_parameter(theirs, path, "B").detach().numpy().T
+        mine = layer.adapters["default"].B.data
+        np.testing.assert_allclose(np.abs(mine), np.abs(B), atol=1e-4)  # the signs are arbitrary
+    base = our_logits(ours)
+    train_both(theirs, ours)
+    assert relative(base, our_logits(ours)) > 1e-2
+    assert relative(our_logits(ours), hf_logits(theirs)) <= 1e-4
+
+
+OUR_STARTS = {
+    "eva": lambda model: starts.eva(model, IDS),
+    "lora_ga": lambda model: starts.lora_ga(model, IDS[:, :-1], IDS[:, 1:]),
+    "mica": starts.mica,
+}
+
+
+@FAMILIES
+@pytest.mark.parametrize("start", OUR_STARTS)
+def test_peft_computes_on_the_unchanged_base_what_we_trained_from_another_start(
+    start, family, tmp_path
+):
+    theirs, ours = both_bases(family, tmp_path / "base")
+    base = our_logits(ours)
+    our_adapter(ours, dict(target_modules="all-linear"))
+    OUR_STARTS[start](ours)
+    train_ours(ours)
+    save_adapter(ours, tmp_path / "ours")
+    theirs = peft.PeftModel.from_pretrained(theirs, tmp_path / "ours").eval()
+    assert relative(base, our_logits(ours)) > 1e-2
+    assert relative(hf_logits(theirs), our_logits(ours)) <= 1e-5
