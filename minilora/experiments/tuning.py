@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from minilora.lora import lora_layers
 from minilora.lora_config import LoraConfig
 from minilora.methods.registry import LABELS, METHODS
 from minilora.methods.trainable import count_parameters
+from minilora.system.cores import one_blas_thread
 from minilora.system.errors import UsageError
 from minilora.text.alphabet import ALPHABET
 from minilora.text.windows import WINDOW
@@ -76,6 +77,7 @@ def set_up(
     evaluate: Evaluate | None = None,
     evaluate_every: int = 0,
     checkpoint: str | Path | None = None,
+    start: Callable[[Transformer], None] | None = None,
 ) -> Tuned:
     """Prepare a copy of the task's base model for a method, and its training; nothing is run yet.
 
@@ -90,6 +92,8 @@ def set_up(
     evaluate(model): measured at both ends and every `evaluate_every` steps, if that is not 0
         (default: the quality on the validation split, and without evaluate_every nothing).
     checkpoint: the file to save to, and to go on from if it is there.
+    start(model): called on the prepared model, before anything else, to let its adapter start
+        elsewhere: see methods/starts.py.
     Raises ValueError for values that have no meaning or would have no effect.
     """
     task = load_task(task)
@@ -114,6 +118,8 @@ def set_up(
         )
     base = _load_base(task)
     tuned = _prepared(base, method, adjust(_own_lora(task, method), *changes), seed)
+    if start is not None:
+        start(tuned)
     if evaluate is None and evaluate_every:
         evaluate = task.val
     training = Training(
@@ -142,6 +148,23 @@ def tune(
     except DivergedError:
         tuned.diverged = True
     return tuned
+
+
+def pause_at(tuned: Tuned, stops: Iterable[int]) -> Iterator[int]:
+    """Train, in one thread, and pause after each of these numbers of steps, ascending, which is
+    what is yielded: the model can be looked at there.
+
+    A training that diverges ends there, and its row says so.
+    """
+    for stop in stops:
+        try:
+            with one_blas_thread():
+                while tuned.training.steps_done < stop:
+                    tuned.training.step()
+        except DivergedError:
+            tuned.diverged = True
+            return
+        yield stop
 
 
 def measure(tuned: Tuned) -> Row:

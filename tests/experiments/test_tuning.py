@@ -11,8 +11,16 @@ import minilora as ml
 from minilora.experiments import tuning
 from minilora.experiments.comparison import compare
 from minilora.experiments.tasks import BASE_MODELS, TASKS, load_task, new_model
-from minilora.experiments.tuning import adjust, measure, quality_run, set_up, tune, with_rank
-from minilora.lora import lora_layers
+from minilora.experiments.tuning import (
+    adjust,
+    measure,
+    pause_at,
+    quality_run,
+    set_up,
+    tune,
+    with_rank,
+)
+from minilora.lora import LowRank, lora_layers
 from minilora.lora_config import LoraConfig
 from minilora.methods.registry import LABELS, METHODS
 from minilora.system.errors import UsageError
@@ -54,6 +62,35 @@ def test_setting_up_trains_nothing_and_tuning_is_setting_up_and_running():
     run([by_hand.training], threads=1, quiet=True)
     assert_same(weights(by_hand.model), weights(done.model))
     assert by_hand.row == done.row
+
+
+def test_a_training_with_pauses_is_the_training_without():
+    paused, whole = (f(quick("code"), "lora", 3, steps=4) for f in (set_up, tune))
+    seen = {stop: weights(paused.model) for stop in pause_at(paused, [0, 1, 4])}
+    assert list(seen) == [0, 1, 4] and not paused.diverged
+    assert_same(seen[0], weights(set_up(quick("code"), "lora", 3, steps=4).model))
+    assert_same(seen[4], weights(whole.model))
+    assert paused.training.history.losses == whole.training.history.losses
+
+
+def test_a_training_with_pauses_ends_where_it_diverges():
+    t = set_up(quick("code"), "full", steps=9, lr=1e30)
+    assert list(pause_at(t, [0, 9])) == [0] and t.row["diverged"]
+
+
+def test_a_start_changes_the_prepared_model_before_its_training_is_made():
+    def begin(model):
+        for layer in lora_layers(model).values():
+            one = layer.adapters["default"]
+            layer.adapters["default"] = LowRank(one.A.data + 1, one.B.data, one.s)
+
+    t, usual = set_up("code", "lora", start=begin), set_up("code", "lora")
+    path, layer = next(iter(lora_layers(t.model).items()))
+    A = layer.adapters["default"].A
+    np.testing.assert_array_equal(
+        A.data, lora_layers(usual.model)[path].adapters["default"].A.data + 1
+    )
+    assert any(p is A for p in t.training.params)
 
 
 @pytest.mark.parametrize("method", LABELS)
