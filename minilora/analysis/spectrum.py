@@ -104,12 +104,30 @@ def intruder_dimensions(
     Raises ValueError for different shapes, a zero matrix, k outside 1 ... min(d_in, d_out) or an
     epsilon that is no cosine.
     """
+    return int(np.sum(_intrudes(*require_pair(W, W_after, same=2), k, epsilon)))
+
+
+@one_blas_thread()
+def intruder_part(
+    W: np.ndarray, W_after: np.ndarray, k: int = 10, epsilon: float = 0.5
+) -> np.ndarray:
+    """Σ σ u vᵀ (d_in, d_out) over the intruders of W_after: subtracted, it leaves W_after without.
+
+    Which they are is said in intruder_dimensions. Source: Shuttleworth et al. 2024, who scale it.
+    """
     W, W_after = require_pair(W, W_after, same=2)
+    intrudes = _intrudes(W, W_after, k, epsilon)
+    U, S, Vt = np.linalg.svd(W_after, full_matrices=False)
+    chosen = np.flatnonzero(intrudes)
+    return (U[:, chosen] * S[chosen]) @ Vt[chosen]
+
+
+def _intrudes(W: np.ndarray, W_after: np.ndarray, k: int, epsilon: float) -> np.ndarray:
+    """Of each of the top k directions of W_after (k,): is it an intruder?"""
     require_count("k", k, 1, min(W.shape))
     require_between(0, 1, epsilon=epsilon)  # a cosine
     V, V_after = directions(W)[1], directions(W_after)[1][:, :k]
-    best = np.abs(V.T @ V_after).max(axis=0)  # (n, k) -> (k,)
-    return int(np.sum(best < epsilon))
+    return np.abs(V.T @ V_after).max(axis=0) < epsilon  # (n, k) -> (k,)
 
 
 def chance_best_cosine(d: int, rng: Rng, draws: int = 1000) -> float:

@@ -17,6 +17,7 @@ from minilora.analysis.spectrum import (
     eckart_young_tail,
     effective_rank,
     intruder_dimensions,
+    intruder_part,
     k90,
     relative_norm,
     singular_values,
@@ -133,6 +134,24 @@ def test_planted_intruders_are_counted_exactly(count):
     planted = (U[:, 12 : 12 + count] * [50, 40, 30][:count]) @ V[:, 12 : 12 + count].T
     assert intruder_dimensions(W, W + planted) == count
     assert intruder_dimensions(W, planted + W, k=1) == 1
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_the_part_of_planted_intruders_is_what_was_planted(count):
+    U, V = orthonormal(20, 15, 0), orthonormal(24, 15, 1)
+    W = (U[:, :12] * np.linspace(5, 1, 12)) @ V[:, :12].T
+    planted = (U[:, 12 : 12 + count] * [50, 40, 30][:count]) @ V[:, 12 : 12 + count].T
+    np.testing.assert_allclose(intruder_part(W, W + planted), planted, atol=1e-10)
+    assert intruder_dimensions(W, W + planted - intruder_part(W, W + planted)) == 0
+
+
+def test_an_intruders_part_is_all_that_the_new_W_does_along_it():
+    W = np.diag([3.0, 2, 1, 0.5])
+    W_after = W + 8 * np.outer([1, 0, 0, 0], [1, 1, 1, 1])  # mixes with what W does along its input
+    U, sigma, Vt = np.linalg.svd(W_after)
+    part = intruder_part(W, W_after, k=1, epsilon=0.7)
+    np.testing.assert_allclose(part, sigma[0] * np.outer(U[:, 0], Vt[0]), atol=1e-12)
+    assert not intruder_part(W, W_after, k=1, epsilon=0.1).any()
 
 
 def test_an_intruder_may_be_a_mixture_of_all_of_w_s_directions():

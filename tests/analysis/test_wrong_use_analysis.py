@@ -17,6 +17,7 @@ from minilora.analysis.spectrum import (
     eckart_young_tail,
     effective_rank,
     intruder_dimensions,
+    intruder_part,
     k90,
     relative_norm,
     singular_values,
@@ -47,6 +48,7 @@ ON_TWO = {
     "subspace_similarity": subspace_similarity,
     "amplification": lambda M, N: dataclasses.astuple(amplify(M, N, 2)),
     "intruder_dimensions": lambda M, N: intruder_dimensions(M, N, k=3),
+    "intruder_part": lambda M, N: intruder_part(M, N, k=3, epsilon=1.0),
 }
 
 
@@ -119,6 +121,7 @@ def test_a_zero_matrix_has_no_directions(name):
         (lambda: amplify(M32, N32, 0), "r must be a whole number of at least 1, got 0"),
         (lambda: amplify(M32, np.outer(M32[:, 0], N32[0]), 2), "r is at most 1"),
         (lambda: intruder_dimensions(M32, N32), "k is at most 5 .* got 10"),
+        (lambda: intruder_part(M32, N32), "k is at most 5 .* got 10"),
         (lambda: intruder_dimensions(M32, N32, k=0), "k must be a whole number of at least 1"),
         (
             lambda: intruder_dimensions(M32, N32, 1, np.nan),
