@@ -60,7 +60,8 @@ def run_study(args: argparse.Namespace) -> None:
         files.append(run_files(study.run, settings, runs))
         results[name] = _without_diverged(rows)
         _print_rows(f"{name}: {study.question}", results[name], study.by, study.shows)
-        print(f"Does it hold at scale? {study.at_scale}\n")
+        at_scale = f"Does it hold at scale? {study.at_scale}\n"
+        Console(markup=False, highlight=False).print(at_scale)
     drawn = _draw(results, args.out)
     for one in files:
         forget_runs(one)

@@ -60,6 +60,8 @@ def test_study_writes_its_rows_with_command_version_machine_and_seeds(here, smal
     printed = capsys.readouterr().out
     assert "Does LoRA find a change of known rank?" in printed and "Means of 2 seeds" in printed
     assert "0.25" in printed  # the mean bound at r = 2
+    at_scale = STUDIES["known_rank_teacher"].at_scale
+    assert f"Does it hold at scale? {at_scale}" in " ".join(printed.split())
 
 
 def test_study_goes_on_with_the_runs_that_are_missing(here, small):
