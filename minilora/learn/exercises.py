@@ -37,6 +37,7 @@ from typing import Any
 import numpy as np
 
 from minilora.learn.guards import TookTooLong, guarded_call, line_of
+from minilora.module import Module
 from minilora.system.errors import UsageError
 from minilora.tensor import Tensor
 
@@ -305,6 +306,8 @@ def _kind(array: np.ndarray) -> str:
 def _short(value: Any) -> str:
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
+    if isinstance(value, Module | np.random.Generator):  # their repr is long, or tells an address
+        return f"a {type(value).__name__}"
     number = {int: "{:,}", float: "{:.6g}"}.get(type(value), "{!r}")
     return number.format(value) if len(repr(value)) <= 60 else f"{value!r:.57}..."
 

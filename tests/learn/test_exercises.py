@@ -250,6 +250,13 @@ def test_small_arrays_are_shown_and_large_ones_by_their_shapes():
     assert yours.inputs == "a (20,)"
 
 
+def test_a_module_and_a_generator_are_shown_by_their_kind_without_an_address():
+    yours = Yours(lambda base, rng: 1)
+    rng = np.random.default_rng(0)
+    yours(ml.Linear(2, 3, rng=rng), rng)
+    assert yours.inputs == "base=a Linear, rng=a Generator"
+
+
 def compared(got, expected, tolerance=1e-5):
     yours = Yours(lambda: 1)
     yours.compare("ΔW", got, expected, tolerance=tolerance)
