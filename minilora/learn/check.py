@@ -14,6 +14,18 @@ from minilora.learn.lesson_00 import (
     train_lora,
     trained_share,
 )
+from minilora.learn.lesson_04 import (
+    Broken1,
+    Broken2,
+    Broken3,
+    Broken4,
+    Broken5,
+    MergingLora,
+    MyLora,
+    adapt,
+    lora_op,
+    start_factors,
+)
 from minilora.learn.lesson_05 import (
     break_even_rank,
     count_lora,
@@ -34,8 +46,16 @@ from minilora.learn.predictions import Prediction, predict
 
 __all__ = [
     "EXERCISES",
+    "Broken1",
+    "Broken2",
+    "Broken3",
+    "Broken4",
+    "Broken5",
+    "MergingLora",
+    "MyLora",
     "Prediction",
     "Verdict",
+    "adapt",
     "best_adapter",
     "best_rank_error",
     "break_even_rank",
@@ -48,6 +68,7 @@ __all__ = [
     "largest_rank",
     "lora_forward",
     "lora_gradients",
+    "lora_op",
     "merge",
     "predict",
     "predict_knee",
@@ -55,6 +76,7 @@ __all__ = [
     "share_of_gain",
     "similarity",
     "smallest_rank",
+    "start_factors",
     "strict",
     "train_lora",
     "trained_share",

@@ -19,6 +19,7 @@ import pytest
 from mutation import mutants
 from test_lessons import LESSONS, build
 
+import minilora as ml
 from minilora.analysis import counting
 from minilora.learn import check
 from minilora.learn import exercises as framework
@@ -205,3 +206,28 @@ def test_checkers_agree_with_the_package():
     assert solution["break_even_rank"](128, 512) == counting.break_even_rank(128, 512)
     ladder = counting.training_bytes(7_000_000, 1_000_000, 4)
     assert solution["training_gigabytes"](7_000_000, 1_000_000, 4) == ladder["total"] / 1e9
+
+
+def test_the_layer_of_lesson_04_is_the_packages_bit_for_bit_after_training():
+    parts, names = {name: FUNCTIONS[name][0] for name in ("MyLora", "adapt", "lora_op")}, ["q_proj"]
+
+    class OneOp(parts["MyLora"]):
+        def __call__(self, x, rng=None):
+            rows = x.reshape(-1, x.shape[-1])
+            y = parts["lora_op"](rows, self.base.weight, self.base.bias, self.A, self.B, self.s)
+            return y.reshape(*x.shape[:-1], y.shape[-1])
+
+    mine, theirs = ml.load_model("docs-tiny"), ml.load_model("docs-tiny")
+    parts["adapt"](mine, names, OneOp, 4, 8, np.random.default_rng(0))
+    config = ml.LoraConfig(r=4, lora_alpha=8, target_modules=names)
+    ml.add_adapter(theirs, config, rng=np.random.default_rng(0))
+    ids = np.random.default_rng(1).integers(0, 96, (4, 33))
+    for model in (mine, theirs):
+        ml.train(
+            model,
+            lambda rng: (ids[:, :-1], ids[:, 1:]),
+            ml.TrainConfig(steps=8, lr=1e-2),
+            quiet=True,
+        )
+    assert np.array_equal(mine(ids).data, theirs(ids).data)
+    assert not np.array_equal(mine(ids).data, ml.load_model("docs-tiny")(ids).data)
