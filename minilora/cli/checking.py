@@ -37,8 +37,8 @@ def run_check(args: argparse.Namespace) -> int:
         print_table(_check_table(lesson, marks), console)
         for mark in marks:
             if mark.remark:
-                head = escape(f"{mark.task.heading.number}: {mark.remark}")
-                console.print(head, style=_STYLES[mark.status], highlight=False)
+                remark = escape(f"{mark.task.heading.number}: {mark.remark}")
+                console.print(remark, style=_STYLES[mark.status], highlight=False)
         todo += [mark.task for mark in marks if mark.status != "correct"]
     if todo:
         head = todo[0].heading

@@ -139,8 +139,9 @@ def _events(job: dict[str, Any], home: Path, deadline: float) -> Iterator[dict[s
         assert process.stdin and process.stdout
 
         def listen(out: Any) -> None:
-            for line in out:
-                lines.put(line)
+            with out:
+                for line in out:
+                    lines.put(line)
             lines.put(None)
 
         threading.Thread(target=listen, args=(process.stdout,), daemon=True).start()
