@@ -8,7 +8,6 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save
 
 from minilora.functional import cross_entropy
 from minilora.hub import save_adapter, save_model
@@ -49,6 +48,8 @@ def disk_bytes(model: Transformer) -> int:
     """
     trained = {name: p.data for name, p in model.named_parameters() if p.requires_grad}
     if not active_adapter(model) and 0 < len(trained) < len(model.parameters()):
+        from safetensors.numpy import save
+
         return len(save(trained))
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "saved")

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from minilora.system.errors import UsageError
 from minilora.system.files import explained, write_atomically
@@ -95,6 +93,8 @@ def read_safetensors(path: Path) -> Arrays:
 
     Raises FileNotFoundError, or ValueError for damage, NaN, infinity and integers.
     """
+    from safetensors import SafetensorError, safe_open
+
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; copy or download it again")
     _require_the_file_itself(path)
@@ -184,6 +184,8 @@ def write_folder(
     folder: Path, names: tuple[str, str], config: dict[str, Any], tensors: Arrays, dtype: Any
 ) -> None:
     """Write config and weights, both or neither."""
+    from safetensors.numpy import save
+
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
     stored = {key: _converted(array, dtype, key) for key, array in tensors.items()}
     content = save(stored, {"format": "pt"})

@@ -17,8 +17,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from minilora.lora import adapters
 from minilora.system.errors import UsageError
@@ -74,6 +72,8 @@ def write_checkpoint(
     path: Path, run: dict[str, Any], history: History, state: Mapping[str, np.ndarray]
 ) -> None:
     """Write a checkpoint; if that fails, the one of before is left as it was."""
+    from safetensors.numpy import save
+
     about = {"run": json.dumps(run), "history": json.dumps(asdict(history))}
     about["checksum"] = _checksum(about, state)
     with explained(path):
@@ -86,6 +86,8 @@ def read_checkpoint(path: Path, run: dict[str, Any]) -> tuple[History, dict[str,
 
     Raises ValueError if it is of another run, or damaged.
     """
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, framework="np") as file:
             about = file.metadata()
