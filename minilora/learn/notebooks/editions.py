@@ -43,11 +43,12 @@ for blas in ("OPENBLAS", "MKL"):  # one thread: more would be slower here, and N
 try:
     import minilora
 except ImportError:
-    places = [f for f in ("..", ".", "./minilora") if os.path.exists(f + "/minilora/lora.py")]
     if sys.platform == "emscripten":  # in a browser: from the site that this notebook came with
-        places = ["minilora"]
-    assert places, "minilora is missing: git clone it beside this notebook, then run this again"
-    %pip install -q {places[0]}
+        %pip install -q minilora
+    else:
+        places = [f for f in ("..", ".", "./minilora") if os.path.exists(f + "/minilora/lora.py")]
+        assert places, "minilora is missing: git clone it beside this notebook, then run this again"
+        %pip install -q {places[0]}
 
 %matplotlib inline
 %config InlineBackend.figure_formats = ["retina"]"""
@@ -88,8 +89,8 @@ def notebook(name: str, text: str, edition: str = "student") -> NotebookNode:
 
 def set_up_cell(repository: str) -> str:
     """SETUP; if the address is known, it installs from there what is found nowhere else."""
-    last_place = f'    places.append("git+{repository}")\n' if repository else ""
-    return SETUP.replace("    assert ", f"{last_place}    assert ")
+    last_place = f'        places.append("git+{repository}")\n' if repository else ""
+    return SETUP.replace("        assert ", f"{last_place}        assert ")
 
 
 def links(name: str, repository: str, site: str) -> str:
