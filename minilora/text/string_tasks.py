@@ -1,14 +1,16 @@
 """Tasks on words that only a rule can solve: "<abc>cba" asks to reverse "abc".
 
-Seven of them the small base model `words-tiny` learns first; reverse and sort are new to it when it
-is fine-tuned. The form, a command symbol, an input and an answer, is in the spirit of SCAN (Lake &
+Seven of them the small base model `words-tiny` learns first; the others are new to it when it is
+fine-tuned. The form, a command symbol, an input and an answer, is in the spirit of SCAN (Lake &
 Baroni, 2018).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from string import ascii_lowercase
 
 import numpy as np
 
@@ -28,6 +30,7 @@ class StringTask:
     apply: Callable[[str], str]
 
 
+_NEXT_LETTER = str.maketrans(ascii_lowercase, ascii_lowercase[1:] + "a")
 STRING_TASKS: dict[str, StringTask] = {
     task.name: task
     for task in (
@@ -40,10 +43,13 @@ STRING_TASKS: dict[str, StringTask] = {
         StringTask("last", "9", lambda word: word[-1:]),
         StringTask("reverse", "<", lambda word: word[::-1]),
         StringTask("sort", "s", lambda word: "".join(sorted(word))),
+        StringTask("swap", "&", lambda word: re.sub("(.)(.)", r"\2\1", word)),
+        StringTask("next", "+", lambda word: word.translate(_NEXT_LETTER)),
+        StringTask("ends", "|", lambda word: word[-1:] + word[1:-1] + word[:1]),
     )
 }
-# The base model learns these seven; the other two are new to it when it is fine-tuned.
-PRETRAIN_TASKS: tuple[str, ...] = tuple(n for n in STRING_TASKS if n not in ("reverse", "sort"))
+# The base model learns these seven; the others are new to it when it is fine-tuned.
+PRETRAIN_TASKS = ("copy", "upper", "double", "rotate", "vowel", "first", "last")
 
 _LONGEST_WORD = 8  # doubled, with its symbol, ">" and the newline, it fits 28 positions
 
@@ -85,6 +91,34 @@ def string_examples(
     """
     require_rng(rng)
     return _examples(tasks, _usable(words), block_size, rng)
+
+
+def string_questions(
+    task: str, words: Sequence[str], n: int, rng: Rng
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw n questions "<symbol>word>" of one length and their answers, newline included: int64
+    (n, P) and (n, S).
+
+    The length of the words, 3 to 8 letters, is drawn too. On average half of them are random
+    letters, the rest are of `words`. Raises ValueError as string_batch does, and for a length of
+    which there are no words.
+    """
+    require_whole(1, n=n)
+    require_rng(rng)
+    (rule,) = _rules([task], 28)
+    length = int(rng.integers(3, _LONGEST_WORD + 1))
+    usable = [word for word in _usable(words) if len(word) == length]
+    if not usable:
+        raise UsageError(f"no word has {length} letters; pass those of load_words()")
+    letters = rng.integers(97, 123, (n, length), np.uint8)
+    picks, is_random = rng.integers(len(usable), size=n), rng.random(n) < 0.5
+    drawn = [
+        row.tobytes().decode("ascii") if letters_only else usable[pick]
+        for row, letters_only, pick in zip(letters, is_random, picks, strict=True)
+    ]
+    prompts = encode("".join(f"{rule.symbol}{word}>" for word in drawn))
+    answers = encode("".join(f"{rule.apply(word)}\n" for word in drawn))
+    return prompts.reshape(n, -1).astype(np.int64), answers.reshape(n, -1).astype(np.int64)
 
 
 def _usable(words: Sequence[str]) -> list[str]:

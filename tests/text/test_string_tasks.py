@@ -20,6 +20,9 @@ from minilora.text.windows import IGNORE_INDEX
         ("last", "9", "e"),
         ("reverse", "<", "evarb"),
         ("sort", "s", "aberv"),
+        ("swap", "&", "rbvae"),
+        ("next", "+", "csbwf"),
+        ("ends", "|", "eravb"),
     ],
 )
 def test_each_task_has_its_symbol_and_its_answer(name, symbol, answer):
@@ -27,10 +30,37 @@ def test_each_task_has_its_symbol_and_its_answer(name, symbol, answer):
     assert (task.name, task.symbol, task.apply("brave")) == (name, symbol, answer)
 
 
-def test_pretraining_knows_all_tasks_but_reverse_and_sort():
-    assert len(string_tasks.STRING_TASKS) == 9
-    assert set(string_tasks.STRING_TASKS) - set(string_tasks.PRETRAIN_TASKS) == {"reverse", "sort"}
-    assert len({task.symbol for task in string_tasks.STRING_TASKS.values()}) == 9
+def test_pretraining_knows_seven_tasks_and_every_task_has_a_symbol_of_its_own():
+    new = set(string_tasks.STRING_TASKS) - set(string_tasks.PRETRAIN_TASKS)
+    assert new == {"reverse", "sort", "swap", "next", "ends"}
+    assert len({task.symbol for task in string_tasks.STRING_TASKS.values()}) == 12
+
+
+def test_the_letter_after_z_is_a():
+    assert string_tasks.STRING_TASKS["next"].apply("zoo") == "app"
+
+
+@pytest.mark.parametrize("name", ["reverse", "double", "last"])
+def test_questions_of_a_draw_have_one_length_and_their_answers_are_right(name):
+    words = ["cat", "lion", "horse", "badger", "giraffe", "antelope"]
+    task, lengths, known = string_tasks.STRING_TASKS[name], set(), 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        prompts, answers = string_tasks.string_questions(name, words, 4, rng)
+        assert prompts.dtype == answers.dtype == np.int64 and len(prompts) == len(answers) == 4
+        for prompt, answer in zip(prompts, answers, strict=True):
+            word = decode(prompt).removeprefix(task.symbol).removesuffix(">")
+            assert decode(answer) == task.apply(word) + "\n"
+            lengths.add(len(word))
+            known += word in words
+    assert lengths == set(range(3, 9)) and 0.3 < known / 240 < 0.7
+
+
+def test_questions_need_words_of_the_length_that_was_drawn():
+    lengths = [np.random.default_rng(seed).integers(3, 9) for seed in range(9)]
+    for seed in (seed for seed, length in enumerate(lengths) if length > 3):
+        with pytest.raises(ValueError, match=f"no word has {lengths[seed]} letters; pass those of"):
+            string_tasks.string_questions("copy", ["cat"], 1, np.random.default_rng(seed))
 
 
 def test_row_is_the_example_and_only_the_answer_has_targets():
