@@ -1,4 +1,4 @@
-"""Claims about lessons/GLOSSARY.md: it is sorted, and each word names the lesson that explains it."""
+"""Claims about the glossary: it is sorted, and each word names the lesson that explains it."""
 
 import re
 

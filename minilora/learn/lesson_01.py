@@ -1,0 +1,420 @@
+"""The checkers of lesson 01, Autograd from scratch."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from minilora import ops
+from minilora.learn.exercises import (
+    NotAttempted,
+    Wrong,
+    Yours,
+    as_array,
+    exercise,
+    require,
+    unpack,
+)  # fmt: skip
+from minilora.tensor import Tensor
+
+Vjp = Callable[[Any], Any]
+
+
+def _use_vjp(yours: Yours, vjp: Any, g: np.ndarray) -> Any:
+    require(callable(vjp), f"it returns {type(vjp).__name__}, where a function of g is expected")
+    return yours.use(vjp, g, may_be_none=False)
+
+
+@exercise(
+    hints=(
+        "Move x by a little, h. By how much does x y move? And how much does the loss move if the "
+        "product moves by 1?",
+        "The first function is `lambda g: g * y`. The second one says the same of y.",
+    )
+)
+def product_vjps(yours: Yours) -> str:
+    rng = np.random.default_rng()
+    for shape in ((), (3,), (2, 3)):
+        x, y, g = rng.uniform(1.1, 3, (3, *shape)) * rng.choice([-1, 1], (3, *shape))
+        of_x, of_y = unpack(yours(x, y), "to_x, to_y")
+        for name, other, itself, vjp in (("x", y, x, of_x), ("y", x, y, of_y)):
+            mistakes = {
+                "that is g as it is; x y moves as much as the other factor says": g,
+                "that is the derivative of x y alone; the chain rule multiplies it by g": other,
+                "that is g times the same factor; the derivative of x y by x is y": g * itself,
+                "that divides; the derivative of x y by x is y": g / other,
+                "that is g times x y, and not times one factor": g * x * y,
+            }
+            got = _use_vjp(yours, vjp, g)
+            yours.compare(f"gradient of {name}, {yours.inputs},", got, g * other, mistakes)
+    return "Each function has kept the other factor: that is what a forward pass must remember."
+
+
+class _Node:
+    """A value as the exercise `gradients` describes it. The vjps count their calls."""
+
+    calls = 0
+
+    def __init__(self, data: Any, *edges: tuple[_Node, Vjp]) -> None:
+        self.data = np.asarray(data, float)
+        self.edges = [(parent, self._counted(vjp)) for parent, vjp in edges]
+
+    def _counted(self, vjp: Vjp) -> Vjp:
+        def counting(g: Any) -> Any:
+            _Node.calls += 1
+            return vjp(g)
+
+        return counting
+
+    def __repr__(self) -> str:
+        return f"a node with {len(self.edges)} edges"
+
+
+def _times(node: _Node, factor: float) -> tuple[_Node, Vjp]:
+    return node, lambda g: factor * g
+
+
+def _chain(length: int) -> list[_Node]:
+    nodes = [_Node(1.0)]
+    for _ in range(length):
+        nodes.append(_Node(1.0, _times(nodes[-1], 1.0005)))
+    return nodes
+
+
+def _used_again(in_order: bool) -> list[_Node]:
+    """a -> b = 3 a -> c = -5 b, and the root uses a, b and c (c last, or c first)."""
+    a = _Node(2.0)
+    b = _Node(6.0, _times(a, 3.0))
+    c = _Node(-30.0, _times(b, -5.0))
+    edges = [_times(a, 7.0), _times(b, 11.0), _times(c, 13.0)]
+    return [a, b, c, _Node(1.0, *(edges if in_order else edges[::-1]))]
+
+
+def _squares(levels: int) -> list[_Node]:
+    """Each node is used twice by the next one: 2^levels paths."""
+    nodes = [_Node(1.01)]
+    for _ in range(levels):
+        x = nodes[-1]
+        nodes.append(_Node(x.data * x.data, _times(x, float(x.data)), _times(x, float(x.data))))
+    return nodes
+
+
+def _arrays() -> list[_Node]:
+    """The sum of all entries of x y, where x and y are arrays."""
+    x, y = _Node([[1.0, -2.0, 3.0]]), _Node([[4.0, 5.0, -6.0]])
+    xy = _Node(x.data * y.data, (x, lambda g: g * y.data), (y, lambda g: g * x.data))
+    return [x, y, xy, _Node(xy.data.sum(), (xy, lambda g: g * np.ones((1, 3))))]
+
+
+def _walked(nodes: Sequence[_Node], mistake: str = "") -> np.ndarray:
+    """The gradients of nodes, which stand in the order of their making, rightly or not."""
+    grads: dict[int, Any] = {id(nodes[-1]): 1.0}
+    order = list(nodes[::-1])
+    if mistake == "first come":
+        order, todo, seen = [], [nodes[-1]], set()
+        while todo:
+            node = todo.pop()
+            if id(node) not in seen:
+                seen.add(id(node))
+                order.append(node)
+                todo += [parent for parent, _ in node.edges[::-1]]
+    for node in order:
+        for parent, vjp in node.edges:
+            new = vjp(1.0 if mistake == "local" else grads.get(id(node), 0.0))
+            sum_up = id(parent) in grads and mistake != "overwrite"
+            grads[id(parent)] = grads[id(parent)] + new if sum_up else new
+    return np.concatenate([np.ravel(grads.get(id(node), 0.0)) for node in nodes])
+
+
+@exercise(
+    hints=(
+        "When may a node pass its gradient on? Only when all the nodes that use it have sent "
+        "theirs. So order the nodes first, then walk.",
+        "A list as a stack gives the order: take a node off; if its parents are done, put it into "
+        "`order`; else put it back, marked, and its parents on top. Walk `order` from its end, "
+        "and add to what a parent already has.",
+    )
+)
+def gradients(yours: Yours) -> str:
+    graphs = {
+        "a node used by three others": _used_again(True),
+        "a node used by three others, in another order": _used_again(False),
+        "arrays": _arrays(),
+        "squares of squares": _squares(12),
+        "a chain of 3,200 nodes": _chain(3200),
+    }
+    known = {
+        "a node that is used twice gets the sum of both gradients, not the later one": "overwrite",
+        "a node passed its gradient on before all that use it had sent theirs": "first come",
+        "each vjp must be given the gradient that has arrived, not 1": "local",
+    }
+    for name, nodes in graphs.items():
+        expected = _walked(nodes)
+        mistakes = {why: _walked(nodes, how) for why, how in known.items()}
+        _Node.calls = 0
+        found = yours(nodes[-1])
+        calls = _Node.calls
+        require(isinstance(found, dict), f"it returns {type(found).__name__}, not a dictionary")
+        lacking = [node for node in nodes if node not in found]
+        require(not lacking, f"{len(lacking)} of {len(nodes)} nodes have no gradient, in {name}")
+        arrays = [np.asarray(as_array(found[node]), float) for node in nodes]
+        got = np.concatenate([array.ravel() for array in arrays])
+        yours.compare(f"gradient in the graph with {name}", got, expected, mistakes)
+        edges = sum(len(node.edges) for node in nodes)
+        if calls > edges and np.allclose(got, expected):
+            raise Wrong(
+                f"it is right, but calls vjps {calls:,} times where there are {edges:,} edges: a "
+                "node must wait until all gradients have come, then pass on their sum once"
+            )
+    return "Each edge was walked once; so a backward pass costs about as much as a forward pass."
+
+
+@exercise(
+    hints=(
+        "Which axes did NumPy add in front, and along which did it repeat a single entry? Sum g "
+        "over both kinds.",
+        "`extra = g.ndim - len(shape)` axes are new: sum over them. Then, for each axis where "
+        "shape has 1, sum with keepdims=True.",
+    )
+)
+def unbroadcast(yours: Yours) -> str:
+    rng = np.random.default_rng()
+    for full, shape in (
+        ((2, 3), (2, 3)), ((4, 3), (3,)), ((3, 3), (3,)), ((4, 3), (4, 1)), ((3, 3), (3, 1)),
+        ((2, 4, 3), (4, 1)), ((5, 2), ()), ((2, 1, 3), (1, 1, 3)), ((3, 3, 3), (3, 1, 3)),
+        ((2, 3), (1, 1)), ((1, 3), (3,)),
+    ):  # fmt: skip
+        g = rng.standard_normal(full)
+        extra = len(full) - len(shape)
+        axes = (*range(extra), *(extra + i for i, n in enumerate(shape) if n == 1))
+        expected = g.sum(axis=axes).reshape(shape)
+        count = g.size / max(expected.size, 1)
+        mistakes = {
+            "that is the mean; every repeat has its own effect, so they add up": expected / count,
+            "that is one of the repeats; all of them add up": g.reshape(-1)[
+                : expected.size
+            ].reshape(shape),
+            "the sums are right, but the shape must be the parent's": g.sum(axis=axes),
+            "that is g as it came": g,
+        }
+        if full == (3, 3):
+            wrong_axis = g.sum(axis=1 - axes[0]).reshape(shape)
+            mistakes["that is summed over the axis that was not repeated"] = wrong_axis
+        what = f"gradient for a parent of shape {shape}, from g of shape {full},"
+        yours.compare(what, yours(g, shape), expected, mistakes)
+    return "In LoRA's layer this sums the gradient of a bias over all rows of the batch."
+
+
+@exercise(
+    hints=(
+        "Shapes decide: g has the shape of x W, (n, d_out). Which product of g and W has the shape "
+        "of x? And which product of x and g has the shape of W?",
+        "`g @ W.T` is (n, d_out) times (d_out, d_in).",
+    )
+)
+def matmul_vjps(yours: Yours) -> str:
+    rng = np.random.default_rng()
+    for n, d_in, d_out in ((4, 3, 2), (3, 3, 3), (1, 5, 2)):
+        x, W, g = (rng.standard_normal(s) for s in ((n, d_in), (d_in, d_out), (n, d_out)))
+        to_x, to_W = unpack(yours(x, W), "to_x, to_W")
+        of_x, of_W = g @ W.T, x.T @ g
+        swapped = "that is the gradient of the other one: return to_x, to_W, in this order"
+        first = {
+            swapped: of_W,
+            "that is the transpose": of_x.T,
+            "that has the wrong sign": -of_x,
+            "that is divided by the rows; g holds all there is to divide": of_x / n,
+            "that is the derivative without the gradient that comes in": np.ones_like(g) @ W.T,
+        }
+        second = {
+            swapped: of_x,
+            "that is the transpose": of_W.T,
+            "that has the wrong sign": -of_W,
+            "that is divided by the rows; g holds all there is to divide": of_W / n,
+            "that is the derivative without the gradient that comes in": x.T @ np.ones_like(g),
+        }
+        what = f"with x {x.shape} and W {W.shape},"
+        yours.compare(f"gradient of x, {what}", _use_vjp(yours, to_x, g), of_x, first)
+        yours.compare(f"gradient of W, {what}", _use_vjp(yours, to_W, g), of_W, second)
+    return "With W frozen, x.T @ g is never computed, and x need not be kept for it: that is LoRA."
+
+
+def _slopes() -> list[tuple[str, Any, Any, np.ndarray, bool]]:
+    """(what, f, its alleged gradient, x, whether it is right)"""
+    x, M = np.array([0.5, -1.0, 2.0]), np.array([[0.3, -0.7], [1.1, 0.4]])
+    w = np.array([3.0, -2.0, 5.0])
+    cubes, slope = (lambda x: float((x**3).sum())), (lambda x: 3 * x**2)
+    one_off = np.array([0.0, 0.0, 0.5])
+    return [
+        ("the right gradient", cubes, slope, x, True),
+        ("twice the gradient", cubes, lambda x: 6 * x**2, x, False),
+        ("the gradient with the sign of a descent", cubes, lambda x: -3 * x**2, x, False),
+        ("zeros", cubes, np.zeros_like, x, False),
+        ("a gradient with one wrong entry", cubes, lambda x: slope(x) + one_off, x, False),
+        ("entries of the gradient in another order", cubes, lambda x: slope(x)[[1, 2, 0]], x,
+         False),
+        ("a gradient that is off by 1 %", cubes, lambda x: 1.01 * slope(x), x, False),
+        ("the right gradient of a linear function", lambda x: float(w @ x), lambda x: w, x, True),
+        ("x for the gradient of a linear function", lambda x: float(w @ x), lambda x: x, x, False),
+        ("the right gradient for a matrix", lambda x: float(np.sin(x).sum()), np.cos, M, True),
+        ("the transpose", lambda x: float(np.sin(x).sum()), lambda x: np.cos(x).T, M, False),
+        ("the right gradient of a steep function", lambda x: float(2000 * np.exp(x).sum()),
+         lambda x: 2000 * np.exp(x), x, True),
+        ("zeros at a minimum, which is right", lambda x: float(50 * ((x - 1) ** 2).sum()),
+         lambda x: 100 * (x - 1), np.ones(3), True),
+        ("zeros for a constant, which is right", lambda x: 7.0, np.zeros_like, x, True),
+    ]  # fmt: skip
+
+
+_SLIPS = [  # each with the only cases in which it changes the verdict
+    ("it adds up all slopes; compare each with its own entry", (5, 10), True),
+    ("it looks at the first entry only", (4, 10), True),
+    ("it compares sizes without signs", (2,), True),
+    ("that is a forward difference, which is off by h times the curvature", (12,), False),
+]
+
+
+@exercise(
+    hints=(
+        "For each entry: a copy of x with that entry a little larger, one with it a little "
+        "smaller; what is the slope between them?",
+        "`for i in np.ndindex(x.shape)`: `up = x.copy(); up[i] += h`, likewise down, and "
+        "`(f(up) - f(down)) / (2 * h)`. Compare each with its own entry of gradient(x).",
+    )
+)
+def gradient_is_right(yours: Yours) -> str:
+    for i, (what, f, gradient, x, right) in enumerate(_slopes()):
+        known = {
+            "it finds every gradient right": True,
+            "it finds every gradient wrong": False,
+        }
+        for why, cases, verdict in _SLIPS:
+            if i in cases:
+                known[why] = verdict
+        got = yours(f, gradient, x)
+        answer = as_array(got)
+        require(
+            answer is not None and answer.shape == () and answer.dtype.kind in "biu",
+            f"it returns {type(got).__name__}; expected True or False",
+        )
+        yours.compare(f"verdict on {what}", bool(got), right, known)
+    return f"It saw through {sum(not right for *_, right in _slopes())} wrong gradients."
+
+
+def _graph_of(make: Callable[..., Any], tanh: Callable[..., Any], arrays: Sequence[Any]) -> Any:
+    """A loss of five trainable arrays with every operation, a value and a result used twice."""
+    x, W, b, A, B = (make(a, True) for a in arrays)
+    h = tanh(x @ W + b)
+    return (h * h + (h @ A) @ B * b).sum(), (x, W, b, A, B)
+
+
+@exercise(
+    hints=(
+        "A frozen parent is one whose requires_grad is False. What does a result need if none of "
+        "its parents does?",
+        "In `record`: `kept = [(parent, fit(vjp, parent)) for parent, vjp in edges if "
+        "parent.requires_grad]`, and the result requires a gradient if kept is not empty. "
+        "`__mul__` is like `__add__`, with the functions of your product_vjps.",
+    )
+)
+def Value(yours: Yours) -> str:
+    make = yours.function
+
+    def new(*arguments: Any) -> Any:
+        return yours.use(make, *arguments)
+
+    def do(operation: Callable[..., Any], *values: Any) -> Any:
+        made = yours.use(operation, *values)
+        if made is None:
+            raise NotAttempted
+        return made
+
+    product = do(operator.mul, new(3.0, True), new(5.0, True))
+    yours.compare("Value(3) * Value(5)", product.data, 15.0)
+    frozen = do(operator.mul, new(3.0), new(5.0))
+    require(not frozen.requires_grad, "a product of frozen Values must be frozen too")
+    require(len(list(frozen.edges)) == 0, "a product of frozen Values must keep no edges")
+    W, A = new([[1.0, 2.0]]), new([[3.0], [4.0]], True)
+    half = do(operator.matmul, W, A)
+    require(half.requires_grad, "a result needs a gradient if one of its parents does")
+    parents = [parent for parent, _ in half.edges]
+    require(W not in parents, "record keeps an edge to a frozen parent")
+    require(parents == [A], "record drops the edge to a parent that trains")
+    do(operator.matmul, half, new([[2.0]])).sum().backward()
+    require(W.grad is None, "a frozen Value got a gradient")
+    require(A.grad is not None, "after backward(), a leaf that trains has no gradient in .grad")
+    yours.compare("gradient behind a frozen W", A.grad, [[2.0], [4.0]])
+
+    rng = np.random.default_rng()
+    shapes = ((4, 3), (3, 5), (5,), (5, 2), (2, 5))
+    arrays = [rng.standard_normal(shape) for shape in shapes]
+    loss, leaves = do(lambda *a: _graph_of(make, lambda v: v.tanh(), a), *arrays)
+    reference, others = _graph_of(Tensor, ops.tanh, arrays)
+    yours.compare("loss of a layer with LoRA's detour", loss.data, reference.data)
+    reference.backward()
+    yours.use(loss.backward)
+    for name, mine, other in zip(("x", "W", "b", "A", "B"), leaves, others, strict=True):
+        require(mine.grad is not None, f"after backward(), {name} has no gradient in .grad")
+        yours.compare(f"gradient of {name} in that layer", mine.grad, other.grad)
+    return "On a layer with five arrays, your engine and minilora's give the same gradients."
+
+
+def _train(
+    x: np.ndarray, y: np.ndarray, weights: Sequence[np.ndarray], lr: float, steps: int,
+    mistake: str = "",
+) -> list[np.ndarray]:  # fmt: skip
+    """What train_network returns, rightly or with one of its mistakes."""
+    W1, b1, W2, b2 = weights
+    first = None
+    for _ in range(steps):
+        h = np.tanh(x @ W1 + b1)
+        G = 2 * (h @ W2 + b2 - y) / (1 if mistake == "sum" else y.size)
+        back = (G @ W2.T) * (1 if mistake == "linear" else 1 - h * h)
+        new = [x.T @ back, back.sum(0), h.T @ G, G.sum(0)]
+        if mistake == "no biases":
+            new[1], new[3] = 0 * b1, 0 * b2
+        if mistake == "stale":
+            first = new if first is None else first
+            new = first
+        W1, b1, W2, b2 = (w - lr * g for w, g in zip((W1, b1, W2, b2), new, strict=True))
+    return [W1, b1, W2, b2]
+
+
+@exercise(
+    hints=(
+        "In each step make four new Values that train, compute the loss from them, call "
+        "backward(), and take lr times each .grad off the arrays.",
+        "`error = (Value(x) @ W1 + b1).tanh() @ W2 + b2 + Value(-y)`, "
+        "`loss = (error * error).sum() * Value(1 / y.size)`, `loss.backward()`, and "
+        "`weights = [w.data - lr * w.grad for w in values]`.",
+    )
+)
+def train_network(yours: Yours) -> str:
+    rng = np.random.default_rng()
+    x, y = rng.standard_normal((7, 3)), rng.standard_normal((7, 2))
+    weights = [rng.standard_normal(s) for s in ((3, 4), (4,), (4, 2), (2,))]
+    known = {
+        "that goes up the slope: take lr times the gradient off": ("", -1, 0),
+        "the loss is the mean over all entries of y, not the sum": ("sum", 1, 0),
+        "the biases did not train": ("no biases", 1, 0),
+        "the gradients must be computed anew in every step": ("stale", 1, 0),
+        "the way back through tanh lacks its derivative": ("linear", 1, 0),
+        "that is one step too many": ("", 1, 1),
+        "that is one step too few": ("", 1, -1),
+    }
+    for lr, steps in ((0.05, 2), (0.02, 25)):
+        handed = [array.copy() for array in (x, y, *weights)]
+        got = unpack(yours(*handed, lr, steps), "W1, b1, W2, b2")
+        expected = _train(x, y, weights, lr, steps)
+        with np.errstate(over="ignore", invalid="ignore"):
+            wrong = {
+                why: _train(x, y, weights, sign * lr, steps + more, how)
+                for why, (how, sign, more) in known.items()
+            }
+        for i, name in enumerate(("W1", "b1", "W2", "b2")):
+            mistakes = {why: w[i] for why, w in wrong.items() if np.isfinite(w[i]).all()}
+            yours.compare(f"{name} after {steps} steps", got[i], expected[i], mistakes)
+    return "With a network ten thousand times as large, this loop would train a language model."
