@@ -23,6 +23,15 @@ from minilora.learn.lesson_01 import (
     train_network,
     unbroadcast,
 )
+from minilora.learn.lesson_03 import (
+    adamw_step,
+    clip_together,
+    diagnose,
+    kept_numbers,
+    learning_rate_at,
+    memory_ledger,
+    race,
+)
 from minilora.learn.lesson_04 import (
     Broken1,
     Broken2,
@@ -50,7 +59,14 @@ from minilora.learn.lesson_06 import (
     share_of_gain,
     smallest_rank,
 )
-from minilora.learn.lesson_07 import effective_rank, intruders, k90, similarity, truncate, tuned_how
+from minilora.learn.lesson_07 import (
+    effective_rank,
+    intruders,
+    k90,
+    similarity,
+    truncate,
+    tuned_how,
+)
 from minilora.learn.predictions import Prediction, predict
 
 __all__ = [
@@ -65,27 +81,34 @@ __all__ = [
     "Prediction",
     "Value",
     "Verdict",
+    "adamw_step",
     "adapt",
     "best_adapter",
     "best_rank_error",
     "break_even_rank",
+    "clip_together",
     "count_lora",
     "count_model",
     "delta_weight",
+    "diagnose",
     "effective_rank",
     "gradient_is_right",
     "gradients",
     "intruders",
     "k90",
+    "kept_numbers",
     "largest_rank",
+    "learning_rate_at",
     "lora_forward",
     "lora_gradients",
     "lora_op",
     "matmul_vjps",
+    "memory_ledger",
     "merge",
     "predict",
     "predict_knee",
     "product_vjps",
+    "race",
     "rank_for_gpu",
     "share_of_gain",
     "similarity",

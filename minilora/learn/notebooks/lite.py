@@ -41,7 +41,9 @@ def write_site(
     if find_spec("jupyterlite_core") is None or find_spec("jupyterlite_pyodide_kernel") is None:
         raise MissingExtraError('the site needs JupyterLite: pip install "minilora[lite]"')
     if pyodide is not None and not pyodide.is_file():
-        raise UsageError(f"there is no file {str(pyodide)!r}; --pyodide takes a .tar.bz2 of Pyodide")
+        raise UsageError(
+            f"there is no file {str(pyodide)!r}; --pyodide takes a .tar.bz2 of Pyodide"
+        )
     if folder.exists() and any(folder.iterdir()) and not (folder / "jupyter-lite.json").is_file():
         raise UsageError(f"{folder} holds something that is no such site; give another folder")
     with tempfile.TemporaryDirectory() as scratch:
@@ -61,7 +63,14 @@ def write_site(
 
 def _build(work: Path, pyodide: Path | None) -> None:
     command = [sys.executable, "-m", "jupyterlite_core", "build", "--contents", "files"]
-    command += ["--no-sourcemaps", "--no-unused-shared-packages", "--apps", "lab", "--apps", "notebooks"]
+    command += [
+        "--no-sourcemaps",
+        "--no-unused-shared-packages",
+        "--apps",
+        "lab",
+        "--apps",
+        "notebooks",
+    ]
     if pyodide is not None:
         command += ["--pyodide", str(pyodide.resolve())]
     done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
