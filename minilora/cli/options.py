@@ -100,6 +100,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--out", type=Path, default=Path("figures"), metavar="FOLDER", help="default: ./figures"
     )
+    about = "write them there as SVG instead, sharp at any size, for slides"
+    sub.add_argument("--svg", type=Path, metavar="FOLDER", help=about)
 
     sub = command("sweep", "which rank does a text of yours need?")
     _add_runs_options(sub, "1,2,4,8,16")

@@ -69,14 +69,15 @@ def run_study(args: argparse.Namespace) -> None:
 
 
 def run_figures(args: argparse.Namespace) -> None:
-    make_folder(args.out)
-    drawn = ["lora.png"]
-    save_figure(lora_picture(), args.out / "lora.png")
+    out, kind = (args.svg, "svg") if args.svg else (args.out, "png")
+    make_folder(out, "--svg" if args.svg else "--out")
+    drawn = [f"lora.{kind}"]
+    save_figure(lora_picture(), out / drawn[0])
     for entry in json.loads((SHIPPED / "compare.json").read_text("utf-8"))["tasks"]:
-        drawn.append(f"compare-{entry['task']}.png")
-        save_figure(compare_figure(entry), args.out / drawn[-1])
-    drawn += _draw({name: shipped_rows(name) for name in STUDIES}, args.out)
-    print(f"Written to {args.out}: {', '.join(drawn)}")
+        drawn.append(f"compare-{entry['task']}.{kind}")
+        save_figure(compare_figure(entry), out / drawn[-1])
+    drawn += _draw({name: shipped_rows(name) for name in STUDIES}, out, kind)
+    print(f"Written to {out}: {', '.join(drawn)}")
 
 
 def run_sweep(args: argparse.Namespace) -> None:
@@ -106,14 +107,14 @@ def _show_spectrum(rows: Rows, by: tuple[str, ...], out: Path) -> None:
     print(f"Written to {out}: spectrum.json, spectrum.png.")
 
 
-def _draw(results: dict[str, Rows], out: Path) -> list[str]:
+def _draw(results: dict[str, Rows], out: Path, kind: str = "png") -> list[str]:
     """Every figure for which the results are there, by file name; the shipped ones stand in for
     studies that a figure needs beside."""
     names = []
     shipped = {name: shipped_rows(name) for name in STUDIES if (SHIPPED / f"{name}.json").exists()}
     for name, figure in study_figures(shipped | results, only=results):
-        save_figure(figure, out / f"{name}.png")
-        names.append(f"{name}.png")
+        names.append(f"{name}.{kind}")
+        save_figure(figure, out / names[-1])
     return names
 
 

@@ -48,6 +48,7 @@ _STYLE: Any = {
     "legend.frameon": False,
     "lines.linewidth": 2,
     "lines.markersize": 4.5,
+    "svg.hashsalt": "minilora",  # ids within an SVG are the same in every run
 }
 
 
@@ -82,12 +83,15 @@ def rank_color(r: int) -> str:
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a PNG, whole or not at all, with nothing in it that changes from run to run.
-    Raises UsageError if the name says another format."""
+    """Write a PNG or, for slides, an SVG, whole or not at all, with nothing in it that changes from
+    run to run. Raises UsageError if the name says another format."""
     path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise UsageError(f"figures are written as PNG; name it {path.with_suffix('.png').name}")
-    options: Any = {"dpi": 150, "metadata": {"Software": None}, "format": "png"}
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in ("png", "svg"):
+        name = path.with_suffix(".png").name
+        raise UsageError(f"figures are written as PNG or SVG; name it {name}")
+    undated: dict[str, dict[str, str | None]] = {"png": {"Software": None}, "svg": {"Date": None}}
+    options: Any = {"dpi": 150, "metadata": undated[kind], "format": kind}
     with style():  # some ticks are made only now
         write_atomically(path, lambda file: figure.savefig(file, **options))
 

@@ -83,16 +83,13 @@ def test_finished_study_is_computed_anew(here, small):
     assert not (here / "out" / "known_rank_teacher-runs").exists()
 
 
-def test_figures_are_made_of_the_shipped_results(here, monkeypatch):
+@pytest.mark.parametrize(("option", "kind"), [("--out", "png"), ("--svg", "svg")])
+def test_figures_are_made_of_the_shipped_results(here, monkeypatch, option, kind):
     monkeypatch.setattr(study_commands, "save_figure", lambda figure, path: path.touch())
-    assert run("figures", "--out", "drawn") == 0
-    names = {path.stem for path in (here / "drawn").glob("*.png")}
-    assert names == {
-        *(name.replace("_", "-") for name in STUDIES),
-        "lora",
-        "compare-code",
-        "compare-reverse",
-        "compare-sort",
+    assert run("figures", option, "drawn") == 0
+    assert {path.name for path in (here / "drawn").iterdir()} == {
+        f"{name.replace('_', '-')}.{kind}"
+        for name in (*STUDIES, "lora", "compare-code", "compare-reverse", "compare-sort")
     }
 
 

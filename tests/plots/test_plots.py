@@ -227,6 +227,14 @@ def test_saved_figure_is_a_png_and_the_same_bytes_each_time(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "b.png", "c.png"]
 
 
+def test_a_figure_for_slides_is_an_svg_and_the_same_bytes_each_time(tmp_path):
+    for name in ("a.svg", "b.svg"):
+        save_figure(compare_figure(entry()), tmp_path / name)
+    first = (tmp_path / "a.svg").read_text("utf-8")
+    assert first == (tmp_path / "b.svg").read_text("utf-8")
+    assert "<svg " in first and "<dc:date>" not in first and "<image" not in first
+
+
 def test_figure_that_cannot_be_drawn_leaves_the_old_file(tmp_path, monkeypatch):
     path, figure = tmp_path / "a.png", compare_figure(entry())
     path.write_bytes(b"old")
