@@ -52,3 +52,8 @@ def save(tensors: dict[str, np.ndarray], metadata: dict[str, str] | None = None)
         content += data
     text = json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + content
+
+
+def load_file(path: str | Path) -> dict[str, np.ndarray]:
+    with safe_open(path, framework="np") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
