@@ -34,6 +34,7 @@ OPTIONAL = {
     "pytest": "test",
     "hypothesis": "test",
     "jupyterlab": "lessons",
+    "jupyterlite-core": "lite",
     "fsrs": "cards",
     "genanki": "cards",
     "joblib": "sweep",
@@ -45,6 +46,7 @@ OPTIONAL = {
 EXTRAS = {
     "test": "for the tests",
     "lessons": "for the lessons",
+    "lite": "for a site whose notebooks run in the browser",
     "cards": "to review the exam cards, and to write them for Anki",
     "sweep": "for several runs at a time",
     "dask": "for runs on several machines",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from rich.padding import Padding
 
 from minilora.cli.output import MAKING_PAGE, make_folder, say
 from minilora.learn.notebooks.lessons import LESSONS, read_lesson
+from minilora.learn.notebooks.lite import write_site
 from minilora.learn.page.build import write_page
 from minilora.system.errors import UsageError
 
@@ -23,6 +25,10 @@ def run_lessons(args: argparse.Namespace) -> int:
     if LESSONS is None:
         raise UsageError("the lessons are not installed with this copy of minilora; clone it")
     notebooks = sorted(LESSONS.glob("[0-9]*.ipynb"))
+    if args.pyodide and not args.lite:
+        raise UsageError("--pyodide is for the site that --lite writes: add --lite FOLDER")
+    if args.lite:
+        return _write_site(args, notebooks)
     if not (args.copy or args.open):
         console = Console(markup=False)
         for path in notebooks:
@@ -43,6 +49,18 @@ def run_lessons(args: argparse.Namespace) -> int:
     if find_spec("jupyterlab") is None:
         raise UsageError('opening them needs Jupyter: pip install "minilora[lessons]"')
     return subprocess.run([sys.executable, "-m", "jupyterlab", str(folder)], check=False).returncode
+
+
+def _write_site(args: argparse.Namespace, notebooks: list[Path]) -> int:
+    assert LESSONS is not None
+    make_folder(args.lite, "--lite")
+    say("Building the site, which takes a quarter of a minute …")
+    write_site(args.lite, [*notebooks, LESSONS / "GLOSSARY.md"], args.pyodide)
+    print(f"The site is in {args.lite}: put it on any web server, or look at it here:")
+    print(f"python -m http.server --directory {shlex.quote(str(args.lite))}")
+    if not args.pyodide:
+        print("Its readers' browsers load Python from Pyodide's server.")
+    return 0
 
 
 def run_page(args: argparse.Namespace) -> int:

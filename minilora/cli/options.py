@@ -114,7 +114,11 @@ def parser() -> argparse.ArgumentParser:
     _add_runs_options(sub, "4")
     _add_sweep_options(sub, "spectrum")
 
-    sub = command("lessons", "the notebooks: list, copy, open in Jupyter")
+    sub = command("lessons", "the notebooks: list, copy, open in Jupyter, put on a web site")
+    about = "write a site there whose notebooks run in the browser (JupyterLite)"
+    sub.add_argument("--lite", type=Path, metavar="FOLDER", help=about)
+    about = "a distribution of Pyodide for that site, which then needs no network"
+    sub.add_argument("--pyodide", type=Path, metavar="FILE", help=about)
     sub.add_argument("--copy", type=Path, metavar="FOLDER", help="copy them there, to work in")
     sub.add_argument("--open", action="store_true", help="open the copies in Jupyter")
 

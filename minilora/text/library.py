@@ -14,8 +14,9 @@ import re
 import sys
 import sysconfig
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 import platformdirs
@@ -110,7 +111,7 @@ def _build() -> dict[str, str]:
     if min(map(len, joined.values())) < WINDOW:
         raise TextError(
             f"Python {platform.python_version()} has too few standard-library sources in "
-            f"{sysconfig.get_path('stdlib')} (they may be zipped or stripped) to build a corpus; "
+            f"{sysconfig.get_path('stdlib')} (they may be stripped) to build a corpus; "
             "pass a text of your own with --text FILE, or use a Python installed with its sources"
         )
     return joined
@@ -133,20 +134,41 @@ def _documents() -> Iterator[tuple[str, list[str], str]]:
         topics = {}
     for topic in sorted(topics):
         yield f"topic:{topic}", [topics[topic]], ""
-    folder = Path(sysconfig.get_path("stdlib"))
-    for name in _modules(folder):
-        source = (folder / name).read_text("utf-8", "replace").translate(_LEFT_OUT)
-        docstrings, code = _docstrings_and_code(source)
+    for name, source in _modules():
+        docstrings, code = _docstrings_and_code(source.translate(_LEFT_OUT))
         yield name, docstrings, "" if "/" in name else code
 
 
-def _modules(folder: Path) -> list[str]:
-    """Return "abc.py", "asyncio/base_events.py", ...: all modules but tests, tools and tables."""
-    found = [folder / f"{name}.py" for name in sys.stdlib_module_names]
+def _modules() -> Iterator[tuple[str, str]]:
+    """Yield (name, source) of "abc.py", "asyncio/base_events.py", ...: all modules but tests, tools
+    and tables. Where Python runs in a browser, its library is in a zip file."""
+    folder = Path(sysconfig.get_path("stdlib"))
+    archive = next((path for path in sys.path if path.endswith(".zip") and is_zipfile(path)), None)
+    if archive is None or (folder / "os.py").is_file():
+        for name in _ours(path.relative_to(folder).as_posix() for path in _files(folder)):
+            yield name, (folder / name).read_text("utf-8", "replace")
+    else:
+        with ZipFile(archive) as library:
+            for name in _ours(library.namelist()):
+                yield name, library.read(name).decode("utf-8", "replace")
+
+
+def _files(folder: Path) -> Iterator[Path]:
     for name in sys.stdlib_module_names:
-        found += (folder / name).rglob("*.py")
-    names = [path.relative_to(folder) for path in found if path.is_file()]
-    return sorted(name.as_posix() for name in names if _SKIPPED.isdisjoint(name.parts))
+        if (folder / f"{name}.py").is_file():
+            yield folder / f"{name}.py"
+        yield from (path for path in (folder / name).rglob("*.py") if path.is_file())
+
+
+def _ours(names: Iterable[str]) -> list[str]:
+    """Those of the standard library's modules that are read, in order."""
+    return sorted(
+        name
+        for name in names
+        if name.endswith(".py")
+        and name.partition("/")[0].removesuffix(".py") in sys.stdlib_module_names
+        and _SKIPPED.isdisjoint(name.split("/"))
+    )
 
 
 # A docstring is a string on its own line below one that ends in a colon, or first in its file. This

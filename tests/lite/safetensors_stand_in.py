@@ -1,4 +1,4 @@
-"""What minilora uses of safetensors, in pure Python: for the browser test, whose Pyodide has none."""
+"""What minilora uses of safetensors, in pure Python, for a Pyodide that has none."""
 
 import json
 from pathlib import Path

@@ -1,8 +1,8 @@
 """The course without installation: a JupyterLite site, whose notebooks run in the reader's browser.
 
-The site is a folder of files for any web server. It holds the lessons and minilora as a wheel; Python
-itself is Pyodide, CPython compiled to WebAssembly, which browsers load from its own server unless a
-distribution of it is put into the site.
+The site is a folder of files for any web server. It holds the lessons and minilora as a wheel.
+Python itself is Pyodide, CPython compiled to WebAssembly, which browsers load from Pyodide's server
+unless a distribution of it is put into the site.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.metadata
+import json
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,8 @@ from minilora.system.version import __version__
 PACKAGE = Path(minilora.__file__).parent
 _LEFT_OUT = ("__pycache__", "lessons")  # of the package; the lessons are in the site themselves
 _WHEEL = "Wheel-Version: 1.0\nGenerator: minilora\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+_BUILD = "build --contents files --no-sourcemaps --no-unused-shared-packages --apps lab"
+_KERNEL = "@jupyterlite/pyodide-kernel-extension:kernel"
 _STAMP = (1980, 1, 1, 0, 0, 0)  # the same wheel whenever it is made
 
 
@@ -62,17 +65,13 @@ def write_site(
 
 
 def _build(work: Path, pyodide: Path | None) -> None:
-    command = [sys.executable, "-m", "jupyterlite_core", "build", "--contents", "files"]
-    command += [
-        "--no-sourcemaps",
-        "--no-unused-shared-packages",
-        "--apps",
-        "lab",
-        "--apps",
-        "notebooks",
-    ]
+    command = [sys.executable, "-m", "jupyterlite_core", *_BUILD.split()]
     if pyodide is not None:
         command += ["--pyodide", str(pyodide.resolve())]
+        plugins = {_KERNEL: {"disablePyPIFallback": True}}
+        config = {"litePluginSettings": plugins}
+        text = json.dumps({"jupyter-lite-schema-version": 0, "jupyter-config-data": config})
+        (work / "jupyter-lite.json").write_text(text, "utf-8")
     done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
     if done.returncode or not (work / "_output" / "jupyter-lite.json").is_file():
         last = (done.stderr or done.stdout).strip().splitlines()[-1:]
@@ -88,7 +87,7 @@ def write_wheel(folder: Path) -> Path:
         for path in sorted(PACKAGE.rglob("*"))
         if path.is_file() and not set(path.relative_to(PACKAGE).parts) & set(_LEFT_OUT)
     }
-    metadata = importlib.metadata.metadata("minilora").as_string()
+    metadata = importlib.metadata.distribution("minilora").read_text("METADATA") or ""
     content |= {f"{about}/METADATA": metadata.encode(), f"{about}/WHEEL": _WHEEL.encode()}
     record = "".join(f"{path},{_digest(data)},{len(data)}\n" for path, data in content.items())
     content[f"{about}/RECORD"] = f"{record}{about}/RECORD,,\n".encode()
