@@ -295,8 +295,8 @@ def left(r: int, s: float = 1, steps: int = 150, samples: int = 96) -> float:
 
 
 for change in ({}, {"s": 4}, {"steps": 600}, {"samples": 384}, {"r": 4}):
-    name = ", ".join(f"{key} = {value}" for key, value in change.items())
-    print(f"r = 1 {'with ' + name if change else '':<19} {left(**{'r': 1} | change):6.1%}")
+    name = ", ".join(f"{key} = {value}" for key, value in change.items()) or "as it was"
+    print(f"{name:<14} {left(**{'r': 1} | change):6.1%} left")
 
 # %% [markdown]
 # Neither alpha nor patience nor data gives a ΔW of rank 1 a second direction.
@@ -366,12 +366,12 @@ for r, pairs in noisy.items():
 #
 # ### Predict, change, run: more noise
 #
-# How many times the loss of rank 2 does the rank below have on new samples, if the answers are off
-# by 0.6 instead of 0.3? (First compute it for 0.3 from the table.)
+# Rank 24 has about 3.4 times the loss of rank 2 on new samples, if the answers are off by 0.3. How
+# many times is it if there is no noise at all?
 
 # %%
 RANK = 24  # change me: 1, 4, 8
-NOISE = 0.6  # change me: 0, 0.1, 0.3
+NOISE = 0.0  # change me: 0.1, 0.3, 0.6
 GUESS = ...
 
 losses = []
@@ -380,12 +380,12 @@ for r in (2, RANK):
     student = learners.with_lora(task.W, r)
     learners.fit(student, task.x, task.y, steps=150, lr=1e-2)
     losses.append(learners.loss_of(student, task.x_new, task.y_new))
-check.predict(GUESS, losses[1] / losses[0], unit="times the loss of rank 2", within=0.2)
+check.predict(GUESS, losses[1] / losses[0], unit="times the loss of rank 2", within=0.3)
 
 # %% [markdown]
-# The loss on new samples counts their own noise too, which no student can predict. That is why
-# rank 24 is not even worse in proportion. With `NOISE = 0` it is far worse: 32 examples without
-# noise tell rank 2 nearly everything, and do not tell 24 dimensions what rank 24 asks.
+# Without noise rank 24 is *better* after 150 steps: it gets to the same answer faster, and there is
+# no noise to learn. With noise, however little, it is worse: try 0.1. So "a high rank overfits" is
+# true of noisy data, and not of the rank alone.
 #
 # ## What else changes when r changes
 #

@@ -8,6 +8,7 @@ none of its settings is left changed.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from collections.abc import Iterator
@@ -108,11 +109,25 @@ def show(figure: Figure, alt: str) -> None:
 
     try:
         from IPython import get_ipython
-        from IPython.display import display
+        from IPython.display import Image, display
     except ImportError:
         get_ipython = None
     if get_ipython is None or get_ipython() is None:
         plt.show()
     else:
-        display(figure, metadata={"image/png": {"alt": alt}})
+        png, width, height = _png_of_double_resolution(figure)
+        display(Image(png, format="png", width=width, height=height, alt=alt))
     plt.close(figure)
+
+
+def _png_of_double_resolution(figure: Figure) -> tuple[bytes, int, int]:
+    """(PNG, width, height at single resolution). It has at most 256 colours, which nobody sees in
+    our figures and which makes it a third of its size: a notebook of several stays readable on a
+    web page."""
+    from PIL import Image
+
+    file, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(file, format="png", dpi=2 * figure.dpi, bbox_inches="tight", facecolor="white")
+    picture = Image.open(file).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    picture.save(small, "png", optimize=True)
+    return small.getvalue(), picture.width // 2, picture.height // 2

@@ -4,6 +4,7 @@ The entry is made by hand. What is drawn is read back from matplotlib's objects,
 lie is asked of the renderer.
 """
 
+import base64
 import io
 import itertools
 import os
@@ -22,7 +23,7 @@ import minilora
 from minilora.experiments.comparison import DEFAULT_METHODS
 from minilora.methods.registry import LABELS
 from minilora.plots.comparisons import compare_figure, plot_costs, plot_learning_curves
-from minilora.plots.house_style import COLORS, FAMILY_COLORS, save_figure, style
+from minilora.plots.house_style import COLORS, FAMILY_COLORS, save_figure, show, style
 
 COSTS = "trainable optimizer_bytes disk_bytes peak_memory_bytes seconds_per_step".split()
 CURVES = {
@@ -352,3 +353,27 @@ def test_one_method_alone_is_drawn(method, tmp_path):
     drawn = many_methods()
     drawn["runs"] = [drawn["runs"][0] | {"method": method}]
     assert png(compare_figure(drawn), tmp_path / "a.png")[:4] == b"\x89PNG"
+
+
+def test_a_notebook_gets_a_figure_twice_as_sharp_with_its_text_and_in_few_bytes(monkeypatch):
+    ipython = pytest.importorskip("IPython")
+    from matplotlib import pyplot  # before there seems to be a notebook, to which it would attach
+
+    shown = []
+    monkeypatch.setattr(ipython, "get_ipython", lambda: True)
+    monkeypatch.setattr(ipython.display, "display", shown.append)
+    with style():
+        figure = Figure(figsize=(4, 3))
+        figure.subplots().plot([1, 2], color=COLORS["lora"])
+        plain = io.BytesIO()
+        figure.savefig(plain, format="png", dpi=200, bbox_inches="tight")
+        show(figure, "a line that rises from left to right")
+    bundle, metadata = shown[0]._repr_mimebundle_()
+    data, about = base64.b64decode(bundle["image/png"]), metadata["image/png"]
+    assert about["alt"] == "a line that rises from left to right"
+    pixels = matplotlib.image.imread(io.BytesIO(data))
+    assert pixels.shape[:2] == (2 * about["height"], 2 * about["width"])
+    orange = np.abs(pixels[..., :3] - to_rgb(COLORS["lora"])).max(axis=2)
+    assert np.sum(orange < 0.01) > 500, "the colours stay what they are"
+    assert len(data) < 0.6 * len(plain.getvalue())
+    assert not pyplot.get_fignums(), "it is closed"
