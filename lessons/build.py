@@ -4,6 +4,7 @@
     python lessons/build.py --check [NAME ...]     run solutions and notebooks, write nothing
     python lessons/build.py --solved FOLDER ...    write another edition there, not run: also
                                                    --bare, --nbgrader, --otter
+    python lessons/build.py --table                write the table of lessons in README.md anew
 
 NAME may be short: 05. How a source is written is in minilora/learn/notebooks/source.py; what is
 made of it, in editions.py there. What is built is the same, byte for byte, whenever it is built on
@@ -30,6 +31,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
 from minilora.learn.notebooks.editions import KERNEL, NBGRADER_CONFIG, notebook
+from minilora.learn.notebooks.lessons import read_lesson
 from minilora.learn.notebooks.source import LessonError, first_line, parse
 from minilora.system.files import write_atomically
 
@@ -219,6 +221,23 @@ def check_student(name: str) -> str:
     return "notebook runs"
 
 
+def with_table(readme: str) -> str:
+    """The README with its table of lessons as their notebooks have it: question and times."""
+    rows = [
+        "| | lesson | the question it answers | to run | to read | with exercises |",
+        "|---|---|---|--:|--:|--:|",
+    ]
+    for path in sorted(LESSONS.glob("[0-9]*.ipynb")):
+        lesson = read_lesson(path)
+        number, _, title = lesson.title.partition(" · ")
+        run, read, work = lesson.times or (0, 0, 0)
+        rows.append(
+            f"| {number} | [{title}]({path.name}) | {lesson.question} | {run} s | {read} min "
+            f"| {work} min |"
+        )
+    return re.sub(r"(?m)^\| \| lesson \|.*\n(\|.*\n)*", lambda _: "\n".join(rows) + "\n", readme)
+
+
 def write_edition(edition: str, folder: Path, names: Sequence[str]) -> None:
     """Write notebooks, not executed; for nbgrader as a course, with its configuration."""
     for name in names:
@@ -256,11 +275,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     way = parser.add_mutually_exclusive_group()
     way.add_argument("--check", action="store_true", help="run both editions and write nothing")
+    way.add_argument("--table", action="store_true", help="write README.md's table anew")
     for edition, about in OTHER_EDITIONS.items():
         way.add_argument(f"--{edition}", type=Path, metavar="FOLDER", help=about)
     args = parser.parse_args(arguments)
     try:
         names = find(args.names)
+        if args.table:
+            readme = LESSONS / "README.md"
+            text = with_table(readme.read_text(encoding="utf-8"))
+            write_atomically(readme, lambda file: file.write_text(text, encoding="utf-8"))
+            return 0
         for edition in OTHER_EDITIONS:
             if folder := getattr(args, edition):
                 write_edition(edition, folder, names)

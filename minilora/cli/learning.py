@@ -32,8 +32,13 @@ def run_lessons(args: argparse.Namespace) -> int:
     if not (args.copy or args.open):
         console = Console(markup=False)
         for path in notebooks:
+            lesson = read_lesson(path)
             console.print(path.name, style="bold")
-            console.print(Padding(read_lesson(path).question, (0, 0, 0, 2)))
+            console.print(Padding(lesson.question, (0, 0, 0, 2)))
+            if lesson.times:
+                run, read, work = lesson.times
+                times = f"{run} s to run, {read} minutes to read, {work} with the exercises"
+                console.print(Padding(times, (0, 0, 0, 2)), style="dim", highlight=False)
         print("Work on a copy of them: minilora lessons --copy FOLDER --open")
         return 0
     folder = args.copy or Path("minilora-lessons")

@@ -127,9 +127,8 @@ def _judge(name: str, checker: Callable[[Yours], Any], answer: Any) -> Verdict:
         return Verdict(name, "correct", f"Correct. {remark or ''}".strip())
     given, (first, second) = _wrong_answers[name], EXERCISES[name]
     _wrong_answers[name] += 1
-    folded = "The hints and a solution are folded up below this cell."
-    more = [f"Hint 1: {first}", f"Hint 2: {second}", folded][min(given, 2)]
-    return Verdict(name, "wrong", f"Not yet: {diagnosis}.\n{more}")
+    hint = f"Hint 2: {second}" if given else f"Hint 1: {first}"
+    return Verdict(name, "wrong", f"Not yet: {diagnosis}.\n{hint}")
 
 
 @dataclass(frozen=True)

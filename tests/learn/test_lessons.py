@@ -21,6 +21,7 @@ from PIL import Image
 
 from minilora.learn.check import EXERCISES
 from minilora.learn.notebooks.editions import SETUP
+from minilora.learn.notebooks.lessons import all_lessons
 
 LESSONS = Path(__file__).parents[2] / "lessons"
 SOURCES = sorted(path.stem for path in (LESSONS / "src").glob("*.py"))
@@ -98,6 +99,18 @@ def test_every_source_has_its_notebook_and_every_notebook_its_source_and_line_in
     notebooks = sorted(path.stem for path in LESSONS.glob("*.ipynb"))
     readme = (LESSONS / "README.md").read_text(encoding="utf-8")
     assert notebooks == SOURCES == sorted(re.findall(r"\((\w+)\.ipynb\)", readme))
+
+
+def test_the_readmes_table_has_the_questions_and_times_of_the_lessons():
+    readme = (LESSONS / "README.md").read_text(encoding="utf-8")
+    assert build.with_table(readme) == readme, "run `python lessons/build.py --table`"
+
+
+def test_the_exercises_that_the_readme_names_exist():
+    readme = (LESSONS / "README.md").read_text(encoding="utf-8")
+    named = re.findall(r"(\d+\.\d+) `(\w+)`", readme)
+    assert len(named) >= 5
+    assert set(named) <= {(t.heading.number, t.name) for one in all_lessons() for t in one.tasks}
 
 
 @pytest.mark.parametrize("name", NAMES)

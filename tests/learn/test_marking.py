@@ -174,6 +174,8 @@ def test_only_what_the_answers_need_is_chosen():
 def test_the_heading_of_an_exercise_is_read():
     text = "### Exercise 5.3: where it stops\n\n*Difficulty 2 of 5, 1 minute.* At which rank?"
     assert heading_of(text) == Heading("5.3", "where it stops", 2, 1)
+    project = text.replace("5.3:", "5.3, a small project:")
+    assert heading_of(f"# A title\n\n{project}") == heading_of(text)
     assert heading_of("## Exercise") is None
 
 

@@ -41,18 +41,20 @@ class Task:
 
 @dataclass(frozen=True)
 class Lesson:
-    """name: "05_counting_parameters"; title: "05 · Counting parameters"."""
+    """name: "05_counting_parameters"; title: "05 · Counting parameters"; times: seconds to run,
+    minutes to read, minutes with the exercises, or None where it does not say."""
 
     name: str
     title: str
     question: str
+    times: tuple[int, int, int] | None
     tasks: tuple[Task, ...]
 
 
 def heading_of(markdown: str) -> Heading | None:
     """The last heading of an exercise in a text, or None."""
     found = re.findall(
-        r"^### Exercise (\d+\.\d+)[:.]? *(.*)$\s*\*Difficulty (\d) of 5, (\d+) minutes?\.\*",
+        r"^### Exercise (\d+\.\d+)(?:, [^:\n]*)?[:.]? *(.*)$\s*\*Difficulty (\d) of 5, (\d+) minutes?\.\*",
         markdown,
         re.MULTILINE,
     )
@@ -91,10 +93,15 @@ def read_lesson(notebook: Path) -> Lesson:
             latest = text
     opening = cells[0][1]
     question = re.search(r"\*\*The question\.\*\* (.+?)\n\n", opening, re.DOTALL)
+    times = re.search(
+        r"\*\*Time:\*\* (\d+) seconds to run, (\d+) minutes to read, (\d+) with the exercises\.",
+        " ".join(opening.split()),
+    )
     return Lesson(
         notebook.stem,
         opening.partition("\n")[0].removeprefix("# "),
         " ".join(question[1].split()) if question else "",
+        (int(times[1]), int(times[2]), int(times[3])) if times else None,
         tuple(tasks),
     )
 
