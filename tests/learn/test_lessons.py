@@ -106,11 +106,15 @@ def test_the_readmes_table_has_the_questions_and_times_of_the_lessons():
     assert build.with_table(readme) == readme, "run `python lessons/build.py --table`"
 
 
-def test_the_exercises_that_the_readme_names_exist():
+def test_the_exercises_that_the_readme_names_exist_and_take_these_minutes():
     readme = (LESSONS / "README.md").read_text(encoding="utf-8")
-    named = re.findall(r"(\d+\.\d+) `(\w+)`", readme)
-    assert len(named) >= 5
-    assert set(named) <= {(t.heading.number, t.name) for one in all_lessons() for t in one.tasks}
+    named = set(re.findall(r"(\d+\.\d+) `(\w+)` \((\d+)\)", readme))
+    known = {
+        (task.heading.number, task.name, str(task.heading.minutes))
+        for lesson in all_lessons()
+        for task in lesson.tasks
+    }
+    assert len(named) >= 5 and named <= known
 
 
 @pytest.mark.parametrize("name", NAMES)
