@@ -230,11 +230,9 @@ def with_table(readme: str) -> str:
     for path in sorted(LESSONS.glob("[0-9]*.ipynb")):
         lesson = read_lesson(path)
         number, _, title = lesson.title.partition(" · ")
-        run, read, work = lesson.times or (0, 0, 0)
-        rows.append(
-            f"| {number} | [{title}]({path.name}) | {lesson.question} | {run} s | {read} min "
-            f"| {work} min |"
-        )
+        run, read, work = lesson.times or ("?", "?", "?")
+        times = f"{run} s | {read} min | {work} min"
+        rows.append(f"| {number} | [{title}]({path.name}) | {lesson.question} | {times} |")
     return re.sub(r"(?m)^\| \| lesson \|.*\n(\|.*\n)*", lambda _: "\n".join(rows) + "\n", readme)
 
 

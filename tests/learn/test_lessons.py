@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from minilora.learn.check import EXERCISES
+from minilora.learn.notebooks import editions
 from minilora.learn.notebooks.editions import SETUP
 from minilora.learn.notebooks.lessons import all_lessons
 
@@ -207,6 +208,72 @@ def test_of_a_repair_the_student_gets_the_faulty_lines_in_place_of_the_dots():
     assert [e.repair for e in build.parse(ONE_EXERCISE)[1]] == [False]
 
 
+HEADING = "# %% [markdown]\n# ### Exercise 5.1: x\n#\n# *Difficulty 3 of 5, 2 minutes.* Go.\n\n"
+WITH_HEADING = ONE_EXERCISE.replace("# %%\ndef", f"{HEADING}# %%\ndef")
+
+
+def test_the_bare_edition_has_neither_hints_nor_solutions():
+    book = build.notebook("05_title", ONE_EXERCISE, "bare")
+    assert [cell.source for cell in book.cells[2:4]] == [
+        "def count_lora(d_in, d_out, r):\n    ...",
+        "check.count_lora(count_lora)",
+    ]
+    whole = "\n".join(cell.source for cell in book.cells)
+    assert "both" not in whole and "<details>" not in whole
+
+
+@pytest.mark.parametrize(("source", "points"), [(ONE_EXERCISE, 1), (WITH_HEADING, 3)])
+def test_nbgraders_edition_marks_the_answer_and_gives_the_check_points(source, points):
+    book = build.notebook("05_title", source, "nbgrader")
+    answer, test = [cell for cell in book.cells if "nbgrader" in cell.metadata]
+    begin, end = "    ### BEGIN SOLUTION\n", "    ### END SOLUTION"
+    assert answer.source.startswith(f"def count_lora(d_in, d_out, r):\n{begin}    both = ")
+    assert answer.source.endswith(end) and answer.metadata.nbgrader.solution
+    assert test.metadata.nbgrader.points == points and test.metadata.nbgrader.locked
+    assert "assert verdict" in test.source
+
+
+def test_otters_edition_has_a_question_with_its_solution_its_prompt_and_its_test():
+    book = build.notebook("05_title", WITH_HEADING, "otter")
+    raw = [cell.source.splitlines()[0] for cell in book.cells if cell.cell_type == "raw"]
+    assert raw == [
+        "# ASSIGNMENT CONFIG",
+        "# BEGIN QUESTION",
+        "# BEGIN SOLUTION",
+        "# END SOLUTION",
+        "# BEGIN TESTS",
+        "# END TESTS",
+        "# END QUESTION",
+    ]
+    question = next(cell for cell in book.cells if "BEGIN QUESTION" in cell.source)
+    assert question.source.endswith("name: count_lora\npoints: 3")
+
+
+@pytest.mark.parametrize("edition", ["nbgrader", "otter"])
+def test_of_a_repair_the_graders_keep_the_faulty_lines_outside_the_solution(edition):
+    book = build.notebook("05_title", REPAIR, edition)
+    answer = next(cell for cell in book.cells if "r * both" in cell.source).source
+    solution = re.search(r"BEGIN SOLUTION.*?END SOLUTION", answer, re.DOTALL)
+    assert solution and "r * both" in solution[0] and "if r:" not in solution[0]
+    assert "    if r:\n        return r" in answer
+
+
+def test_other_places_are_linked_to_once_their_addresses_are_known():
+    assert editions.links("05_x", "", "") == ""
+    both = editions.links("05_x", "https://github.com/a/b", "https://a.example/b/")
+    assert "https://colab.research.google.com/github/a/b/blob/HEAD/lessons/05_x.ipynb" in both
+    assert "https://mybinder.org/v2/gh/a/b/HEAD?urlpath=lab/tree/lessons/05_x.ipynb" in both
+    assert "https://a.example/b/lab/index.html?path=05_x.ipynb" in both
+    assert "Colab" not in editions.links("05_x", "", "https://a.example/b")
+
+
+def test_the_set_up_cell_installs_from_the_repository_only_if_it_is_known():
+    assert editions.set_up_cell("") == SETUP and "git+" not in SETUP
+    known = editions.set_up_cell("https://github.com/a/b")
+    installs = '        places.append("git+https://github.com/a/b")\n        assert places'
+    assert f"\n{installs}" in known
+
+
 def test_a_cell_with_the_tag_shows_its_code_only_to_who_asks():
     hidden = ONE_EXERCISE.replace("# %%\nprint", '# %% tags=["hide-input"]\nprint')
     last = build.notebook("05_title", hidden).cells[-1]
@@ -382,6 +449,17 @@ def run_setup(folder: Path) -> str:
     return subprocess.run(
         command, cwd=folder, capture_output=True, text=True, check=True, env=environment
     ).stdout
+
+
+@pytest.mark.parametrize("edition", ["bare", "nbgrader", "otter"])
+def test_other_editions_are_written_only_where_they_are_asked_for(tmp_path, edition):
+    before = sorted(LESSONS.rglob("*"))
+    assert build.main([f"--{edition}", str(tmp_path), "05"]) == 0
+    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    name = "05_counting_parameters"
+    course = {f"source{os.sep}{name}{os.sep}{name}.ipynb", "nbgrader_config.py"}
+    assert written == (course if edition == "nbgrader" else {f"{name}.ipynb"})
+    assert sorted(LESSONS.rglob("*")) == before
 
 
 @pytest.mark.system

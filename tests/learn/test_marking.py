@@ -7,11 +7,20 @@ that runs them is this one.
 
 import ast
 
+import nbformat
 import pytest
 from handed_in import EVEN, RIGHT, run_here, write_book
 
 from minilora.learn.notebooks import grading, marking
-from minilora.learn.notebooks.lessons import Heading, Task, all_lessons, heading_of, lesson_of
+from minilora.learn.notebooks.editions import notebook
+from minilora.learn.notebooks.lessons import (
+    LESSONS,
+    Heading,
+    Task,
+    all_lessons,
+    heading_of,
+    lesson_of,
+)
 from minilora.learn.notebooks.marking import mark_notebook
 from minilora.learn.notebooks.selecting import needed, statements
 from minilora.system.errors import UsageError
@@ -202,6 +211,21 @@ def test_every_exercise_of_every_lesson_has_a_heading_and_a_stub():
         for task in lesson.tasks:
             assert task.heading.number.startswith(f"{int(lesson.name[:2])}.")
             assert f"{task.name}" in task.stub
+
+
+@pytest.mark.parametrize("lesson", all_lessons(), ids=lambda lesson: lesson.name)
+@pytest.mark.parametrize(
+    ("edition", "status"), [("student", "not attempted"), ("solved", "correct")]
+)
+def test_each_lesson_untouched_and_solved(lesson, edition, status, in_this_process, tmp_path):
+    source = (LESSONS / "src" / f"{lesson.name}.py").read_text("utf-8")
+    path = tmp_path / "mine.ipynb"
+    nbformat.write(notebook(lesson.name, source, edition), path)
+    found, marks = mark_notebook(path)
+    assert found == lesson
+    assert {mark.task.name: (mark.status, mark.remark) for mark in marks} == {
+        task.name: (status, "") for task in lesson.tasks
+    }
 
 
 def test_whose_notebook_is_whose(tmp_path):

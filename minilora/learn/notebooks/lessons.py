@@ -53,15 +53,13 @@ class Lesson:
 
 def heading_of(markdown: str) -> Heading | None:
     """The last heading of an exercise in a text, or None."""
-    found = re.findall(
-        r"^### Exercise (\d+\.\d+)(?:, [^:\n]*)?[:.]? *(.*)$\s*\*Difficulty (\d) of 5, (\d+) minutes?\.\*",
-        markdown,
-        re.MULTILINE,
-    )
+    title = r"^### Exercise (\d+\.\d+)(?:, [^:\n]*)?[:.]? *(.*)$"
+    about = r"\*Difficulty (\d) of 5, (\d+) minutes?\.\*"
+    found = re.findall(rf"{title}\s*{about}", markdown, re.MULTILINE)
     if not found:
         return None
-    number, title, difficulty, minutes = found[-1]
-    return Heading(number, title, int(difficulty), int(minutes))
+    number, name, difficulty, minutes = found[-1]
+    return Heading(number, name, int(difficulty), int(minutes))
 
 
 def read_cells(notebook: Path) -> list[tuple[str, str]]:
