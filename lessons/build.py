@@ -14,8 +14,6 @@ one machine.
 from __future__ import annotations
 
 import argparse
-import base64
-import io
 import os
 import re
 import sys
@@ -28,7 +26,6 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
-from PIL import Image
 
 from minilora.learn.notebooks.editions import KERNEL, NBGRADER_CONFIG, notebook
 from minilora.learn.notebooks.lessons import read_lesson
@@ -128,20 +125,6 @@ def require_figures_described(book: NotebookNode) -> None:
                 raise LessonError(f"{where} shows a picture of single resolution")
 
 
-def shrink_pictures(book: NotebookNode) -> None:
-    """Give every picture a palette of at most 128 colours: a third of the bytes, and a figure of
-    lines and letters looks the same."""
-    for cell in book.cells:
-        for out in cell.get("outputs", []):
-            data = out.get("data", {})
-            if "image/png" in data:
-                picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
-                small = picture.convert("RGB").quantize(128, dither=Image.Dither.NONE)
-                file = io.BytesIO()
-                small.save(file, "PNG", optimize=True)
-                data["image/png"] = base64.b64encode(file.getvalue()).decode()
-
-
 def require_verdicts(book: NotebookNode, beginnings: dict[str, str]) -> None:
     """Raise LessonError unless the check of each of these exercises begins like this."""
     for cell in book.cells:
@@ -193,7 +176,6 @@ def build(name: str) -> str:
     require_clean(book)
     require_figures_described(book)
     require_verdicts(book, untouched(name))
-    shrink_pictures(book)
     path = LESSONS / f"{name}.ipynb"
     write_atomically(path, lambda file: nbformat.write(book, file))
     return f"{path.stat().st_size / 1000:.0f} kB"

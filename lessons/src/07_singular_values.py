@@ -12,7 +12,7 @@
 # - in part two: compare what two trainings have learned, and count intruder dimensions, each beside
 #   what chance alone would give.
 #
-# **Time:** 50 seconds to run, 25 minutes to read, 80 with the exercises. Part one, which
+# **Time:** 45 seconds to run, 25 minutes to read, 80 with the exercises. Part one, which
 # answers the question, is two thirds of it; part two is for a second sitting. **Before this:** you
 # know what a matrix product is, and that LoRA leaves the weights W of a model as they are and
 # learns a change of them, ΔW = s A B (lesson 05 has a picture). Lesson 06 helps, but is not needed.
@@ -280,9 +280,10 @@ with ml.plots.style():
 # each of them further than full fine-tuning moves any. Right: the same for other ranks, each
 # matrix's σ divided by its largest. (Rank 1 is left out: it would be one point, at 1.)
 #
-# And the dotted line: a random matrix has high ranks too, and they are *not* the width of 128. Full
-# fine-tuning's ΔW lies below it: a few of its directions are stronger than chance would have them.
-# So it is neither of low rank nor without structure.
+# And the dotted line: a random matrix has high ranks too, and they are *not* the width of 128. On
+# the left it is as large as full fine-tuning's ΔW. Full fine-tuning has about a dozen directions
+# that are stronger than chance would make them, and the rest is weaker. So its ΔW is neither of low
+# rank nor without structure.
 #
 # **What it does not show.** Whether the weak directions matter for the loss. To be small is not to
 # be useless, so we shall have to cut them off and look.
