@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from minilora.learn.exercises import Wrong, Yours, exercise, require
+from minilora.learn.exercises import Yours, exercise, unpack
 
 
 def _whole_numbers(*shapes: tuple[int, ...]) -> list[np.ndarray]:
-    """Arrays of small whole numbers in float32: sums of their products are exact."""
-    rng = np.random.default_rng(0)
-    return [rng.choice([-3, -2, -1, 1, 2, 3], shape).astype(np.float32) for shape in shapes]
-
-
-def _require_float32(what: str, got: Any) -> None:
-    dtype = np.asarray(getattr(got, "data", got)).dtype
-    require(dtype == np.float32, f"your {what} is {dtype}, and all arrays given are float32")
-
-
-def _require_unchanged(**arrays: tuple[np.ndarray, np.ndarray]) -> None:
-    """name=(as it is now, as it was)"""
-    for name, (now, before) in arrays.items():
-        remedy = f"`{name} += ...` and `{name} -= ...` do that; write `{name} + ...` instead"
-        require(np.array_equal(now, before), f"you changed the {name} you were given: {remedy}")
-
-
-def _pair(got: Any, what: str) -> tuple[Any, Any]:
-    if not isinstance(got, tuple) or len(got) != 2:
-        raise Wrong(f"it returns {type(got).__name__}; expected two arrays: return {what}")
-    return got
+    """Arrays of small whole numbers, none zero, that nobody knows before the check runs."""
+    rng = np.random.default_rng()
+    return [rng.choice([-3.0, -2.0, -1.0, 1.0, 2.0, 3.0], shape) for shape in shapes]
 
 
 @exercise(
@@ -40,8 +20,13 @@ def _pair(got: Any, what: str) -> tuple[Any, Any]:
     )
 )
 def lora_forward(yours: Yours) -> str:
-    for front, alpha, r in (((5,), 10, 4), ((2, 3), 1, 2), ((), 3, 4)):
-        x, W, A, B = _whole_numbers((*front, 6), (6, 3), (6, r), (r, 3))
+    for front, d_out, alpha, r in (
+        ((5,), 3, 10, 4),
+        ((2, 3), 4, 1, 2),
+        ((), 5, 3, 4),
+        ((4,), 6, 20, 3),
+    ):
+        x, W, A, B = _whole_numbers((*front, 6), (6, d_out), (6, r), (r, d_out))
         frozen, detour, s = x @ W, (x @ A) @ B, alpha / r
         mistakes = {
             "that is the detour alone; x W comes on top": s * detour,
@@ -51,64 +36,14 @@ def lora_forward(yours: Yours) -> str:
             "that is with r / alpha; s is alpha / r": frozen + r / alpha * detour,
             "that is with alpha / sqrt(r), as in rsLoRA; here s is alpha / r": frozen
             + alpha / np.sqrt(r) * detour,
+            "alpha // r rounds down; use one /": frozen + alpha // r * detour,
             "s belongs to A B alone, and not to W": s * (frozen + detour),
             "s must come in once, not with A and with B": frozen + s * s * detour,
+            "the detour is added, not taken off": frozen - s * detour,
         }
         got = yours(x, W, A, B, alpha, r)
         yours.compare(f"y for {yours.inputs}", got, frozen + s * detour, mistakes)
-        _require_float32("y", got)
     return "You never needed the whole of A B: x goes through r numbers on its way."
-
-
-@exercise(
-    hints=(
-        "Which product of A (d_in, r) and B (r, d_out) has the shape of W?",
-        "It is A times B, in this order. Which number comes in front of it, and how do you get it "
-        "from alpha and r?",
-    )
-)
-def delta_weight(yours: Yours) -> str:
-    for d_in, d_out, alpha, r in ((6, 3, 10, 4), (4, 4, 1, 2), (3, 5, 3, 1)):
-        A, B = _whole_numbers((d_in, r), (r, d_out))
-        product, s = A @ B, alpha / r
-        mistakes = {
-            "it lacks the factor s = alpha / r": product,
-            "s is alpha / r, not alpha": alpha * product,
-            "that is with r / alpha; s is alpha / r": r / alpha * product,
-            "that is with alpha / sqrt(r), as in rsLoRA; here s is alpha / r": alpha
-            / np.sqrt(r)
-            * product,
-            "alpha // r rounds down; use one /": alpha // r * product,
-            "A comes first in our convention, (d_in, r) @ (r, d_out)": s * product.T,
-        }
-        got = yours(A, B, alpha, r)
-        yours.compare(f"change of W for {yours.inputs}", got, s * product, mistakes)
-    return "Its rank is at most r, whatever A and B hold."
-
-
-@exercise(
-    hints=(
-        "Which operation gives a new array and which one writes into W?",
-        "`W += ...` writes into the array you were given; `W + ...` makes a new one. What has to "
-        "be added is the change of exercise 0.2.",
-    )
-)
-def merge(yours: Yours) -> str:
-    for d_in, d_out, r, s in ((6, 3, 2, 2.5), (4, 4, 1, 0.25)):
-        W, A, B = _whole_numbers((d_in, d_out), (d_in, r), (r, d_out))
-        before, change = W.copy(), A @ B
-        mistakes = {
-            "s is missing: the adapter counts s times": before + change,
-            "that is s A B alone, and W must be in it too": s * change,
-            "that takes s A B off, which is unmerging": before - s * change,
-            "s belongs to A B alone, and not to W": s * (before + change),
-            "that is W, with nothing merged into it": before,
-        }
-        got = yours(W, A, B, s)
-        yours.compare(f"merged W for {yours.inputs}", got, before + s * change, mistakes)
-        _require_unchanged(W=(W, before))
-        _require_float32("merged W", got)
-    return "Merged, the model has as many numbers as before and needs no detour."
 
 
 @exercise(
@@ -120,9 +55,16 @@ def merge(yours: Yours) -> str:
 )
 def trained_share(yours: Yours) -> str:
     block = [(128, 128)] * 4 + [(128, 512), (512, 128)]
-    for total, shapes, r in ((417_280, 2 * block, 4), (1_000, [(10, 20)], 3)):
+    d = int(np.random.default_rng().integers(40, 90))
+    for total, shapes, r in (
+        (417_280, 2 * block, 4),
+        (1_000, [(10, 20)], 3),
+        (50_000, [(64, 30), (30, 96), (96, 10)], 5),
+        (9 * d * d, [(2 * d, d), (d, 3 * d)], 2),
+    ):
         trained = sum(r * (d_in + d_out) for d_in, d_out in shapes)
         first = r * sum(shapes[0])
+        squares = sum(2 * r * d_in for d_in, _ in shapes)
         expected = trained / (total + trained)
         mistakes = {
             "that is a count; divide it by all numbers": trained,
@@ -132,10 +74,65 @@ def trained_share(yours: Yours) -> str:
             "that is for r = 1": trained / r / (total + trained / r),
             "that is one matrix; sum over all in shapes": first / (total + first),
             "that is upside down": 1 / expected,
+            "that takes each matrix as square; B has d_out columns": squares / (total + squares),
+            "the numbers of A and B come on top of those of W, they do not replace any": trained
+            / (total - trained),
         }
         what = f"share for total={total:,}, r={r} and {len(shapes)} matrices"
         yours.compare(what, yours(total, list(shapes), r), expected, mistakes)
     return "The first of the models tried was docs-tiny, with LoRA of rank 4 on all its matrices."
+
+
+@exercise(
+    hints=(
+        "Which product of A (d_in, r) and B (r, d_out) has the shape of W?",
+        "It is A times B, in this order. Which number comes in front of it, and how do you get it "
+        "from alpha and r?",
+    )
+)
+def delta_weight(yours: Yours) -> str:
+    for d_in, d_out, alpha, r in ((6, 3, 10, 4), (4, 4, 1, 2), (3, 5, 3, 1), (7, 4, 16, 6)):
+        A, B = _whole_numbers((d_in, r), (r, d_out))
+        product, s = A @ B, alpha / r
+        mistakes = {
+            "it lacks the factor s = alpha / r": product,
+            "s is alpha / r, not alpha": alpha * product,
+            "that is with r / alpha; s is alpha / r": r / alpha * product,
+            "that is with alpha / sqrt(r), as in rsLoRA; here s is alpha / r": alpha
+            / np.sqrt(r)
+            * product,
+            "alpha // r rounds down; use one /": alpha // r * product,
+            "A comes first in our convention, (d_in, r) @ (r, d_out)": s * product.T,
+            "s must come in once, not with A and with B": s * s * product,
+        }
+        got = yours(A, B, alpha, r)
+        yours.compare(f"change of W for {yours.inputs}", got, s * product, mistakes)
+    return "Its rank is at most r, whatever A and B hold."
+
+
+@exercise(
+    hints=(
+        "Which operation gives a new array and which one writes into W?",
+        "`W += ...` writes into the array you were given; `W + ...` makes a new one. What has to "
+        "be added is the change of exercise 0.3.",
+    )
+)
+def merge(yours: Yours) -> str:
+    for d_in, d_out, r, s in ((6, 3, 2, 2.5), (4, 4, 1, 0.25), (3, 7, 4, 1.5)):
+        W, A, B = _whole_numbers((d_in, d_out), (d_in, r), (r, d_out))
+        change = A @ B
+        mistakes = {
+            "s is missing: the adapter counts s times": W + change,
+            "that is s A B alone, and W must be in it too": s * change,
+            "that takes s A B off, which is unmerging": W - s * change,
+            "s belongs to A B alone, and not to W": s * (W + change),
+            "that is W, with nothing merged into it": W,
+            "s must come in once, not with A and with B": W + s * s * change,
+            "that merges the change twice": W + 2 * s * change,
+        }
+        got = yours(W, A, B, s)
+        yours.compare(f"merged W for {yours.inputs}", got, W + s * change, mistakes)
+    return "Merged, the model has as many numbers as before and needs no detour."
 
 
 @exercise(
@@ -152,27 +149,29 @@ def lora_gradients(yours: Yours) -> str:
     ):  # fmt: skip
         x, A, B, G = _whole_numbers((n, d_in), (d_in, r), (r, d_out), (n, d_out))
         B = B_starts * B
-        grad_A, grad_B = x.T @ (G @ B.T) * s, (x @ A).T @ G * s
-        what = "grad_A, grad_B"
-        got_A, got_B = _pair(yours(x, A, B, s, G), what)
-        first = {
-            f"that is the gradient of B: return {what}, in this order": grad_B,
-            "s is missing: the gradient of x A is s * G @ B.T": grad_A / s,
-            "s came in twice": grad_A * s,
-            "that is divided by the number of rows: G holds all there is to divide": grad_A / n,
-            "that is the transpose: x.T comes first": grad_A.T,
-            "that has the wrong sign": -grad_A,
+        grad_A, grad_B = s * x.T @ (G @ B.T), s * (x @ A).T @ G
+        got_A, got_B = unpack(yours(x, A, B, s, G), "grad_A, grad_B")
+        swapped = "those are the two in the wrong order: return grad_A, grad_B"
+        of_both = {
+            "s is missing from both: y holds it once, and so do they": 1 / s,
+            "s came in twice": s,
+            "that is divided by the number of rows: G holds all there is to divide": 1 / n,
+            "they have the wrong sign": -1,
         }
-        second = {
-            "s is missing: what B multiplies is s * (x @ A)": grad_B / s,
-            "s came in twice": grad_B * s,
-            "that is divided by the number of rows: G holds all there is to divide": grad_B / n,
-            "that is the transpose: (x @ A).T comes first": grad_B.T,
-            "that has the wrong sign": -grad_B,
+        of_A = {why: factor * grad_A for why, factor in of_both.items()} | {
+            swapped: grad_B,
+            "s is missing from the gradient of A: that of x A is s * G @ B.T": grad_A / s,
+            "the gradient of A is transposed: x.T comes first": grad_A.T,
+            "the gradient of A is zero only while B is": 0 * A,
+        }
+        of_B = {why: factor * grad_B for why, factor in of_both.items()} | {
+            swapped: grad_A,
+            "s is missing from the gradient of B: what B multiplies is s * (x @ A)": grad_B / s,
+            "the gradient of B is transposed: (x @ A).T comes first": grad_B.T,
         }
         zero = "" if B_starts else ", B all zero"
-        yours.compare(f"gradient of A for {yours.inputs}{zero}", got_A, grad_A, first)
-        yours.compare(f"gradient of B for {yours.inputs}{zero}", got_B, grad_B, second)
+        yours.compare(f"gradient of A for {yours.inputs}{zero}", got_A, grad_A, of_A)
+        yours.compare(f"gradient of B for {yours.inputs}{zero}", got_B, grad_B, of_B)
     return "The last case tried had B = 0: there the gradient of A is zero, that of B is not."
 
 
@@ -186,9 +185,11 @@ def _descend(
     for _ in range(steps):
         G = (x @ W + (1 if mistake == "s in y" else s) * (x @ A) @ B - target) / n
         G = first_G if mistake == "stale" else G
-        new_A = A - lr * s * x.T @ (G @ B.T)
-        new_B = B - lr * s * ((new_A if mistake == "in turn" else A).T @ x.T @ G)
-        A, B = A if mistake == "A frozen" else new_A, new_B
+        G = G * 2 if mistake == "2" else G
+        step = lr if mistake == "s in gradients" else lr * s
+        new_A = A - step * x.T @ (G @ B.T)
+        new_B = B - step * ((new_A if mistake == "in turn" else A).T @ x.T @ G)
+        A, B = A if mistake == "A frozen" else new_A, B if mistake == "B frozen" else new_B
     return A, B
 
 
@@ -201,37 +202,42 @@ def _descend(
     )
 )
 def train_lora(yours: Yours) -> str:
-    s, lr, r = 0.5, 0.1, 2
+    s, lr, r = 0.4, 0.1, 3
     rng = np.random.default_rng(0)
     x, W, A = (rng.standard_normal(shape) for shape in ((8, 5), (5, 4), (5, r)))
-    target = x @ (W + rng.standard_normal((5, r)) @ rng.standard_normal((r, 4)))
-    for B, steps in ((rng.standard_normal((r, 4)), 1), (np.zeros((r, 4)), 100)):
-        given = {"x": x, "target": target, "W": W, "A": A, "B": B}
-        handed = {name: array.copy() for name, array in given.items()}
-        result = _pair(yours(*handed.values(), s, lr, steps), "A, B")
-        _require_unchanged(**{name: (handed[name], array) for name, array in given.items()})
+    target = x @ (W + rng.standard_normal((5, 2)) @ rng.standard_normal((2, 4)))
+    for B, steps in (
+        (rng.standard_normal((r, 4)), 1),
+        (rng.standard_normal((r, 4)), 3),
+        (np.zeros((r, 4)), 8),
+    ):
+        result = unpack(yours(x, target, W, A, B, s, lr, steps), "A, B")
         wrong = {
             "that goes up the slope: take lr times the gradient off": (-lr, steps, ""),
             "that is one step only": (lr, 1, ""),
             "that is one step too many": (lr, steps + 1, ""),
             "G must be divided by the number of rows": (lr, steps, "n"),
+            "that is twice the gradient: of half the squared error the factor is 1": (
+                lr, steps, "2",
+            ),
             "y lacks the factor s": (lr, steps, "s in y"),
+            "both gradients lack the factor s": (lr, steps, "s in gradients"),
             "G must be computed anew in every step": (lr, steps, "stale"),
             "A moved before the gradient of B was taken: compute both first": (
                 lr, steps, "in turn",
             ),
             "A did not train": (lr, steps, "A frozen"),
+            "B did not train": (lr, steps, "B frozen"),
         }  # fmt: skip
-        with np.errstate(over="ignore", invalid="ignore"):  # some of these mistakes diverge
-            results = {why: _descend(x, target, W, A, B, s, *how) for why, how in wrong.items()}
+        results = {why: _descend(x, target, W, A, B, s, *how) for why, how in wrong.items()}
         expected = _descend(x, target, W, A, B, s, lr, steps)
         for i in (1, 0):  # with B = 0, one step leaves A where it was: B tells more
-            mistakes = {why: p[i] for why, p in results.items() if np.isfinite(p[i]).all()}
-            yours.compare(f"{'AB'[i]} for {yours.inputs}", result[i], expected[i], mistakes)
+            mistakes = {why: pair[i] for why, pair in results.items()}
+            yours.compare(f"{'AB'[i]} for {yours.inputs}", result[i], expected[i], mistakes, 1e-4)
     losses = [
         ((x @ (W + s * a @ b) - target) ** 2).sum() / 2 / len(x) for a, b in ((A, B), expected)
     ]
     return (
         "Half the squared error, summed over a row and averaged over the rows, fell from "
-        f"{losses[0]:.2g} to {losses[1]:.2g}, with W as it was."
+        f"{losses[0]:.2g} to {losses[1]:.2g} in {steps} steps, with W as it was."
     )
