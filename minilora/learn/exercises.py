@@ -307,6 +307,8 @@ def _short(value: Any) -> str:
         value = value.tolist()
     if isinstance(value, Module | np.random.Generator):  # their repr is long, or tells an address
         return f"a {type(value).__name__}"
+    if isinstance(value, Mapping):
+        return f"a dictionary of {len(value)}"
     number = {int: "{:,}", float: "{:.6g}"}.get(type(value), "{!r}")
     return number.format(value) if len(repr(value)) <= 60 else f"{value!r:.57}..."
 
