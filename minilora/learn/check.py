@@ -78,6 +78,15 @@ from minilora.learn.lesson_07 import (
     truncate,
     tuned_how,
 )
+from minilora.learn.lesson_11 import (
+    adapter_share,
+    chance_at_least,
+    days_until,
+    doubled_rank,
+    fewest_right,
+    score_by_topic,
+    what_is_decomposed,
+)
 from minilora.learn.predictions import Prediction, predict
 
 __all__ = [
@@ -94,16 +103,21 @@ __all__ = [
     "Verdict",
     "adamw_step",
     "adapt",
+    "adapter_share",
     "best_adapter",
     "best_rank_error",
     "block",
     "break_even_rank",
+    "chance_at_least",
     "clip_together",
     "count_lora",
     "count_model",
+    "days_until",
     "delta_weight",
     "diagnose",
+    "doubled_rank",
     "effective_rank",
+    "fewest_right",
     "gradient_is_right",
     "gradients",
     "intruders",
@@ -127,6 +141,7 @@ __all__ = [
     "product_vjps",
     "race",
     "rank_for_gpu",
+    "score_by_topic",
     "share_of_gain",
     "similarity",
     "smallest_rank",
@@ -141,5 +156,6 @@ __all__ = [
     "truncate",
     "tuned_how",
     "unbroadcast",
+    "what_is_decomposed",
     "write_greedily",
 ]
