@@ -34,7 +34,7 @@ def marked(monkeypatch):
 
 
 def rows(path: Path) -> dict[str, dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         return {row["student"]: row for row in csv.DictReader(file)}
 
 
@@ -63,7 +63,7 @@ def test_check_of_a_folder_takes_its_lessons_and_names_what_is_none(here, capsys
     [
         (["check"], "there is no lesson in ."),
         (["check", "none.ipynb"], "there is no file none.ipynb"),
-        (["grade", "none"], "there is no file none"),
+        (["grade", "none"], "there is no notebook in none"),
         (["grade", "."], "there is no notebook in ."),
         (["grade", "milk"], "none of these notebooks is a lesson"),
         (["grade", "class", "--csv", "mine.csv"], "mine.csv is no table of grades"),
@@ -88,7 +88,7 @@ def test_grade_writes_a_table_and_feedback_and_shows_what_was_hard(here, capsys)
     assert [found[name]["5.1 count_lora"] for name in ("anna", "ben")] == ["1", "0"]
     assert int(found["anna"]["points"]) == int(found["ben"]["points"]) + 1
     page = (here / "out" / "feedback" / "ben.html").read_text("utf-8")
-    assert "<h1>ben: " in page and "Not yet, 0 of 1<p>your " in page
+    assert "<h1>ben: " in page and "Not yet, 0 of 1<p>Your " in page
     printed = capsys.readouterr().out
     lines = [line.split() for line in printed.splitlines()]
     assert ["5.1", "one", "matrix", "1", "1", "0"] in lines

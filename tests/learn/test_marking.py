@@ -116,9 +116,16 @@ def test_an_error_costs_its_own_exercise_alone(marks, in_this_process, cell, wor
 @pytest.mark.parametrize(
     ("cell", "words"),
     [
-        ("import os\n\ndef count_lora(a, b, r):\n    os._exit(0)", "it does not end, or it ends"),
-        ("import os\n\ncount_lora = os._exit(0)", "it does not end, or it ends Python"),
+        ("import os\n\ndef count_lora(a, b, r):\n    os._exit(0)", "it ends Python"),
+        ("import os\n\ncount_lora = os._exit(0)", "it ends Python"),
         ("def count_lora(a, b, r):\n    return input()", "raised EOFError"),
+        ("def count_lora(a, b, r):\n    return sum([[0]] * 10**10)", "raised MemoryError"),
+        (
+            "import os\n\ndef count_lora(a, b, r):\n"
+            "    for file in range(3, 20):\n        try: os.write(file, b'nonsense\\n')\n"
+            "        except OSError: pass\n    return 1",
+            "it ends Python",
+        ),
     ],
 )
 def test_an_accident_costs_its_own_exercise_alone(marks, cell, words):
@@ -141,7 +148,7 @@ def test_what_never_ends_is_ended_and_the_rest_is_marked(marks, monkeypatch):
     endless = "def wait():\n    while True:\n        pass\n\ncount_lora = wait()"
     found = marks(endless, EVEN)
     assert found["break_even_rank"] == ("correct", "")
-    assert "it does not end" in found["count_lora"][1]
+    assert "it takes more than 3 seconds" in found["count_lora"][1]
 
 
 def test_the_last_of_several_answers_counts(marks, in_this_process):
@@ -278,5 +285,5 @@ def test_feedback_is_text_and_never_markup(tmp_path):
     path = tmp_path / "f.html"
     grading.write_feedback(path, "<script>", [lesson], {lesson.tasks[0].name: mark})
     text = path.read_text("utf-8")
-    assert "your &lt;b&gt;result&lt;/b&gt; &amp; more" in text and "<script>" not in text
+    assert "Your &lt;b&gt;result&lt;/b&gt; &amp; more" in text and "<script>" not in text
     assert text.count("Not handed in") == len(lesson.tasks) - 1

@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
@@ -23,11 +24,14 @@ from minilora.learn import check
 from minilora.learn.exercises import STRICT
 from minilora.learn.notebooks.selecting import needed, statements
 
+MEMORY = 4 * 2**30  # bytes, of addresses: the answers of the lessons need a fraction of it
+
 
 def main() -> None:
     """The job: cells, names of the exercises, whole (whether to run every statement), skip_cells
     and skip_checks, where an earlier process ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
+    _limit_memory()
     job = json.load(sys.stdin)
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -41,6 +45,14 @@ def main() -> None:
     examine(job, tell)
     tell(end=True)
     os._exit(0)  # without waiting for threads that the learner has started
+
+
+def _limit_memory() -> None:
+    """Where the system can; elsewhere there is none."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 
 
 def examine(job: dict[str, Any], tell: Callable[..., None]) -> None:

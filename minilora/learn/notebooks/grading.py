@@ -20,6 +20,7 @@ from minilora.system.errors import UsageError
 from minilora.system.files import write_atomically
 from minilora.system.version import __version__
 
+_ENCODING = "utf-8-sig"  # without its mark Excel takes a name such as Müller for MÃ¼ller
 _STYLE = """
   :root { color-scheme: light dark; }
   body { font: 16px/1.5 system-ui, sans-serif; max-width: 46em; margin: 2em auto; padding: 0 1em; }
@@ -68,7 +69,8 @@ def find_submissions(places: Iterable[Path]) -> list[Submission]:
         notebooks = sorted(place.rglob("*.ipynb")) if place.is_dir() else [place]
         for notebook in notebooks:
             inside = notebook.relative_to(place).parts if place.is_dir() else (notebook.name,)
-            if not any(part.startswith(".") for part in inside):
+            hidden = any(part.startswith(".") for part in inside)
+            if notebook.is_file() and not hidden:
                 found.setdefault(_student(place, inside), []).append(notebook)
         if not found:
             raise UsageError(f"there is no notebook in {place}: give the folder of submissions")
@@ -131,7 +133,7 @@ def write_table(rows: Sequence[dict[str, str]], path: Path) -> None:
     table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    write_atomically(path, lambda file: file.write_text(text.getvalue(), "utf-8"))
+    write_atomically(path, lambda file: file.write_text(text.getvalue(), _ENCODING))
 
 
 def read_table(path: Path, tasks: Sequence[Task]) -> dict[str, dict[str, str]]:
@@ -140,7 +142,7 @@ def read_table(path: Path, tasks: Sequence[Task]) -> dict[str, dict[str, str]]:
     if not path.exists():
         return {}
     try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text("utf-8"), newline="")))
+        rows = list(csv.DictReader(io.StringIO(path.read_text(_ENCODING), newline="")))
     except (UnicodeDecodeError, csv.Error):
         rows = []
     if not rows or not {"student", "points", "notebooks"} <= rows[0].keys():
@@ -165,7 +167,8 @@ def write_feedback(
             status = mark.status if mark else "not handed in"
             status = {"correct": "Correct", "wrong": "Not yet"}.get(status, status.capitalize())
             points = mark.points if mark else 0
-            remark = f"<p>{escape(mark.remark)}</p>" if mark and mark.remark else ""
+            words = mark.remark if mark else ""
+            remark = f"<p>{escape(words[0].upper() + words[1:])}</p>" if words else ""
             parts.append(
                 f"<div><b>{head.number} {escape(head.title)}</b>: {status}, {points} of "
                 f"{head.points}{remark}</div>"

@@ -1,8 +1,9 @@
 """What a learner has done in a notebook: each exercise correct, not yet, or not attempted.
 
 Only what the answers need is run (selecting.py), in a process of its own (examiner.py) with a limit
-of time. Where a process crashes or hangs, the next one leaves that cell, or that check, out: what
-comes before and after it counts. If an answer lacks a name after all, everything is run.
+of time and of memory. Where a process crashes or hangs, the next one leaves that cell, or that
+check, out: what comes before and after it counts. If an answer lacks a name after all, everything
+is run.
 """
 
 from __future__ import annotations
@@ -96,6 +97,7 @@ def _examine(
             "skip_checks": sorted(found.ended_checks),
         }
         begun: dict[str, Any] = {}
+        why = "it ends Python"
         for event in _events(job, notebook.resolve().parent, deadline):
             if "verdict" in event:
                 found.verdicts[event["verdict"]] = event["status"], event["message"]
@@ -103,12 +105,13 @@ def _examine(
                 found.failed[event["failed"]] = event["why"]
             elif "end" in event:
                 at_end = True
+            elif "late" in event:
+                why = f"it takes more than {LIMIT:g} seconds"
             else:
                 begun = event
                 watch(numbers.get(event.get("check", ""), ""))
         if at_end or not begun:
             break
-        why = "it does not end, or it ends Python"
         if "cell" in begun:
             found.ended_cells.add(begun["cell"])
             found.failed[begun["cell"]] = why
@@ -130,7 +133,7 @@ def _events(job: dict[str, Any], home: Path, deadline: float) -> Iterator[dict[s
         "TQDM_DISABLE": "1",
     }
     lines: queue.Queue[str | None] = queue.Queue()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "minilora.learn.notebooks.examiner"],
             cwd=folder, env=environment, text=True, encoding="utf-8",
@@ -155,6 +158,8 @@ def _events(job: dict[str, Any], home: Path, deadline: float) -> Iterator[dict[s
                     return
                 yield json.loads(line)
         except queue.Empty:
+            yield {"late": True}
+        except ValueError:  # the learner's code has written there
             return
         finally:
             process.kill()
