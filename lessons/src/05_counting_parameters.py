@@ -307,7 +307,7 @@ for claim in analysis.HU_2021:
 # it is a property not of LoRA as such, but of LoRA on a very wide model. The Hugging Face LLM
 # course says "about 90%" fewer; of the models above, none has as little as that. Count for yourself
 # before you quote, also a famous number: GPT-2 medium at rank 4 has 393,216, which no rounding
-# turns into the 0.35 million of the paper's Table 3.
+# turns into the 0.35 million of the paper's Table 3. (RoBERTa's 0.3 million are 294,912, rounded.)
 #
 # The paper's Table 5 has one *budget*, 18 million: to compare where to put LoRA, it gives each
 # choice the highest rank that it can afford. Fewer matrices, more rank for each.
