@@ -293,7 +293,7 @@ with ml.plots.style():
     ax.legend()
     ml.plots.show(
         figure,
-        "Validation loss over 300 steps. Full fine-tuning and LoRA fall steeply from 3.2 and level "
+        "Validation loss over 300 steps. Full fine-tuning and LoRA fall steeply from 3.1 and level "
         "off, LoRA a little above; a model from random weights stays far above both.",
     )
 
