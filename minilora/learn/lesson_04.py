@@ -187,7 +187,7 @@ def _compare_product(
     not be one in delta()."""
     found = as_array(got)
     shapes_fit = found is not None and found.shape == expected.shape
-    right = shapes_fit and np.allclose(found, expected, rtol=1e-4, atol=1e-4)
+    right = shapes_fit and np.allclose(np.asarray(found), expected, rtol=1e-4, atol=1e-4)
     yours.compare(what, got, expected, {} if right else known, tolerance=1e-4)
 
 
