@@ -12,7 +12,7 @@
 # - say when a higher rank does harm: with few noisy examples, and with the wrong scale s;
 # - read a sweep of ranks honestly: several seeds, their worst and their best, what else changed.
 #
-# **Time:** 40 seconds to run, 20 minutes to read, 70 with the exercises. **Before this:** you know
+# **Time:** 40 seconds to run, 23 minutes to read, 70 with the exercises. **Before this:** you know
 # what a matrix product is, and that LoRA leaves the weights W of a model as they are and learns a
 # change ΔW = s A B, where A has r columns, B has r rows, and s = alpha / r. Lesson 05 counts what
 # that costs. **Words:** [glossary](GLOSSARY.md), for what is not explained here.
@@ -177,6 +177,7 @@ check.best_adapter(best_adapter)
 # for the correlated inputs.
 
 # %%
+rng = np.random.default_rng(4)
 spread = np.geomspace(3, 0.03, 16)
 spread /= np.sqrt(np.mean(spread**2))  # as much in all as independent inputs have
 R = spread[:, None] * np.linalg.qr(rng.standard_normal((16, 16)))[0]
