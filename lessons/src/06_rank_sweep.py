@@ -581,9 +581,10 @@ for r in (1, 16):
     tuned = ml.tune("reverse", "lora", lr=1e-2, steps=150, evaluate_every=15, **options)
     histories[r] = tuned.training.history
 
+print("words exactly right, every 15 steps")
 for r, history in histories.items():
     values = " ".join(f"{value:.2f}" for _, value in history.evaluations)
-    print(f"r = {r:<3} exactly right, every 15 steps: {values}")
+    print(f"r = {r:<3} {values}")
 
 # %% tags=["hide-input"]
 with ml.plots.style():
