@@ -29,6 +29,7 @@ import minilora as ml
 from minilora import reference
 from minilora.learn import check
 from minilora.learn.demos import definition
+from minilora.learn.light import light
 from minilora.lora import lora_layers
 from minilora.lora_targets import plain_path
 
@@ -238,7 +239,7 @@ SEED = 3  # the results that come with minilora are of seeds 0, 1 and 2, so this
 
 
 def train(model, lr, steps=300, corpus=code, **options):
-    config = ml.TrainConfig(steps=steps, lr=lr, seed=SEED)
+    config = ml.TrainConfig(steps=light(steps), lr=lr, seed=SEED)  # light: fewer in a browser
     return ml.train(model, corpus.batches(12, 64), config, **options)
 
 
