@@ -86,6 +86,8 @@ def test_what_a_notebook_says_about_itself_gives_nothing(marks, in_this_process,
         "import helper\n\ndef count_lora(a, b, r):\n    return helper.r_times(r, a + b)",
         "from helper import *\n\ndef count_lora(a, b, r):\n    return r_times(r, a + b)",
         "count_lora = lambda a, b, r: r * (a + b)",
+        "class Count:\n    pass\n\nCount.__call__ = lambda self, a, b, r: r * (a + b)\n"
+        "count_lora = Count()",
         "class Count:\n    def __call__(self, a, b, r):\n        return r * (a + b)\n\n"
         "count_lora = Count()",
         f"{RIGHT}\ndisplay(count_lora)\nfrom dataclasses import dataclass\n\n"
@@ -101,6 +103,7 @@ def test_an_answer_counts_whatever_else_stands_in_its_cell(marks, in_this_proces
     ("cell", "words"),
     [
         ("def count_lora(a, b, r)\n    return r * (a + b)", "does not run: SyntaxError"),
+        ("def count_lora(a, b, r):\n    s = a + b\nreturn r * s", "SyntaxError: 'return' outside"),
         ("@unknown\ndef count_lora(a, b, r):\n    return 1", "does not run: NameError"),
         ("def count_lora(a, b, r):\n    return unknown", "raised NameError"),
     ],

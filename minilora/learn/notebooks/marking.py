@@ -167,7 +167,7 @@ def _events(job: dict[str, Any], home: Path, deadline: float) -> Iterator[dict[s
 
 
 def _mark(task: Task, cells: Sequence[str], found: _Found) -> Mark:
-    unknown = ("wrong", f"Not yet: the notebook took more than {LIMIT_OF_ALL:g} seconds.")
+    unknown = ("wrong", f"Not yet: no result after {LIMIT_OF_ALL:g} seconds for the notebook.")
     status, message = found.verdicts.get(task.name, unknown)
     remark = message.partition("\n")[0]
     if status == "correct":

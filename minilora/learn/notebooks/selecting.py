@@ -2,8 +2,8 @@
 
 A lesson's training takes a minute and its answers need none of it, so this is what makes checking a
 class a matter of seconds. A statement is needed if it binds a needed name, as an import, a def and
-an assignment do, or hands a needed value on: a call may change what it is given. What a needed
-statement refers to is needed too.
+an assignment do, stores something in what it names, or hands a needed value on: a call may change
+what it is given. What a needed statement refers to is needed too.
 """
 
 from __future__ import annotations
@@ -21,22 +21,26 @@ _ANY = "*"  # what `from somewhere import *` binds
 
 @dataclass(frozen=True)
 class _Statement:
-    """refers, binds: to names of the notebook; changes: names of values that it may change."""
+    """Names of the notebook: those that it refers to, binds, stores something in, as x.y = 1 and
+    x[0] = 1 do, and hands to a call, as x.add(1) and change(x) do."""
 
     node: ast.stmt
     refers: frozenset[str]
     binds: frozenset[str]
-    changes: frozenset[str]
+    stores_in: frozenset[str]
+    hands_on: frozenset[str]
 
 
 def statements(cell: str) -> list[ast.stmt]:
     """What a cell consists of, with IPython's own lines (%pip, !ls, %%time) left out. Raises
     SyntaxError."""
     try:
-        return ast.parse(cell).body
+        tree = ast.parse(cell)
     except SyntaxError:
         magic = re.compile(r"^(\s*)(?:[%!?].*|[\w.]+\?\??)$")
-        return ast.parse("\n".join(magic.sub(r"\1pass", line) for line in cell.split("\n"))).body
+        tree = ast.parse("\n".join(magic.sub(r"\1pass", line) for line in cell.split("\n")))
+    compile(tree, "cell", "exec")  # a return outside a function is found only now
+    return tree.body
 
 
 def needed(cells: list[list[ast.stmt]], names: list[str]) -> list[list[ast.stmt]]:
@@ -50,7 +54,7 @@ def needed(cells: list[list[ast.stmt]], names: list[str]) -> list[list[ast.stmt]
     while growing:
         growing = False
         for one in everything:
-            gives = one.binds & wanted or one.changes & wanted & values
+            gives = (one.binds | one.stores_in | (one.hands_on & values)) & wanted
             if id(one) not in chosen and gives:
                 chosen.add(id(one))
                 wanted |= one.refers
@@ -71,8 +75,10 @@ def _describe(node: ast.stmt) -> _Statement:
     refers = {s.get_name() for s in symbols if s.is_referenced()}
     for inner in _inner(table):
         refers |= {s.get_name() for s in inner.get_symbols() if s.is_global()}
-    changes = set() if _is_definition(node) else set(_changed(node))
-    return _Statement(node, frozenset(refers), frozenset(binds), frozenset(changes))
+    stores_in, hands_on = (set(), set()) if _is_definition(node) else _changed(node)
+    return _Statement(
+        node, frozenset(refers), frozenset(binds), frozenset(stores_in), frozenset(hands_on)
+    )
 
 
 def _inner(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
@@ -81,21 +87,23 @@ def _inner(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
         yield from _inner(child)
 
 
-def _changed(statement: ast.stmt) -> Iterator[str]:
-    """Names of values that a statement may change: x in x.y = 1, x[0] = 1, x.add(1), change(x)."""
+def _changed(statement: ast.stmt) -> tuple[set[str], set[str]]:
+    stores_in: set[str] = set()
+    hands_on: set[str] = set()
     for node in ast.walk(statement):
         if isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
-            yield from _root(node)
+            stores_in |= _root(node)
         elif isinstance(node, ast.Call):
+            given = [*node.args, *(keyword.value for keyword in node.keywords)]
             if isinstance(node.func, ast.Attribute):
-                yield from _root(node.func)
-            for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
-                yield from _root(argument)
+                given.append(node.func)
+            for one in given:
+                hands_on |= _root(one)
+    return stores_in, hands_on
 
 
-def _root(node: ast.expr) -> Iterator[str]:
+def _root(node: ast.expr) -> set[str]:
     """The name that x, x.y, x[0].y or *x begins with, if it begins with one."""
     while isinstance(node, ast.Attribute | ast.Subscript | ast.Starred):
         node = node.value
-    if isinstance(node, ast.Name):
-        yield node.id
+    return {node.id} if isinstance(node, ast.Name) else set()
