@@ -218,7 +218,7 @@ with ml.plots.style():
     ax.legend(loc="lower left")
     ml.plots.show(
         figure,
-        "For eleven models, from docs-tiny to GPT-3, what full fine-tuning and what LoRA trains: "
+        "For eleven models, from words-tiny to GPT-3, what full fine-tuning and what LoRA trains: "
         "LoRA's share falls from 4 per cent to 0.02 per cent.",
     )
 
@@ -233,11 +233,11 @@ with ml.plots.style():
 # is the subject of lesson 06). Nor does it show memory or time: LoRA still computes with every
 # frozen number.
 #
-# **Does it hold at scale?** A count holds at any scale, as it is arithmetic; whether it is *theirs*
-# can be checked. PEFT, the usual library for LoRA, has measured runs on Llama-3.2-3B (its
+# **Does it hold at scale?** A count holds at any scale, as it is arithmetic, and what others report
+# can be checked with it. PEFT, the usual library for LoRA, has measured runs on Llama-3.2-3B (its
 # MetaMathQA benchmark, run in July 2026): with rank 32 on q and v it reports 9.2 million trained
-# numbers and an adapter file of 37 MB. That model has 28 blocks, q is 3,072 × 3,072 and v
-# 3,072 × 1,024.
+# numbers and an adapter file of 37 MB. That model has 28 blocks, q is 3,072 × 3,072 and v 3,072 ×
+# 1,024.
 
 # %%
 llama_3b = 28 * 32 * ((3072 + 3072) + (3072 + 1024))
@@ -374,10 +374,10 @@ print(f"of base and adapter {fused / (gpt2_all + fused):.4%}")
 # 1. GPT-2's files keep q, k and v as one matrix of 768 × 2,304, `c_attn`. PEFT sees one matrix, so
 #    there is one A, which the three share, and not three.
 # 2. Where heads share keys and values, k and v are narrow. Look the shape up.
-# 3. `bias="none"` means that no bias trains, although a comment beside it in the same course says
-#    that "the corresponding biases will be updated". `"lora_only"` trains those of the adapted
-#    layers, one number for each output; `"all"` every bias of the model, also those of the norm
-#    layers.
+# 3. `bias="none"` means that no bias trains, although a comment beside it in the Hugging Face LLM
+#    course says that "the corresponding biases will be updated". `"lora_only"` trains those of the
+#    adapted layers, one number for each output; `"all"` every bias of the model, also those of the
+#    norm layers.
 # 4. PEFT's "trainable%" divides by all numbers, A and B included. For large models the two shares
 #    are nearly the same; at a high rank on a small model they are not.
 #
