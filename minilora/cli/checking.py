@@ -26,27 +26,39 @@ _STYLES = {"correct": "green", "wrong": "yellow", "not attempted": "dim"}
 
 def run_check(args: argparse.Namespace) -> int:
     console = Console()
-    todo: list[Task] = []
-    for notebook in _notebooks(args.notebooks):
-        with Status(f"{notebook.name} …", console=Console(stderr=True)) as status:
+    notebooks = _notebooks(args.notebooks)
+    begun: list[Task] = []  # what is left of lessons in which something was attempted
+    other: list[Task] = []
+    for notebook in notebooks:
+        with Status("", console=Console(stderr=True), spinner="line") as status:
 
             def watch(number: str, name: str = notebook.name, status: Status = status) -> None:
                 status.update(f"{name} {number} …")
 
             lesson, marks = mark_notebook(notebook, watch)
-        print_table(_check_table(lesson, marks), console)
-        for mark in marks:
-            if mark.remark:
-                remark = escape(f"{mark.task.heading.number}: {mark.remark}")
-                console.print(remark, style=_STYLES[mark.status], highlight=False)
-        todo += [mark.task for mark in marks if mark.status != "correct"]
-    if todo:
-        head = todo[0].heading
+        attempted = any(mark.status != "not attempted" for mark in marks)
+        left = [mark.task for mark in marks if mark.status != "correct"]
+        (begun if attempted else other).extend(left)
+        if (attempted and left) or len(notebooks) == 1:
+            _print_marks(lesson, marks, console)
+        else:
+            state = "not begun" if left else "all correct"
+            console.print(escape(f"{lesson.title}: {state}"), highlight=False)
+    if begun or other:
+        head = (begun or other)[0].heading
         title = escape(f"{head.number}, {head.title}: {how_many(head.minutes, 'minute')}")
         console.print(f"Next: {title}.", style="bold", highlight=False)
     else:
         console.print("All exercises are correct.", style="bold")
     return 0
+
+
+def _print_marks(lesson: Lesson, marks: Sequence[Mark], console: Console) -> None:
+    print_table(_check_table(lesson, marks), console)
+    for mark in marks:
+        if mark.remark:
+            remark = escape(f"{mark.task.heading.number}: {mark.remark}")
+            console.print(remark, style=_STYLES[mark.status], highlight=False)
 
 
 def _notebooks(places: Sequence[Path]) -> list[Path]:
@@ -105,7 +117,7 @@ def run_grade(args: argparse.Namespace) -> int:
         make_folder(args.feedback, "--feedback")
     rows: list[dict[str, str]] = []
     kept = 0
-    with Status("", console=Console(stderr=True)) as status:
+    with Status("", console=Console(stderr=True), spinner="line") as status:
         for i, submission in enumerate(submissions, 1):
             status.update(f"{i} of {len(submissions)}: {submission.student} …")
             page = args.feedback / f"{submission.student}.html" if args.feedback else None

@@ -58,6 +58,15 @@ def test_check_of_a_folder_takes_its_lessons_and_names_what_is_none(here, capsys
     assert "shopping.ipynb is none of the lessons" in shown.err and "Next: " in shown.out
 
 
+def test_check_of_several_is_short_on_what_is_not_begun_and_goes_on_where_one_is(here, capsys):
+    write_book(here / "a.ipynb", title=f"# {all_lessons()[0].title}")
+    write_book(here / "b.ipynb", RIGHT)
+    assert main(["check"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{all_lessons()[0].title}: not begun\n" in printed
+    assert "5.1 one matrix" in printed and "Next: 5.2, a whole model: 5 minutes." in printed
+
+
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
