@@ -33,7 +33,7 @@ def run_check(args: argparse.Namespace) -> int:
         with Status("", console=Console(stderr=True), spinner="line") as status:
 
             def watch(number: str, name: str = notebook.name, status: Status = status) -> None:
-                status.update(f"{name} {number} …")
+                status.update(escape(f"{name} {number} …"))
 
             lesson, marks = mark_notebook(notebook, watch)
         attempted = any(mark.status != "not attempted" for mark in marks)
@@ -115,35 +115,48 @@ def run_grade(args: argparse.Namespace) -> int:
         make_folder(args.csv.parent, "--csv")
     if args.feedback:
         make_folder(args.feedback, "--feedback")
+    rows, kept = _grade_all(submissions, lessons, done, args)
+    console = Console()
+    print_table(_grade_table(rows, tasks), console)
+    average = mean(int(row["points"]) for row in rows)
+    students = how_many(len(rows), "student")
+    again = f"; {kept} unchanged since the last time" if kept else ""
+    summary = f"{students}: {average:.1f} of {rows[0]['of']} points on average{again}."
+    console.print(summary, style="bold", highlight=False)
+    return 0
+
+
+def _grade_all(
+    submissions: Sequence[grading.Submission],
+    lessons: Sequence[Lesson],
+    done: dict[str, dict[str, str]],
+    args: argparse.Namespace,
+) -> tuple[list[dict[str, str]], int]:
+    """A row of the table for each student, and how many were kept from `done`. What is marked is
+    written at once, so that a stopped command goes on from there."""
+    tasks = [task for lesson in lessons for task in lesson.tasks]
     rows: list[dict[str, str]] = []
     kept = 0
     with Status("", console=Console(stderr=True), spinner="line") as status:
-        for i, submission in enumerate(submissions, 1):
-            status.update(f"{i} of {len(submissions)}: {submission.student} …")
-            page = args.feedback / f"{submission.student}.html" if args.feedback else None
-            row = done.get(submission.student + submission.fingerprint)
+        for i, one in enumerate(submissions, 1):
+            status.update(escape(f"{i} of {len(submissions)}: {one.student} …"))
+            page = args.feedback / f"{one.student}.html" if args.feedback else None
+            row = done.get(one.student + one.fingerprint)
             if row is None or (page and not page.exists()):
-                marks = _marks(submission)
-                row = grading.row_of(submission, tasks, marks)
+                marks = _marks(one)
+                row = grading.row_of(one, tasks, marks)
                 if page:
-                    grading.write_feedback(page, submission.student, lessons, marks)
+                    grading.write_feedback(page, one.student, lessons, marks)
             else:
                 kept += 1
             rows.append(row)
             if args.csv:
-                later = [done[key] for key in done if done[key] not in rows]
-                grading.write_table([*rows, *later], args.csv)
+                names = {row["student"] for row in rows}
+                not_yet_seen = [row for row in done.values() if row["student"] not in names]
+                grading.write_table([*rows, *not_yet_seen], args.csv)
     if args.csv:
         grading.write_table(rows, args.csv)
-    console = Console()
-    print_table(_grade_table(rows, tasks), console)
-    points = [int(row["points"]) for row in rows]
-    summary = (
-        f"{how_many(len(rows), 'student')}: {mean(points):.1f} of {rows[0]['of']} points on average"
-    )
-    again = f"; {kept} unchanged since the last time" if kept else ""
-    console.print(f"{summary}{again}.", style="bold", highlight=False)
-    return 0
+    return rows, kept
 
 
 def _marks(submission: grading.Submission) -> dict[str, Mark]:
