@@ -209,7 +209,7 @@ def with_table(readme: str) -> str:
         "| | lesson | the question it answers | to run | to read | with exercises |",
         "|---|---|---|--:|--:|--:|",
     ]
-    for path in sorted(LESSONS.glob("[0-9]*.ipynb")):
+    for path in sorted(LESSONS.glob("*.ipynb")):
         lesson = read_lesson(path)
         number, _, title = lesson.title.partition(" · ")
         run, read, work = lesson.times or ("?", "?", "?")

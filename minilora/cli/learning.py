@@ -24,7 +24,7 @@ from minilora.system.errors import UsageError
 def run_lessons(args: argparse.Namespace) -> int:
     if LESSONS is None:
         raise UsageError("the lessons are not installed with this copy of minilora; clone it")
-    notebooks = sorted(LESSONS.glob("[0-9]*.ipynb"))
+    notebooks = sorted(LESSONS.glob("*.ipynb"))
     if args.pyodide and not args.lite:
         raise UsageError("--pyodide is for the site that --lite writes: add --lite FOLDER")
     if args.lite:

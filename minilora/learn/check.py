@@ -5,6 +5,18 @@ How a checker works is in exercises.py; those of a lesson are in its lesson_NN.p
 
 from __future__ import annotations
 
+from minilora.learn.clinic import (
+    script_1,
+    script_2,
+    script_3,
+    script_4,
+    script_5,
+    script_6,
+    script_7,
+    script_8,
+    script_9,
+    script_10,
+)
 from minilora.learn.exercises import EXERCISES, Verdict, strict
 from minilora.learn.lesson_00 import (
     delta_weight,
@@ -142,6 +154,16 @@ __all__ = [
     "race",
     "rank_for_gpu",
     "score_by_topic",
+    "script_1",
+    "script_2",
+    "script_3",
+    "script_4",
+    "script_5",
+    "script_6",
+    "script_7",
+    "script_8",
+    "script_9",
+    "script_10",
     "share_of_gain",
     "similarity",
     "smallest_rank",

@@ -16,6 +16,7 @@ import nbformat
 import pytest
 
 from minilora.learn.check import EXERCISES
+from minilora.learn.examination import FAULTS
 from minilora.learn.notebooks import editions
 from minilora.learn.notebooks.editions import SETUP
 from minilora.learn.notebooks.lessons import all_lessons
@@ -132,6 +133,25 @@ def test_a_notebook_has_three_exercises_or_more_each_with_its_difficulty_and_min
     checks = len(build.parse(build.source_of(name))[1])
     assert checks >= 3 and titles == [str(i + 1) for i in range(checks)]
     assert len(about) == checks
+
+
+def test_the_bug_clinic_has_a_sound_run_a_list_of_faults_and_ten_scripts_with_their_charts():
+    text, source = text_of(committed("bug_clinic")), build.source_of("bug_clinic")
+    start = 0
+    for what in ("its times", "the glossary", "what to see", "what it does not show", "scale",
+                 "the exam cards", "where to read on"):  # fmt: skip
+        found = re.compile(PARTS[what], re.MULTILINE).search(text, start)
+        assert found, f"the clinic has no {what} where it is expected"
+        start = found.start()
+    scripts = [f"script_{i}" for i in range(1, 11)]
+    exercises = build.parse(source)[1]
+    assert [one.name for one in exercises] == scripts
+    assert all(one.repair and '"?"' in one.stub for one in exercises)
+    assert re.findall(r"^examine\((\w+)", source, re.MULTILINE) == ["healthy", *scripts]
+    titles = re.findall(r"^### Exercise C\.(\d+): ", text, re.MULTILINE)
+    assert titles == [str(i) for i in range(1, 11)]
+    assert len(re.findall(r"\*Difficulty [1-5] of 5, \d+ minutes\.\*", text)) == 10
+    assert len(FAULTS) > len(scripts)
 
 
 @pytest.mark.parametrize("name", NAMES)

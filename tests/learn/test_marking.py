@@ -219,7 +219,7 @@ def test_every_exercise_of_every_lesson_has_a_heading_and_a_stub():
     for lesson in all_lessons():
         assert lesson.tasks
         for task in lesson.tasks:
-            assert task.heading.number.startswith(f"{int(lesson.name[:2])}.")
+            assert task.heading.number.startswith(f"{lesson.title.split()[0].lstrip('0') or 0}.")
             assert f"{task.name}" in task.stub
 
 

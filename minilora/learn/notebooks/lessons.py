@@ -53,7 +53,7 @@ class Lesson:
 
 def heading_of(markdown: str) -> Heading | None:
     """The last heading of an exercise in a text, or None."""
-    title = r"^### Exercise (\d+\.\d+)(?:, [^:\n]*)?[:.]? *(.*)$"
+    title = r"^### Exercise (\w+\.\d+)(?:, [^:\n]*)?[:.]? *(.*)$"
     about = r"\*Difficulty (\d) of 5, (\d+) minutes?\.\*"
     found = re.findall(rf"{title}\s*{about}", markdown, re.MULTILINE)
     if not found:
@@ -79,16 +79,16 @@ def read_lesson(notebook: Path) -> Lesson:
     """A lesson from its notebook: an exercise is a heading, a cell to work in and a check."""
     cells = read_cells(notebook)
     tasks: list[Task] = []
-    heading, latest = None, ""
+    heading, code = None, [""]
     for kind, text in cells:
         check = re.fullmatch(r"check\.(\w+)\(\1\)", text.strip())
         if kind == "markdown":
             heading = heading_of(text) or heading
         elif check and heading:
-            tasks.append(Task(check[1], heading, latest))
+            tasks.append(Task(check[1], heading, _cell_of(check[1], code)))
             heading = None
         else:
-            latest = text
+            code.append(text)
     opening = cells[0][1]
     question = re.search(r"\*\*The question\.\*\* (.+?)\n\n", opening, re.DOTALL)
     times = re.search(
@@ -104,12 +104,18 @@ def read_lesson(notebook: Path) -> Lesson:
     )
 
 
+def _cell_of(name: str, code: list[str]) -> str:
+    """The last cell that defines an exercise's function: not always the one before its check."""
+    defines = re.compile(rf"^(def|class) {name}\b", re.MULTILINE)
+    return next((text for text in reversed(code) if defines.search(text)), code[-1])
+
+
 @cache
 def all_lessons() -> tuple[Lesson, ...]:
     """Every lesson that comes with minilora, in order. Raises UsageError if none does."""
     if LESSONS is None:
         raise UsageError("the lessons are not installed with this copy of minilora; clone it")
-    return tuple(read_lesson(path) for path in sorted(LESSONS.glob("[0-9]*.ipynb")))
+    return tuple(read_lesson(path) for path in sorted(LESSONS.glob("*.ipynb")))
 
 
 def lesson_of(notebook: Path) -> Lesson:
