@@ -13,7 +13,7 @@
 # - build an engine that does all this, train a network with it, and say what it saves when a weight
 #   is frozen, which is where LoRA begins.
 #
-# **Time:** 5 seconds to run, 25 minutes to read, 100 with the exercises. **Before this:** you know
+# **Time:** 5 seconds to run, 20 minutes to read, 120 with the exercises. **Before this:** you know
 # NumPy arrays, the matrix product, and derivatives with the chain rule. **Words:** the
 # [glossary](GLOSSARY.md) has them all.
 
@@ -340,8 +340,10 @@ def gradient_is_right(f, gradient, x: np.ndarray) -> bool:
 check.gradient_is_right(gradient_is_right)
 
 # %% [markdown]
-# minilora's own is `ml.gradcheck`. All of its operations are tested with it, and it names the entry
-# at fault. Here it is with an operation whose vjp lacks a factor 2:
+# minilora's own is `ml.gradcheck`. All operations of the package are tested with it, and it names
+# the entry at fault. Here it is with an operation whose vjp lacks a factor 2. (A `Tensor` is an
+# array that remembers how it was made, and `record` makes one, from a result, the parents and their
+# vjps.)
 
 
 # %%
