@@ -26,6 +26,7 @@ import numpy as np
 import minilora as ml
 from minilora.learn import check
 from minilora.learn.demos import learners
+from minilora.learn.light import light  # fewer steps in a browser, which is slow
 from minilora.plots import select
 from minilora.studies.known_rank_teacher import plot_known_rank_teacher, teacher_run
 from minilora.studies.rank_sweep import RANKS, plot_rank_sweep
@@ -414,7 +415,7 @@ check.predict(GUESS, losses[24] / losses[2], unit="times the loss of rank 2")
 def adapt(r: int, alpha: float) -> ml.experiments.tuning.Tuned:
     """docs-tiny, fine-tuned with LoRA of rank r, and s = alpha / √r."""
     options = {"r": r, "lora_alpha": alpha, "use_rslora": True, "quiet": False}
-    return ml.tune("code", "lora", seed=0, lr=1e-2, **options)
+    return ml.tune("code", "lora", seed=0, lr=1e-2, steps=light(300), **options)
 
 
 live = adapt(4, alpha=4)
@@ -578,7 +579,7 @@ for tolerance in (0.3, 0.2, 0.1, 0.05, 0.01):
 histories = {}
 for r in (1, 16):
     options = {"r": r, "lora_alpha": 4, "use_rslora": True, "quiet": False}
-    tuned = ml.tune("reverse", "lora", lr=1e-2, steps=150, evaluate_every=15, **options)
+    tuned = ml.tune("reverse", "lora", lr=1e-2, steps=light(150), evaluate_every=15, **options)
     histories[r] = tuned.training.history
 
 print("words exactly right, every 15 steps")

@@ -29,6 +29,7 @@ import minilora as ml
 from minilora import analysis
 from minilora.experiments.tuning import set_up
 from minilora.learn import check
+from minilora.learn.light import light  # fewer steps in a browser, which is slow
 from minilora.plots import select
 from minilora.studies import shipped_rows
 from minilora.studies.spectrum import plot_spectrum
@@ -205,9 +206,10 @@ check.k90(k90)
 # own text** instead, put a path, such as `"notes.txt"`, in place of `"code"`.
 
 # %%
-TASK = "code"
-full = ml.tune(TASK, "full", seed=0, lr=1e-3, quiet=False)
-lora = ml.tune(TASK, "lora", seed=0, lr=1e-2, r=4, quiet=False)  # s = alpha / r = 2
+TASK, STEPS = "code", light(300)
+options = {"steps": STEPS, "quiet": False}
+full = ml.tune(TASK, "full", seed=0, lr=1e-3, **options)
+lora = ml.tune(TASK, "lora", seed=0, lr=1e-2, r=4, **options)  # s = alpha / r = 2
 base, test_loss = full.base, full.task.test
 
 for name, model in (("base", base), ("full", full.model), ("LoRA, r = 4", lora.model)):
@@ -327,7 +329,7 @@ for task, width in (("code", 128), ("reverse", 64)):
 # directions. So we train once more, with plain gradient descent with momentum (SGD, see lesson 03).
 
 # %%
-plain = set_up(TASK, "full", 0, lr=0.3)
+plain = set_up(TASK, "full", 0, lr=0.3, steps=STEPS)
 plain.training.optimizer = ml.SGD(plain.training.params, lr=0.3, momentum=0.9)
 run([plain.training], threads=1, quiet=False)
 
@@ -454,7 +456,7 @@ for task, width in (("code", 128), ("reverse", 64)):
         of_lora = select(shipped, task=task, method="lora", r=r)
         assert mean(x["relative_norm"] for x in of_lora) > mean(x["relative_norm"] for x in of_full)
 sgd, adamw = (mean(map(analysis.effective_rank, changes[o].values())) for o in ("SGD", "AdamW"))
-assert sgd > 0.95 * adamw
+assert sgd > 0.9 * adamw
 cuts = {k: [row["test"] for row in select(truncation, task="code", k=k)] for k in (4, 16)}
 trained = {r: [row["test"] for row in select(sweep, task="code", r=r)] for r in (1, 16)}
 assert min(cuts[4]) > max(trained[1]) and mean(cuts[16]) < mean(trained[16]) + 0.02
@@ -595,7 +597,7 @@ check.similarity(similarity)
 # start.
 
 # %%
-other = ml.tune(TASK, "lora", seed=1, lr=1e-2, r=4, quiet=False).model
+other = ml.tune(TASK, "lora", seed=1, lr=1e-2, r=4, **options).model
 starts = [set_up(TASK, "lora", seed, r=4).model for seed in (0, 1)]  # not trained
 
 
