@@ -240,3 +240,77 @@ def test_with_little_text_the_smallest_rank_overfits_least():
     one, four, full = {"r": 1}, {"r": 4}, {"method": "full"}
     assert after(5_000, **one) < after(5_000, **four) < after(5_000, **full)
     assert after(600_000, **full) < after(600_000, **four) < after(600_000, **one)
+
+
+def test_a_change_scaled_down_wins_back_most_of_the_old_task_for_little_of_the_new():
+    def at(method, factor, key, scaled="change"):
+        how = {"method": method, "scaled": scaled, "factor": factor}
+        return average("intruders_by_lambda", key, **how)
+
+    for method in ("full", "lora"):
+        base = at(method, 0.0, "old")
+        lost, still = (at(method, factor, "old") - base for factor in (1.0, 0.75))
+        assert still < 0.55 * lost  # of what was forgotten
+        assert 0.02 < at(method, 0.75, "test") - at(method, 1.0, "test") < 0.04
+    assert [round(at("lora", f, "intruders"), 1) for f in (0.5, 1.0, 1.5)] == [0.3, 2.7, 3.6]
+    assert at("full", 1.5, "intruders") < 0.5
+
+
+def test_intruders_carry_what_was_learned_and_scaling_all_is_better_than_scaling_them():
+    def at(factor, key, scaled):
+        how = {"method": "lora", "scaled": scaled, "factor": factor}
+        return average("intruders_by_lambda", key, **how)
+
+    assert at(0.0, "test", "intruders") > at(0.0, "test", "change")  # worse than the base model
+    assert at(0.0, "old", "intruders") > at(1.0, "old", "change") + 0.7
+    whole, part = ({k: at(0.75, k, s) for k in ("test", "old")} for s in ("change", "intruders"))
+    assert whole["test"] < part["test"] - 0.02 and whole["old"] < part["old"] - 0.1
+    assert part["old"] < at(1.0, "old", "change") - 0.08  # what the paper says of small cuts
+
+
+def test_the_best_rate_is_the_same_for_every_rank_and_five_times_fulls():
+    def best(rows):
+        return min(rows, key=lambda row: row["val"])["lr"]
+
+    rows = shipped_rows("without_regret")
+    for r in (1, 16, 64):
+        tried = [row for row in rows if row["part"] == "rates" and row["r"] == r]
+        assert len(tried) == 5 and best(tried) == 1e-2
+    swept = [row for row in shipped_rows("learning_rate_sweep") if row["task"] == CODE]
+    swept = [row for row in swept if row["seed"] == 0]
+    assert best(row for row in swept if row["method"] == "lora") == 1e-2
+    assert best(row for row in swept if row["method"] == "full") == 2e-3
+
+
+def test_higher_ranks_part_late_and_end_near_full():
+    def at(step, r):
+        curves = values("without_regret", "curve", part="longer", r=r)
+        return mean(dict(curve)[step] for curve in curves)
+
+    for step in (50, 100, 200):
+        assert max(at(step, r) for r in (4, 16, 64)) - min(at(step, r) for r in (4, 16, 64)) < 0.06
+        assert at(step, 1) > at(step, 4) + 0.06
+    behind = {r: at(600, r) - at(600, None) for r in (1, 4, 16, 64)}
+    assert {r: round(value, 2) for r, value in behind.items()} == {
+        1: 0.2,
+        4: 0.1,
+        16: 0.04,
+        64: 0.01,
+    }
+    assert all(0.03 < at(200, r) - at(200, None) < 0.08 for r in (4, 16, 64))
+
+
+def test_large_batches_cost_lora_hardly_more_than_full_fine_tuning():
+    def best(method, batch):
+        rows = [r for r in shipped_rows("without_regret") if r["part"] == "batches"]
+        rows = [r for r in rows if (r["method"], r["batch"]) == (method, batch)]
+        return min(rows, key=lambda row: row["val"])["test"]
+
+    gaps = [best("lora", batch) - best("full", batch) for batch in (4, 16, 64)]
+    assert [round(gap, 3) for gap in gaps] == [0.096, 0.1, 0.107]
+
+
+def test_the_mlp_is_better_than_attention_each_at_its_best_rate():
+    attention = values("without_regret", "test", part="places", place="q,k,v,o", lr=1e-2)
+    mlp = values("without_regret", "test", part="places", place="MLP", lr=2e-2)
+    assert len(attention) == len(mlp) == 3 and max(mlp) < min(attention)

@@ -19,6 +19,7 @@ from minilora.plots.house_style import COLORS, FAMILY_COLORS, rank_color, save_f
 from minilora.studies import STUDIES, study_figures
 from minilora.studies.alpha_sweep import plot_alpha_rules, plot_alphas
 from minilora.studies.forgetting_frontier import plot_forgetting_frontier
+from minilora.studies.intruders_by_lambda import LAMBDAS, plot_trade
 from minilora.studies.known_rank_teacher import plot_known_rank_teacher
 from minilora.studies.learning_rate_sweep import plot_learning_rate_sweep
 from minilora.studies.parameter_counts import plot_parameter_counts
@@ -28,6 +29,7 @@ from minilora.studies.spectrum import plot_spectrum, plot_spectrum_table, spectr
 from minilora.studies.subspace_similarity import plot_subspace_similarity
 from minilora.studies.truncation import plot_truncation
 from minilora.studies.which_weights import PLACES
+from minilora.studies.without_regret import plot_longer, plot_rates, rates_by_rank
 
 SEEDS = range(2)
 GREY = (0.299, 0.587, 0.114)  # of red, green and blue in what the eye takes for lightness
@@ -128,7 +130,25 @@ def fake_methods(settings):
     return [row | ({"base_test": 0.0, "base_old": 1.0} | base) for row in fake_quality(settings)]
 
 
+def fake_regret(settings):
+    value = quality(settings)
+    about = {key: settings.get(key) for key in ("part", "batch", "place")}
+    about |= {} if about["place"] else {"place": "all"}
+    curve = [[step, value + 1 / step] for step in (10, 100, 600)]
+    return [tuned(settings) | about | {"val": value, "test": value + 0.01, "curve": curve}]
+
+
+def fake_lambda(settings):
+    return [
+        tuned(settings) | {"scaled": scaled, "factor": factor, "intruders": 2 * factor}
+        | {"test": 3 - factor + 0.01 * settings["seed"], "old": 1.3 + factor / 3}
+        for scaled in ("change", "intruders") for factor in LAMBDAS
+    ]  # fmt: skip
+
+
 FAKE = {
+    "without_regret": fake_regret,
+    "intruders_by_lambda": fake_lambda,
     "methods": fake_methods,
     "known_rank_teacher": fake_teacher,
     "forgetting_frontier": fake_frontier,
@@ -560,3 +580,36 @@ def test_text_and_ranks_of_a_user_can_be_drawn(tmp_path):
     figure = spectrum_figure(adapter)
     save_figure(figure, tmp_path / "b.png")
     assert [d.get_label() for d in figure.axes[0].lines] == ["LoRA"]
+
+
+def test_rates_by_rank_are_drawn_and_the_best_of_each_is_ringed():
+    rows = rates_by_rank(RESULTS["without_regret"], RESULTS["learning_rate_sweep"])
+    rows = [row for row in rows if row["seed"] == 0]
+    ax = plot_rates(rows, axes())
+    rings = [drawn for drawn in ax.lines if drawn.get_markersize() == 13]
+    assert [float(ring.get_xdata()[0]) for ring in rings] == [0.003] * 5
+    for label, r in ((LABELS["full"], None), ("LoRA, r = 1", 1), ("LoRA, r = 64", 64)):
+        same = {row["lr"]: row["val"] for row in rows if row["r"] == r}
+        drawn = line(ax, label)
+        assert dict(zip(drawn.get_xdata(), drawn.get_ydata(), strict=True)) == same
+
+
+def test_a_rank_looks_the_same_in_every_panel_of_without_regret():
+    rows = RESULTS["without_regret"]
+    longer = plot_longer([row for row in rows if row["part"] == "longer"], axes())
+    rates = figure_of("without_regret").axes[0]
+    for drawn in longer.lines:
+        same = line(rates, drawn.get_label())
+        assert (drawn.get_color(), drawn.get_marker()) == (same.get_color(), same.get_marker())
+        assert drawn.get_linestyle() == same.get_linestyle()
+
+
+def test_lambda_1_is_marked_on_each_line_of_the_trade():
+    ax = plot_trade(RESULTS["intruders_by_lambda"], axes())
+    lines = [drawn for drawn in ax.lines if len(drawn.get_xdata()) == len(LAMBDAS)]
+    marks = [drawn for drawn in ax.lines if len(drawn.get_xdata()) == 1]
+    assert len(lines) == len(marks) == 3
+    for drawn, mark in zip(lines, marks, strict=True):
+        at = LAMBDAS.index(1.0)
+        assert mark.get_xdata()[0] == drawn.get_xdata()[at] == pytest.approx(2.005)
+        assert mark.get_ydata()[0] == drawn.get_ydata()[at]
