@@ -320,7 +320,7 @@ def _logits(ids: np.ndarray, w: Arrays, n_layer: int, n_head: int, mistake: str 
 def _docs_tiny() -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Its weights in float64, the ids of a sentence, and minilora's logits for it."""
     model = load_model("docs-tiny")
-    ids = encode("Return the name of the file that was opened.").astype(np.int64)
+    ids = encode("Return the name of a file.").astype(np.int64)
     weights = {name: p.data.astype(np.float64) for name, p in model.named_parameters()}
     return weights, ids, model(ids[None]).data[0]
 
