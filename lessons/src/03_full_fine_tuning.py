@@ -12,7 +12,7 @@
 # - tell overfitting, underfitting and forgetting apart by their curves;
 # - say which parts of the bill LoRA makes small, and which it does not.
 #
-# **Time:** 40 seconds to run, 25 minutes to read, 105 with the exercises. **Before this:** lesson
+# **Time:** 40 seconds to run, 25 minutes to read, 111 with the exercises. **Before this:** lesson
 # 02, or: you know that a transformer is a stack of blocks of matrices, and that its loss is a mean
 # of -log p in nats per character. **Words:** [glossary](GLOSSARY.md).
 

@@ -12,7 +12,7 @@
 # - find what is wrong in sentences from official texts;
 # - plan when to review, so that you still know it on the day.
 #
-# **Time:** 20 seconds to run, 20 minutes to read, 90 with the exercises. **Before this:** the
+# **Time:** 20 seconds to run, 20 minutes to read, 97 with the exercises. **Before this:** the
 # lessons before, or as many as you like: the exam finds out which of them you need, and takes ten
 # minutes for ten cards. **Words:** [glossary](GLOSSARY.md).
 
@@ -81,12 +81,8 @@ with ml.plots.style():
 # choices. Every seed is another exam. (In a terminal, `minilora quiz --exam 20` does the same with
 # a clock.)
 
-# %%
-SEED, N = 11, 10  # change me: any seed is another exam, and 20 a longer one
-chosen = quiz.draw(cards, N, random.Random(SEED))
-exam = [quiz.question(card, random.Random(f"{SEED} {card.id}")) for card in chosen]
 
-
+# %% tags=["hide-input"]
 def folded(text, label="", width=86):
     """The text in lines, the label before the first of them."""
     indent = max(5, len(label) + 1)
@@ -106,6 +102,20 @@ def printed(question, number):
     return "\n".join(lines) + "\n"
 
 
+def hand_in(exam, letters):
+    """An Answer for each question of the exam."""
+    typed = [letters.get(number, "") for number in range(1, len(exam) + 1)]
+    return [
+        read_answer(one, text) if text else quiz.Answer(one)
+        for one, text in zip(exam, typed, strict=True)
+    ]
+
+
+# %%
+SEED, N = 11, 10  # change me: any seed is another exam, and 20 a longer one
+chosen = quiz.draw(cards, N, random.Random(SEED))
+exam = [quiz.question(card, random.Random(f"{SEED} {card.id}")) for card in chosen]
+
 for number, one in enumerate(exam, 1):
     print(printed(one, number))
 
@@ -115,16 +125,6 @@ for number, one in enumerate(exam, 1):
 
 # %%
 my_answers = {1: "C", 2: "B", 3: "D", 4: "B", 5: "B", 6: "C", 7: "A", 8: "C", 9: "B", 10: "B"}
-
-
-def hand_in(exam, letters):
-    """An Answer for each question of the exam."""
-    typed = [letters.get(number, "") for number in range(1, len(exam) + 1)]
-    return [
-        read_answer(one, text) if text else quiz.Answer(one)
-        for one, text in zip(exam, typed, strict=True)
-    ]
-
 
 answers = hand_in(exam, my_answers)
 right = sum(answer.right for answer in answers)
