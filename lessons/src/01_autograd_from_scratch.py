@@ -343,7 +343,8 @@ check.gradient_is_right(gradient_is_right)
 # minilora's own is `ml.gradcheck`. All operations of the package are tested with it, and it names
 # the entry at fault. Here it is with an operation whose vjp lacks a factor 2. (A `Tensor` is an
 # array that remembers how it was made, and `record` makes one, from a result, the parents and their
-# vjps.)
+# vjps. The results are first multiplied by random numbers and summed, so the gradient at 3 is
+# not simply 6: with all ones, some errors would cancel out.)
 
 
 # %%
