@@ -30,6 +30,7 @@ _NAMES = (
     "forgetting_frontier",
     "small_data",
     "spectrum",
+    "delta_over_training",
     "intruders_by_lambda",
     "truncation",
     "subspace_similarity",

@@ -314,3 +314,24 @@ def test_the_mlp_is_better_than_attention_each_at_its_best_rate():
     attention = values("without_regret", "test", part="places", place="q,k,v,o", lr=1e-2)
     mlp = values("without_regret", "test", part="places", place="MLP", lr=2e-2)
     assert len(attention) == len(mlp) == 3 and max(mlp) < min(attention)
+
+
+def test_the_rank_of_fulls_change_falls_and_rises_with_adamw_as_with_sgd():
+    def at(step, optimizer, measure="effective_rank"):
+        how = {"method": "full", "optimizer": optimizer, "step": step}
+        return average("delta_over_training", measure, **how)
+
+    adamw, sgd = ([round(at(step, o)) for step in (1, 20, 300)] for o in ("AdamW", "SGD"))
+    assert adamw == [89, 63, 74] and sgd == [49, 53, 72]
+    assert at(10, "SGD") < at(1, "SGD") < at(50, "SGD")
+    assert (round(at(300, "AdamW", "stable_rank")), round(at(300, "AdamW", "k90"))) == (9, 36)
+
+
+def test_the_change_finds_its_direction_late_and_lora_moves_twice_as_far():
+    def at(step, method, measure):
+        how = {"method": method, "optimizer": "AdamW", "step": step}
+        return round(average("delta_over_training", measure, **how), 2)
+
+    assert [at(s, "full", "cosine") for s in (10, 100)] == [0.29, 0.86]
+    assert [at(s, "lora", "cosine") for s in (10, 100)] == [0.15, 0.72]
+    assert (at(300, "full", "relative_norm"), at(300, "lora", "relative_norm")) == (0.14, 0.33)

@@ -26,12 +26,14 @@ from minilora.methods.registry import METHODS
 from minilora.methods.trainable import count_parameters
 from minilora.studies import (
     STUDIES,
+    delta_over_training,
     forgetting_frontier,
     intruders_by_lambda,
     subspace_similarity,
     which_weights,
     without_regret,
 )
+from minilora.studies.delta_over_training import delta_run
 from minilora.studies.forgetting_frontier import frontier_run
 from minilora.studies.intruders_by_lambda import lambda_run
 from minilora.studies.known_rank_teacher import teacher_run
@@ -285,3 +287,21 @@ def test_lambda_goes_from_the_base_to_the_tuned_model_and_beyond(method, quick, 
     assert scaled["intruders", 1.0]["test"] == pytest.approx(whole["test"], rel=1e-6)
     assert scaled["intruders", 1.0]["intruders"] == whole["intruders"]
     assert scaled["change", 1.5]["test"] != whole["test"] != base["test"]
+
+
+def test_delta_is_compared_with_itself_at_the_end(quick):
+    rows = delta_run("SGD", task="code", method="full", seed=0, lr=0.1, steps=3)
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert rows[-1]["cosine"] == pytest.approx(1) and 0.5 < rows[0]["cosine"] < 1
+    norms = [row["relative_norm"] for row in rows]
+    assert norms == sorted(norms) and norms[0] > 0
+    adamw = delta_run("AdamW", task="code", method="full", seed=0, steps=3)
+    assert adamw[0]["relative_norm"] != rows[0]["relative_norm"]
+    for row in rows + adamw:
+        sigma = row["singular_values"]
+        assert len(sigma) == 16 and sigma == sorted(sigma, reverse=True)
+
+
+def test_a_random_matrix_has_the_ranks_that_figures_and_lessons_name_as_chance():
+    chance = {name: round(value) for name, value in delta_over_training.chance().items()}
+    assert chance == {"effective_rank": 103, "stable_rank": 33, "k90": 66}

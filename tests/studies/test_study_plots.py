@@ -18,6 +18,7 @@ from minilora.methods.registry import LABELS, METHODS
 from minilora.plots.house_style import COLORS, FAMILY_COLORS, rank_color, save_figure
 from minilora.studies import STUDIES, study_figures
 from minilora.studies.alpha_sweep import plot_alpha_rules, plot_alphas
+from minilora.studies.delta_over_training import plot_along
 from minilora.studies.forgetting_frontier import plot_forgetting_frontier
 from minilora.studies.intruders_by_lambda import LAMBDAS, plot_trade
 from minilora.studies.known_rank_teacher import plot_known_rank_teacher
@@ -146,7 +147,19 @@ def fake_lambda(settings):
     ]  # fmt: skip
 
 
+def fake_delta(settings):
+    rows = []
+    for step in (1, 10, 100, 300):
+        measures = {"effective_rank": 4 + step / 10, "relative_norm": step / 1000}
+        measures |= {"cosine": step / 300 - 0.01 * settings["seed"]}
+        values = [step * 0.5**i for i in range(4)]
+        about = {"optimizer": settings["optimizer"], "step": step, "singular_values": values}
+        rows.append(tuned(settings) | about | measures)
+    return rows
+
+
 FAKE = {
+    "delta_over_training": fake_delta,
     "without_regret": fake_regret,
     "intruders_by_lambda": fake_lambda,
     "methods": fake_methods,
@@ -613,3 +626,13 @@ def test_lambda_1_is_marked_on_each_line_of_the_trade():
         at = LAMBDAS.index(1.0)
         assert mark.get_xdata()[0] == drawn.get_xdata()[at] == pytest.approx(2.005)
         assert mark.get_ydata()[0] == drawn.get_ydata()[at]
+
+
+def test_ranks_over_training_stand_beside_those_of_a_random_matrix():
+    rows = RESULTS["delta_over_training"]
+    ax = plot_along(rows, axes(), "effective_rank", "effective rank")
+    (level,) = [drawn for drawn in ax.lines if drawn.get_linestyle() == ":"]
+    assert level.get_ydata() == pytest.approx([103, 103], abs=1)
+    assert "random matrix: 103" in [t.get_text() for t in ax.texts]
+    same = [row for row in rows if row["optimizer"] == "SGD"]
+    assert_draws(ax, "full fine-tuning, SGD", same, "step", "effective_rank")
