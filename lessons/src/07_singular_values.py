@@ -764,9 +764,10 @@ with ml.plots.style():
 # intruder. And matrices that changed more tend to have more of them.
 #
 # That is no cause: rank, norm and learning rate all differ between the methods. Nor does it show
-# harm. Shuttleworth et al. connect intruders with forgetting; we have not measured that here. And
-# "intruders are LoRA's mark" is too strong: full fine-tuning has them too where its ΔW is large, as
-# on reverse.
+# harm. Shuttleworth et al. connect intruders with forgetting. Here that did not hold: to scale down
+# only the intruders is worse on both tasks than to scale all of ΔW (`minilora study
+# intruders_by_lambda`), so they carry what was learned. And "intruders are LoRA's mark" is too
+# strong: full fine-tuning has them too where its ΔW is large, as on reverse.
 #
 # ## The exam cards this prepares
 #
