@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -129,6 +130,27 @@ def _walked(nodes: Sequence[_Node], mistake: str = "") -> np.ndarray:
     return np.concatenate([np.ravel(grads.get(id(node), 0.0)) for node in nodes])
 
 
+_GRAPHS: dict[str, Callable[[], list[_Node]]] = {
+    "a node used by three others": lambda: _used_again(True),
+    "a node used by three others, in another order": lambda: _used_again(False),
+    "arrays": _arrays,
+    "squares of squares": lambda: _squares(12),
+    "a chain of 3,200 nodes": lambda: _chain(3200),
+}
+_WALKS = {
+    "a node that is used twice gets the sum of both gradients, not the later one": "overwrite",
+    "a node passed its gradient on before all that use it had sent theirs": "first come",
+    "each vjp must be given the gradient that has arrived, not 1": "local",
+}
+
+
+@functools.cache
+def _expected(name: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The gradients of a graph's nodes, and what each mistake makes of them."""
+    nodes = _GRAPHS[name]()
+    return _walked(nodes), {why: _walked(nodes, how) for why, how in _WALKS.items()}
+
+
 @exercise(
     hints=(
         "When may a node pass its gradient on? Only when all the nodes that use it have sent "
@@ -139,21 +161,9 @@ def _walked(nodes: Sequence[_Node], mistake: str = "") -> np.ndarray:
     )
 )
 def gradients(yours: Yours) -> str:
-    graphs = {
-        "a node used by three others": _used_again(True),
-        "a node used by three others, in another order": _used_again(False),
-        "arrays": _arrays(),
-        "squares of squares": _squares(12),
-        "a chain of 3,200 nodes": _chain(3200),
-    }
-    known = {
-        "a node that is used twice gets the sum of both gradients, not the later one": "overwrite",
-        "a node passed its gradient on before all that use it had sent theirs": "first come",
-        "each vjp must be given the gradient that has arrived, not 1": "local",
-    }
-    for name, nodes in graphs.items():
-        expected = _walked(nodes)
-        mistakes = {why: _walked(nodes, how) for why, how in known.items()}
+    for name, make in _GRAPHS.items():
+        nodes = make()
+        expected, mistakes = _expected(name)
         _Node.calls = 0
         found = yours(nodes[-1])
         calls = _Node.calls
