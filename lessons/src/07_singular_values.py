@@ -346,7 +346,8 @@ for name, change in changes.items():
 
 # %% [markdown]
 # It is not: SGD's ΔW has as many directions. Each step's gradient is a sum over 12 × 64 positions
-# of the text, and there are 300 steps, each with other text.
+# of the text, and there are 300 steps, each with other text. (`minilora study delta_over_training`
+# has three seeds of both, step by step.)
 #
 # None of this shows that a high rank is *needed*. These are the weights that an optimizer happened
 # to find with nothing to hold it back.
