@@ -15,7 +15,7 @@ def weight_matrices(model: Module) -> dict[str, np.ndarray]:
 
     An active adapter counts, merged or not: W + ΔW. Paths are those of the plain model, such as
     "layers.0.attn.q_proj", whatever wraps the Linear as its `base`. Left out are the embeddings,
-    the head, and Linears that a wrapper adds beside its base, as a bottleneck adapter does.
+    the head, and what a wrapper does beside its base, as a bottleneck adapter or IA³ does.
     """
     found, adapted = {}, lora_layers(model)
     for path, module in base_modules(model).items():

@@ -5,8 +5,9 @@
 
 The learning rates are each method's best on the validation split, or within 0.01 of it (nats, or
 share of words): on code a lower one then, which costs less of the old task; to reverse words,
-several rates are equally good. They were swept (`minilora study learning_rate_sweep`); sort uses
-those of reverse. Results are on the test split.
+several rates are equally good. They were swept (`minilora study learning_rate_sweep`, and
+how_few_numbers for methods that train very few); sort uses those of reverse. Results are on the
+test split.
 """
 
 from __future__ import annotations
@@ -151,12 +152,14 @@ class Task:
 _TEXT_RATES = {
     "full": 1e-3, "lora": 1e-2, "rslora": 1e-2, "lora+": 3e-3, "dora": 1e-2, "pissa": 3e-3,
     "olora": 3e-3, "head": 1e-2, "last-block": 3e-3, "bitfit": 1e-1, "adapter": 1e-2,
-    "prompt": 3e-1, "prefix": 3e-1, "scratch": _PRETRAINING.lr,
+    "prompt": 3e-1, "prefix": 3e-1, "ia3": 1e-1, "lora-fa": 3e-2, "vera": 1e-1, "lora-xs": 3e-2,
+    "scratch": _PRETRAINING.lr,
 }  # fmt: skip
 _STRING_RATES = {
     "full": 3e-3, "lora": 1e-2, "rslora": 1e-2, "lora+": 1e-3, "dora": 3e-3, "pissa": 3e-3,
     "olora": 1e-3, "head": 1e-2, "last-block": 3e-2, "bitfit": 1e-1, "adapter": 3e-2,
-    "prompt": 3e-2, "prefix": 3e-1, "scratch": _PRETRAINING.lr,
+    "prompt": 3e-2, "prefix": 3e-1, "ia3": 1e-1, "lora-fa": 3e-2, "vera": 1e-1, "lora-xs": 1e-2,
+    "scratch": _PRETRAINING.lr,
 }  # fmt: skip
 TEXT_LORA = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear")
 TASKS = ("code", "reverse", "sort")

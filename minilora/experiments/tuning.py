@@ -30,6 +30,8 @@ from minilora.text.windows import WINDOW
 from minilora.training.loop import DivergedError, Evaluate, TrainConfig, Training, run
 from minilora.transformer import Transformer
 
+_OWN_RANKS = {"vera": 64, "lora-xs": 16}  # of methods that do not train r (d_in + d_out) numbers
+
 
 @dataclass
 class Tuned:
@@ -183,8 +185,9 @@ def require_method(method: str) -> None:
 
 def uses_lora(method: str) -> bool:
     """Do a rank, an alpha and targets mean something to it? Additive methods take their size from
-    what LoRA would train."""
-    return method in METHODS and METHODS[method].family in ("reparameterized", "additive")
+    what LoRA would train; but IA³, which has one size."""
+    sized = method in METHODS and METHODS[method].family in ("reparameterized", "additive")
+    return sized and method != "ia3"
 
 
 def adjust(
@@ -223,7 +226,10 @@ def with_rank(config: LoraConfig, r: int) -> LoraConfig:
 
 
 def _own_lora(task: Task, method: str) -> LoraConfig:
-    """rsLoRA has its own rule for s, which `with_rank` has to know."""
+    """rsLoRA has its own rule for s, which `with_rank` has to know. Where a rank costs few numbers
+    or none, it is higher."""
+    if method in _OWN_RANKS:
+        return with_rank(task.lora, _OWN_RANKS[method])
     return replace(task.lora, use_rslora=True) if method == "rslora" else task.lora
 
 

@@ -13,6 +13,8 @@ from typing import Any
 from minilora.lora import add_adapter
 from minilora.lora_config import LoraConfig
 from minilora.methods.additive import bottleneck_adapter, prefix_tuning, prompt_tuning
+from minilora.methods.frozen_factors import lora_fa, lora_xs, vera
+from minilora.methods.ia3 import ia3
 from minilora.methods.selective import bitfit, full, head_only, last_block
 from minilora.nn import Rng
 from minilora.system.checks import require_rng
@@ -80,12 +82,16 @@ METHODS = {
         Method("adapter", "bottleneck adapter", _ADD, bottleneck_adapter),
         Method("prompt", "prompt tuning", _ADD, prompt_tuning),
         Method("prefix", "prefix tuning", _ADD, prefix_tuning),
+        Method("ia3", "IA³", _ADD, ia3),
         Method("lora", "LoRA", _LOW_RANK, _lora()),
         Method("rslora", "rsLoRA", _LOW_RANK, _lora(use_rslora=True)),
         Method("lora+", "LoRA+", _LOW_RANK, _lora(), loraplus_lr_ratio=16),
         Method("dora", "DoRA", _LOW_RANK, _lora(use_dora=True)),
         Method("pissa", "PiSSA", _LOW_RANK, _lora(init_lora_weights="pissa")),
         Method("olora", "OLoRA", _LOW_RANK, _lora(init_lora_weights="olora")),
+        Method("lora-fa", "LoRA-FA", _LOW_RANK, lora_fa),
+        Method("vera", "VeRA", _LOW_RANK, vera),
+        Method("lora-xs", "LoRA-XS", _LOW_RANK, lora_xs),
     )
 }
 LABELS = {name: method.label for name, method in METHODS.items()} | {"scratch": "from scratch"}

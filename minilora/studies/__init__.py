@@ -27,6 +27,7 @@ _NAMES = (
     "methods",
     "alpha_sweep",
     "which_weights",
+    "how_few_numbers",
     "forgetting_frontier",
     "small_data",
     "spectrum",

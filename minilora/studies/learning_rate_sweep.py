@@ -1,7 +1,8 @@
 """Which learning rate does each method need?
 
 Rates are chosen on the validation split. The figure draws full fine-tuning and LoRA; the rates of
-the other methods, which experiments/tasks.py uses, were found with these rows too.
+eleven other methods, which experiments/tasks.py uses, were found with these rows too, and those of
+the last four with how_few_numbers.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from minilora.kernels import centred, gelu_gate, inverse_rms, rope_angles, rotate, silu_gate
-from minilora.lora import KINDS, LoraLinear
+from minilora.lora import LoraLinear, LowRank
 from minilora.module import ModuleList
 from minilora.nn import Embedding, LayerNorm, Linear, RMSNorm
 from minilora.transformer import MLP, Attention, Block, KVCache, Transformer, TransformerConfig
@@ -46,10 +46,13 @@ class Decoder:
 
 
 def is_plain(model: Transformer) -> bool:
-    """Whether every part of the model is one that Decoder knows: no subclass, nothing added."""
+    """Whether every part of the model is one that Decoder knows: no subclass, nothing added. Of
+    an adapter, whatever its kind, it need know no more than delta()."""
     known = {Transformer, ModuleList, Embedding, LayerNorm, RMSNorm, Block, Attention, MLP}
-    known |= {Linear, LoraLinear, *KINDS.values()}
-    return type(model) is Transformer and all(type(m) in known for _, m in model.named_modules())
+    known |= {Linear, LoraLinear}
+    return type(model) is Transformer and all(
+        type(m) in known or isinstance(m, LowRank) for _, m in model.named_modules()
+    )
 
 
 def _weights(layer: Linear | LoraLinear) -> tuple[np.ndarray, np.ndarray | None]:

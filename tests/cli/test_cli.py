@@ -209,7 +209,7 @@ def test_a_method_that_does_not_exist_is_an_error_that_names_those_that_do(names
     assert exit_of(["--methods", names]) == 2
     error = capsys.readouterr().err
     assert f"argument --methods: no method {wrong!r}; use: full, head, last-block, " in error
-    assert "olora, scratch" in error and "Traceback" not in error
+    assert "lora-xs, scratch" in error and "Traceback" not in error
 
 
 def test_threads_reach_the_comparison(asked):

@@ -34,7 +34,12 @@ def add_parameter(model):
     model.prompt = ml.Parameter(np.zeros(3, np.float32))
 
 
-OTHERS = ("adapter", "prefix", "prompt")  # methods that put modules of their own into a model
+OTHERS = (
+    "adapter",
+    "prefix",
+    "prompt",
+    "ia3",
+)  # methods that put modules of their own into a model
 
 
 def prepare(method):

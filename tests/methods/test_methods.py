@@ -27,7 +27,9 @@ LLAMA = dict(n_kv_head=LLAMA_J, mlp_hidden=LLAMA_F, norm="rmsnorm", activation="
 LLAMA |= dict(positions="rope", bias=False, tie_embeddings=False)
 FAMILIES = {"gpt2": {}, "llama": LLAMA}
 LORA = LoraConfig(r=2, lora_alpha=6, target_modules=("q_proj", "v_proj"))
-LOW_RANK = ("lora", "rslora", "lora+", "dora", "pissa", "olora")
+KIN = ("lora", "rslora", "lora+", "dora", "pissa", "olora")
+FROZEN_FACTORS = ("lora-fa", "vera", "lora-xs")
+LOW_RANK = KIN + FROZEN_FACTORS
 PAIRS = [(m, f) for m in METHODS for f in FAMILIES if (m, f) != ("bitfit", "llama")]
 EVERY = pytest.mark.parametrize(("method", "family"), PAIRS, ids=["-".join(pair) for pair in PAIRS])
 IDS = np.random.default_rng(5).integers(V, size=(3, T))
@@ -66,6 +68,10 @@ def each_layer(*names):
     return {f"layers.{i}.{name}" for i in range(L) for name in names}
 
 
+def adapted(*parts):
+    return each_layer(*(f"attn.{at}_proj.adapters.default.{part}" for at in "qv" for part in parts))
+
+
 def batch(rng):
     return IDS[:, :-1], IDS[:, 1:]
 
@@ -74,7 +80,7 @@ def batch(rng):
 def test_exactly_the_named_parameters_train(method, family):
     base = make_base(family)
     every = [name for name, _ in base.named_parameters()]
-    factors = each_layer(*(f"attn.{at}_proj.adapters.default.{AB}" for at in "qv" for AB in "AB"))
+    factors = adapted("A", "B")
     expected = {
         "full": set(every),
         "head": {"norm.weight", "norm.bias", "tok_embed.weight"}
@@ -92,7 +98,11 @@ def test_exactly_the_named_parameters_train(method, family):
         ),
         "prompt": {"tok_embed.prompt"},
         "prefix": each_layer("attn.prefix_k", "attn.prefix_v"),
-        "dora": factors | each_layer(*(f"attn.{at}_proj.adapters.default.m" for at in "qv")),
+        "ia3": each_layer("attn.k_proj.l", "attn.v_proj.l", "mlp.down_proj.l"),
+        "dora": factors | adapted("m"),
+        "lora-fa": adapted("B"),
+        "vera": adapted("d", "b"),
+        "lora-xs": adapted("R"),
     }
     assert trained_names(prepared(method, base)) == expected.get(method, factors)
 
@@ -123,7 +133,11 @@ def test_as_many_numbers_train_as_the_formula_says(method, family):
         "adapter": L * 2 * (C * m + m + m * C + C),
         "prompt": FACTORS[family] // C * C,
         "prefix": L * 2 * n * width,
+        "ia3": L * (2 * width + {"gpt2": F, "llama": LLAMA_F}[family]),
         "dora": FACTORS[family] + L * (C + width),
+        "lora-fa": LORA.r * L * (C + width),
+        "vera": L * (2 * LORA.r + C + width),
+        "lora-xs": L * 2 * LORA.r**2,
     }.get(method, FACTORS[family])
     model = prepared(method, make_base(family))
     added = expected if METHODS[method].family in ("additive", "reparameterized") else 0
@@ -145,7 +159,8 @@ def test_gradients_are_those_of_what_trains_and_of_nothing_else(method, family):
         assert (p.grad is not None) == p.requires_grad, name
 
 
-BITWISE = ("full", "head", "last-block", "bitfit", "adapter", "lora", "rslora", "lora+", "dora")
+BITWISE = ("full", "head", "last-block", "bitfit", "adapter", "ia3", "lora", "rslora", "lora+")
+BITWISE += ("dora", *FROZEN_FACTORS)
 
 
 @EVERY
@@ -392,7 +407,7 @@ def test_every_method_has_its_name_label_and_family(method):
 
 
 def test_labels_are_different():
-    assert len({found.label for found in METHODS.values()}) == len(METHODS) == 13
+    assert len({found.label for found in METHODS.values()}) == len(METHODS) == 17
 
 
 def test_parameters_are_printed_as_peft_prints_them(capsys):

@@ -8,8 +8,7 @@ from statistics import mean
 import pytest
 
 from minilora.experiments.tasks import load_task
-from minilora.methods.registry import METHODS
-from minilora.studies import SHIPPED, STUDIES, shipped_rows
+from minilora.studies import SHIPPED, STUDIES, how_few_numbers, shipped_rows
 from minilora.training.quality import METRICS
 
 CODE, REVERSE, SORT = "code", "reverse", "sort"
@@ -49,6 +48,7 @@ NUMBERS = {  # zlib.crc32 of the numbers in a file's rows, sorted, one a line
     "alpha_sweep": 2403540348,
     "compare": 1640743988,
     "forgetting_frontier": 3159497693,
+    "how_few_numbers": 3039729793,
     "known_rank_teacher": 3899089451,
     "learning_rate_sweep": 1212032128,
     "methods": 3500747653,
@@ -217,7 +217,56 @@ def test_no_relative_of_lora_is_clearly_better_than_lora():
     lora = average("methods", "test", task=CODE, method="lora")
     for name in ("rslora", "lora+", "dora", "pissa", "olora"):
         assert average("methods", "test", task=CODE, method=name) > lora - 0.01
-    assert set(METHODS) == {row["method"] for row in shipped_rows("methods")}
+
+
+@pytest.mark.parametrize("task", [CODE, REVERSE])
+def test_few_numbers_are_tuned_at_the_best_rate_of_those_tried_or_within_a_hundredth(task):
+    rows = [row for row in shipped_rows("how_few_numbers") if row["task"] == task]
+    sign = -1 if task == CODE else 1
+    for (method, r, place), rates in how_few_numbers.RATES.items():
+        tried = {
+            row["lr"]: sign * row["val"]
+            for row in rows
+            if (row["method"], row["r"], row["place"], row["seed"]) == (method, r, place, 0)
+        }
+        assert set(tried) == set(rates.get(task, ()))
+        assert not tried or tried[rates[task][0]] >= max(tried.values()) - 0.01
+
+
+def few(measure, task, method, r, place="all matrices"):
+    lr = how_few_numbers.RATES[method, r, place][task][0]
+    found = {"task": task, "method": method, "r": r, "place": place, "lr": lr}
+    return values("how_few_numbers", measure, **found)
+
+
+def test_on_code_few_numbers_bring_little_whatever_the_method():
+    lora, full = (average("rank_sweep", "test", task=CODE, r=r) for r in (1, None))
+    twelve, tens = few("test", CODE, "lora-xs", 1), few("test", CODE, "lora-xs", 4)
+    assert few("trainable", CODE, "lora-xs", 1) == [12] * 3
+    assert mean(twelve) > 2.8 and 2.3 < mean(tens) < 2.4 and full < 1.61
+    about_3000 = [few("test", CODE, m, r) for m, r in (("vera", 64), ("lora-xs", 16))]
+    about_3000 += [few("test", CODE, "lora", 4, "down_proj")]
+    about_3000 += [values("methods", "test", task=CODE, method="bitfit")]
+    assert all(lora + 0.03 < mean(losses) < 1.96 for losses in about_3000)
+    one_matrix = mean(about_3000[2])
+    assert one_matrix < min(mean(losses) for losses in about_3000 if losses != about_3000[2])
+
+
+def test_a_frozen_a_needs_more_numbers_for_the_same_quality():
+    (trained,) = set(few("trainable", CODE, "lora-fa", 4))
+    (as_many,) = set(values("rank_sweep", "trainable", task=CODE, r=2))
+    assert trained == as_many == 9_216
+    assert (
+        min(few("test", CODE, "lora-fa", 4)) > average("rank_sweep", "test", task=CODE, r=2) + 0.05
+    )
+
+
+def test_to_reverse_words_which_numbers_train_matters_more_than_how_many():
+    bitfit = average("methods", "test", task=REVERSE, method="bitfit")
+    assert set(few("trainable", REVERSE, "lora-xs", 4)) == {384}
+    assert mean(few("test", REVERSE, "lora-xs", 4)) > 2 * bitfit
+    assert min(few("test", REVERSE, "ia3", None)) > 0.8
+    assert min(few("test", REVERSE, "vera", 64)) > 0.99
 
 
 def test_gentle_full_fine_tuning_forgets_less_than_lora_at_the_same_quality():

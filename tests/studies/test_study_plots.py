@@ -16,13 +16,14 @@ from matplotlib.text import Text
 
 from minilora.methods.registry import LABELS, METHODS
 from minilora.plots.house_style import COLORS, FAMILY_COLORS, rank_color, save_figure
-from minilora.studies import STUDIES, study_figures
+from minilora.studies import STUDIES, how_few_numbers, study_figures
 from minilora.studies.alpha_sweep import plot_alpha_rules, plot_alphas
 from minilora.studies.delta_over_training import plot_along
 from minilora.studies.forgetting_frontier import plot_forgetting_frontier
 from minilora.studies.intruders_by_lambda import LAMBDAS, plot_trade
 from minilora.studies.known_rank_teacher import plot_known_rank_teacher
 from minilora.studies.learning_rate_sweep import plot_learning_rate_sweep
+from minilora.studies.methods import THIRTEEN
 from minilora.studies.parameter_counts import plot_parameter_counts
 from minilora.studies.rank_sweep import plot_rank_sweep, rank_sweep_figure
 from minilora.studies.small_data import plot_overfitting, plot_small_data
@@ -158,7 +159,15 @@ def fake_delta(settings):
     return rows
 
 
+def fake_few(settings):
+    trained = {"ia3": 1_536, "vera": 3_840, "lora-xs": 12 * (settings.get("r") or 0) ** 2}
+    (row,) = fake_quality(settings)
+    r = settings.get("r")
+    return [row | {"r": r, "trainable": trained.get(row["method"], 640 * (r or 0))}]
+
+
 FAKE = {
+    "how_few_numbers": fake_few,
     "delta_over_training": fake_delta,
     "without_regret": fake_regret,
     "intruders_by_lambda": fake_lambda,
@@ -380,7 +389,7 @@ def test_methods_stand_in_order_of_what_they_train():
     figure.draw_without_rendering()
     names = [t.get_text() for t in new.get_yticklabels()]
     assert names[0] == "full fine-tuning: 417,280" and names[-1] == "BitFit: 2,432"
-    assert len(names) == len(METHODS) and new.get_ylim() == old.get_ylim()
+    assert len(names) == 13 and new.get_ylim() == old.get_ylim()
     families = [t.get_text() for t in figure.legends[0].get_texts()]
     assert families == ["full", "selective", "additive", "reparameterized"]
 
@@ -388,7 +397,7 @@ def test_methods_stand_in_order_of_what_they_train():
 @pytest.mark.parametrize("task", ["code", "reverse"])
 def test_methods_are_drawn_on_the_new_task_and_on_the_old_one(task):
     panels = figure_of("methods").axes[slice(2) if task == "code" else slice(2, 4)]
-    order = sorted(METHODS, key=lambda name: -TRAINABLE.get(name, 18_432))
+    order = sorted(THIRTEEN, key=lambda name: -TRAINABLE.get(name, 18_432))
     for ax, key in zip(panels, ("test", "old"), strict=True):
         for i, method in enumerate(order):
             values = [row[key] for row in pick("methods", task=task, method=method)]
@@ -570,6 +579,36 @@ def test_counts_are_those_of_rank_8():
     assert lora.get_xdata()[i] == 4_194_304 and full.get_xdata()[i] == 6_738_415_616
     assert ax.texts[i].get_text() == "0.062 %"
     assert list(full.get_xdata()) == sorted(full.get_xdata())
+
+
+def few_panel(task):
+    return figure_of("how_few_numbers").axes[0 if task == "code" else 1]
+
+
+@pytest.mark.parametrize("task", ["code", "reverse"])
+def test_few_numbers_are_drawn_by_method_each_at_its_best_rate(task):
+    ax = few_panel(task)
+    rows = [row for row in pick("how_few_numbers", task=task) if row["lr"] == best_rate(row)]
+    for r, x in (((1, 12),) if task == "code" else ()) + ((4, 192), (16, 3_072)):
+        drawn = dict(zip(*line(ax, "LoRA-XS").get_data(), strict=True))
+        same = [row["test"] for row in rows if (row["method"], row["r"]) == ("lora-xs", r)]
+        assert len(same) == len(SEEDS) and drawn[x] == pytest.approx(np.mean(same))
+    swept = pick("rank_sweep", task=task, method="full")
+    assert line(ax, LABELS["full"]).get_ydata() == [np.mean([row["test"] for row in swept])]
+    ones = list(line(ax, "LoRA of one matrix").get_xdata())
+    assert ones == ([640, 2_560] if task == "code" else [])
+
+
+def best_rate(row):
+    return how_few_numbers.RATES[row["method"], row["r"], row["place"]][row["task"]][0]
+
+
+def test_pefts_points_have_the_looks_of_ours():
+    ours, pefts = few_panel("code"), figure_of("how_few_numbers").axes[2]
+    for label, right in (("full fine-tuning", 0.472), ("VeRA, r = 64", 0.354)):
+        assert line(pefts, label).get_marker() == line(ours, label).get_marker()
+        assert to_hex(line(pefts, label).get_color()) == to_hex(line(ours, label).get_color())
+        assert list(line(pefts, label).get_ydata()) == [right]
 
 
 def test_figures_come_for_the_studies_that_are_there():

@@ -340,7 +340,7 @@ def test_generation_with_any_method_equals_computing_everything_again(method, op
     greedy = generate(model, prompts, 17, temperature=0)  # past the block's end, twice
     np.testing.assert_array_equal(greedy, again(model, prompts, 17))
     assert len(np.unique(greedy[:, 3:])) > 3
-    decoded = {"adapter", "prefix", "prompt"}  # these have parts that Decoder does not know
+    decoded = {"adapter", "prefix", "prompt", "ia3"}  # these have parts that Decoder does not know
     assert is_plain(model) == (method not in decoded)
 
 
