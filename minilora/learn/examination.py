@@ -279,8 +279,8 @@ def _table(chart: Chart, shipped: Transformer) -> str:
     linears = sum(isinstance(module, ml.Linear) for _, module in base.named_modules())
     held, moving = chart.held
     lines += [
-        f"layers with an adapter {len(layers)} of {linears}; numbers in the optimizer {held:,}, "
-        f"with a gradient {moving:,}",
+        f"layers with an adapter: {len(layers)} of {linears}",
+        f"numbers in the optimizer: {held:,}, with a gradient: {moving:,}",
     ]
     return "\n".join(lines)
 
@@ -294,7 +294,7 @@ def _draw(chart: Chart, shipped: Transformer) -> None:
     sound = {"color": "0.55", "ls": (0, (1, 1.4)), "lw": 1.4}
     assert chart.new is not None and chart.old is not None
     with plots.style():
-        figure, (left, middle, right) = plt.subplots(1, 3, figsize=(8.6, 2.7), layout="constrained")
+        figure, (left, middle, right) = plt.subplots(1, 3, figsize=(7.4, 2.4), layout="constrained")
         steps, new, old = zip(*chart.losses, strict=True)
         left.plot(steps, [n for _, n, _ in _sound_chart().losses], **sound, label="new, sound run")
         left.plot(steps, new, color=orange, label="new task")
@@ -303,7 +303,7 @@ def _draw(chart: Chart, shipped: Transformer) -> None:
             look = {"marker": mark, "ms": 8, "mfc": "none", "mec": color, "mew": 2, "ls": ""}
             left.plot([STEPS + 3], [nats(shipped, examples)], **look)
         left.plot([], [], "o", color="0.2", ms=7, mfc="none", label="as shipped")
-        left.set(title="Loss, nats", xlabel="step", ylim=(0, 9))
+        left.set(title="Loss, nats", xlabel="step", ylim=(0, 11.5), yticks=range(0, 9, 2))
         left.legend(fontsize=7.5, loc="upper center", ncols=2, columnspacing=0.8, handlelength=1.4)
         at = range(1, len(chart.rows) + 1)
         for name, color, style in (("A", grey, "--"), ("B", orange, "-"), ("ΔW", brown, "-.")):
