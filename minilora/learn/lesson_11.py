@@ -89,7 +89,7 @@ def _terms(n: int, p: float) -> list[float]:
     )
 )
 def chance_at_least(yours: Yours) -> str:
-    for k, n, p in ((3, 5, 0.25), (12, 20, 0.25), (0, 4, 0.3), (5, 5, 0.4), (7, 11, 0.6)):
+    for k, n, p in ((3, 5, 0.25), (8, 13, 0.25), (0, 4, 0.3), (5, 5, 0.4), (7, 11, 0.6)):
         terms = _terms(n, p)
         mistakes = {
             "that is the chance of exactly k": terms[k],
