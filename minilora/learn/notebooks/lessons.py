@@ -119,16 +119,16 @@ def all_lessons() -> tuple[Lesson, ...]:
 
 
 def lesson_of(notebook: Path) -> Lesson:
-    """The lesson that a notebook was made from, by the exercises in it or, if they are gone, by its
-    title. Raises UsageError if it is none."""
+    """The lesson that a notebook was made from, by its title or, if that was changed, by the
+    exercises in it. Raises UsageError if it is none."""
     texts = [text for _, text in read_cells(notebook)]
     code = "\n".join(texts)
 
-    def likeness(lesson: Lesson) -> int:
-        named = [t for t in lesson.tasks if re.search(rf"\b{t.name}\(", code)]
-        return 2 * len(named) + any(text.startswith(f"# {lesson.title}") for text in texts)
+    def likeness(lesson: Lesson) -> tuple[bool, int]:
+        has_title = any(text.startswith(f"# {lesson.title}") for text in texts)
+        return has_title, sum(bool(re.search(rf"\b{t.name}\(", code)) for t in lesson.tasks)
 
     best = max(all_lessons(), key=likeness)
-    if likeness(best) == 0:
+    if likeness(best) == (False, 0):
         raise UsageError(f"{notebook} is none of the lessons: it has none of their exercises")
     return best
