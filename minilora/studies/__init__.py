@@ -34,6 +34,7 @@ _NAMES = (
     "delta_over_training",
     "intruders_by_lambda",
     "truncation",
+    "rl_rank_one",
     "subspace_similarity",
     "parameter_counts",
 )

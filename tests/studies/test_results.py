@@ -8,7 +8,7 @@ from statistics import mean
 import pytest
 
 from minilora.experiments.tasks import load_task
-from minilora.studies import SHIPPED, STUDIES, how_few_numbers, shipped_rows
+from minilora.studies import SHIPPED, STUDIES, how_few_numbers, rl_rank_one, shipped_rows
 from minilora.training.quality import METRICS
 
 CODE, REVERSE, SORT = "code", "reverse", "sort"
@@ -54,6 +54,7 @@ NUMBERS = {  # zlib.crc32 of the numbers in a file's rows, sorted, one a line
     "methods": 3500747653,
     "parameter_counts": 2860672415,
     "rank_sweep": 3123813305,
+    "rl_rank_one": 1288224615,
     "small_data": 743262516,
     "spectrum": 1130298651,
     "subspace_similarity": 1231105312,
@@ -267,6 +268,33 @@ def test_to_reverse_words_which_numbers_train_matters_more_than_how_many():
     assert mean(few("test", REVERSE, "lora-xs", 4)) > 2 * bitfit
     assert min(few("test", REVERSE, "ia3", None)) > 0.8
     assert min(few("test", REVERSE, "vera", 64)) > 0.99
+
+
+def rewarded(measure, method, r):
+    lr = rl_rank_one.RATES[method, r][0]
+    return values("rl_rank_one", measure, method=method, r=r, lr=lr)
+
+
+def test_from_rewards_rank_four_learns_as_much_as_full_and_rank_one_nearly():
+    full, four, one = (rewarded("test", *of) for of in (("full", None), ("lora", 4), ("lora", 1)))
+    assert all(curve[0][1] < 0.25 for curve in rewarded("curve", "full", None))
+    assert abs(mean(full) - mean(four)) < 0.01 and mean(full) > 0.5
+    assert 0.4 < mean(one) < 0.45 and max(one) < min(full)
+
+
+def test_what_is_learned_from_rewards_is_forgotten_of_the_old_tasks():
+    full, four, one = (
+        mean(rewarded("old", *of)) for of in (("full", None), ("lora", 4), ("lora", 1))
+    )
+    assert 0.8 < full < four < one < 0.95
+
+
+def test_rewards_are_learned_from_at_the_better_of_the_rates_tried():
+    for (method, r), rates in rl_rank_one.RATES.items():
+        tried = {
+            lr: values("rl_rank_one", "val", method=method, r=r, lr=lr, seed=0)[0] for lr in rates
+        }
+        assert tried[rates[0]] == max(tried.values())
 
 
 def test_gentle_full_fine_tuning_forgets_less_than_lora_at_the_same_quality():

@@ -29,6 +29,7 @@ from minilora.studies import (
     delta_over_training,
     forgetting_frontier,
     intruders_by_lambda,
+    rl_rank_one,
     subspace_similarity,
     which_weights,
     without_regret,
@@ -45,14 +46,19 @@ from minilora.studies.subspace_similarity import subspace_run
 from minilora.studies.truncation import truncation_run
 from minilora.studies.without_regret import regret_run
 
-RATES_SOUGHT_WITH_ONE_SEED = ("learning_rate_sweep", "without_regret", "how_few_numbers")
+RATES_SOUGHT_WITH_ONE_SEED = (
+    "learning_rate_sweep",
+    "without_regret",
+    "how_few_numbers",
+    "rl_rank_one",
+)
 PROSE = "It was the best of times, it was the worst of times, it was the age of wisdom. " * 40
 
 
 @pytest.fixture
 def quick(monkeypatch):
     """Tasks that are measured on few examples."""
-    for module in (tuning, forgetting_frontier, without_regret):
+    for module in (tuning, forgetting_frontier, without_regret, rl_rank_one):
         monkeypatch.setattr(module, "load_task", lambda t: replace(load_task(t), examples=4))
 
 
@@ -153,7 +159,8 @@ def test_first_setting_of_every_study_gives_rows_of_json(name, quick, monkeypatc
         for name_of, call in (("tune", tune), ("set_up", set_up)):
             quick = lambda *args, call=call, **kw: call(*args, **kw | {"steps": 2})  # noqa: E731
             monkeypatch.setattr(sys.modules[module], name_of, quick, raising=False)
-    rows = found.run(**settings)
+    few = {"steps": 2} if "steps" in settings else {}
+    rows = found.run(**settings | few)
     assert rows and json.loads(json.dumps(rows, allow_nan=False))
     assert all(row.keys() == rows[0].keys() for row in rows)
     kept = {key: value for key, value in settings.items() if key in rows[0] and key != "steps"}

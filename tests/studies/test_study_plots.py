@@ -166,7 +166,14 @@ def fake_few(settings):
     return [row | {"r": r, "trainable": trained.get(row["method"], 640 * (r or 0))}]
 
 
+def fake_rewarded(settings):
+    end = 0.6 if settings["method"] == "full" else 0.5
+    curve = [[step, 0.25 + end * step / 400, 1 - step / 500, 0.3] for step in range(0, 201, 40)]
+    return [tuned(settings) | {"r": settings["r"], "curve": curve}]
+
+
 FAKE = {
+    "rl_rank_one": fake_rewarded,
     "how_few_numbers": fake_few,
     "delta_over_training": fake_delta,
     "without_regret": fake_regret,
@@ -609,6 +616,15 @@ def test_pefts_points_have_the_looks_of_ours():
         assert line(pefts, label).get_marker() == line(ours, label).get_marker()
         assert to_hex(line(pefts, label).get_color()) == to_hex(line(ours, label).get_color())
         assert list(line(pefts, label).get_ydata()) == [right]
+
+
+def test_rewarded_trainings_are_drawn_along_the_steps():
+    new, old = figure_of("rl_rank_one").axes
+    full = [row for row in pick("rl_rank_one", method="full") if row["lr"] == 3e-4]
+    assert line(new, LABELS["full"]).get_xdata().tolist() == [p[0] for p in full[0]["curve"]]
+    for ax, column in ((new, 1), (old, 2)):
+        ends = [row["curve"][-1][column] for row in full]
+        assert line(ax, LABELS["full"]).get_ydata()[-1] == pytest.approx(np.mean(ends))
 
 
 def test_figures_come_for_the_studies_that_are_there():
