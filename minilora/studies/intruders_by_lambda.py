@@ -118,7 +118,9 @@ def plot_trade(rows: Rows, ax: Axes) -> Axes:
     lora = select(rows, method="lora", scaled="change")
     for factor, name in ((0.0, "λ = 0"), (1.0, "λ = 1"), (1.5, "λ = 1.5")):
         at = [mean(row[key] for row in select(lora, factor=factor)) for key in ("test", "old")]
-        ax.annotate(name, at, xytext=(10, 2), textcoords="offset points", fontsize=NOTE_SIZE)
+        ax.annotate(
+            name, (at[0], at[1]), xytext=(10, 2), textcoords="offset points", fontsize=NOTE_SIZE
+        )
     ax.set_xlabel(f"new task, test loss ({NATS.unit})")
     ax.set_ylabel(f"old task, test loss ({NATS.unit})")
     ax.set_title("What is learned and what is forgotten")
