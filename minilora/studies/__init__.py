@@ -25,6 +25,7 @@ _NAMES = (
     "learning_rate_sweep",
     "without_regret",
     "methods",
+    "svd_starts",
     "alpha_sweep",
     "which_weights",
     "how_few_numbers",

@@ -8,7 +8,14 @@ from statistics import mean
 import pytest
 
 from minilora.experiments.tasks import load_task
-from minilora.studies import SHIPPED, STUDIES, how_few_numbers, rl_rank_one, shipped_rows
+from minilora.studies import (
+    SHIPPED,
+    STUDIES,
+    how_few_numbers,
+    rl_rank_one,
+    shipped_rows,
+    svd_starts,
+)
 from minilora.training.quality import METRICS
 
 CODE, REVERSE, SORT = "code", "reverse", "sort"
@@ -412,3 +419,32 @@ def test_the_change_finds_its_direction_late_and_lora_moves_twice_as_far():
     assert [at(s, "full", "cosine") for s in (10, 100)] == [0.29, 0.86]
     assert [at(s, "lora", "cosine") for s in (10, 100)] == [0.15, 0.72]
     assert (at(300, "full", "relative_norm"), at(300, "lora", "relative_norm")) == (0.14, 0.33)
+
+
+def test_no_start_is_better_than_loras_own_by_more_than_the_seeds_differ():
+    best = svd_starts.BEST
+
+    def at_end(start, key="test"):
+        return average("svd_starts", key, start=start, lr=best[start])
+
+    order = sorted(best, key=at_end)
+    assert order == ["EVA", "LoRA", "LoRA-GA", "PiSSA", "OLoRA", "MiCA"]
+    lora = values("svd_starts", "test", start="LoRA", lr=best["LoRA"])
+    assert at_end("LoRA") - at_end("EVA") < max(lora) - min(lora)
+    assert at_end("MiCA") > at_end("OLoRA") + 0.1
+    assert at_end("PiSSA", "old") > at_end("LoRA-GA", "old") > at_end("LoRA", "old") + 0.05
+    tried = [row for row in shipped_rows("svd_starts") if row["seed"] == 0]
+    for start, lr in best.items():
+        same = [row for row in tried if row["start"] == start]
+        assert min(same, key=lambda row: row["val"])["lr"] == lr
+
+
+def test_starts_that_know_w_or_the_task_begin_faster_and_all_but_eva_are_overtaken():
+    def at(step, start):
+        curves = values("svd_starts", "curve", start=start, lr=svd_starts.BEST[start])
+        assert len(curves) == 3
+        return mean(dict(curve)[step] for curve in curves)
+
+    for start in ("EVA", "LoRA-GA", "PiSSA"):
+        assert at(10, start) < at(10, "LoRA") - 0.1
+        assert (at(50, start) < at(50, "LoRA")) == (start == "EVA")

@@ -31,6 +31,7 @@ from minilora.studies import (
     intruders_by_lambda,
     rl_rank_one,
     subspace_similarity,
+    svd_starts,
     which_weights,
     without_regret,
 )
@@ -43,12 +44,14 @@ from minilora.studies.methods import THIRTEEN, methods_run
 from minilora.studies.small_data import small_data_run
 from minilora.studies.spectrum import spectrum_run
 from minilora.studies.subspace_similarity import subspace_run
+from minilora.studies.svd_starts import start_run
 from minilora.studies.truncation import truncation_run
 from minilora.studies.without_regret import regret_run
 
 RATES_SOUGHT_WITH_ONE_SEED = (
     "learning_rate_sweep",
     "without_regret",
+    "svd_starts",
     "how_few_numbers",
     "rl_rank_one",
 )
@@ -58,7 +61,7 @@ PROSE = "It was the best of times, it was the worst of times, it was the age of 
 @pytest.fixture
 def quick(monkeypatch):
     """Tasks that are measured on few examples."""
-    for module in (tuning, forgetting_frontier, without_regret, rl_rank_one):
+    for module in (tuning, forgetting_frontier, svd_starts, without_regret, rl_rank_one):
         monkeypatch.setattr(module, "load_task", lambda t: replace(load_task(t), examples=4))
 
 
@@ -312,3 +315,14 @@ def test_delta_is_compared_with_itself_at_the_end(quick):
 def test_a_random_matrix_has_the_ranks_that_figures_and_lessons_name_as_chance():
     chance = {name: round(value) for name, value in delta_over_training.chance().items()}
     assert chance == {"effective_rank": 103, "stable_rank": 33, "k90": 66}
+
+
+def test_every_start_trains_from_another_place(quick):
+    how = dict(task="code", seed=0, lr=0.01, steps=2)
+    rows = [start_run(start=start, **how)[0] for start in svd_starts.RATES]
+    assert len({row["val"] for row in rows}) == len(rows) == 6
+    trained = {row["start"]: row["trainable"] for row in rows}
+    assert trained.pop("MiCA") == 9_216 and set(trained.values()) == {18_432}
+    assert {row["start"]: row["method"] for row in rows if row["method"] != "lora"} == {
+        "OLoRA": "olora", "PiSSA": "pissa"
+    }  # fmt: skip

@@ -29,6 +29,7 @@ from minilora.studies.rank_sweep import plot_rank_sweep, rank_sweep_figure
 from minilora.studies.small_data import plot_overfitting, plot_small_data
 from minilora.studies.spectrum import plot_spectrum, plot_spectrum_table, spectrum_figure
 from minilora.studies.subspace_similarity import plot_subspace_similarity
+from minilora.studies.svd_starts import at_best_rate
 from minilora.studies.truncation import plot_truncation
 from minilora.studies.which_weights import PLACES
 from minilora.studies.without_regret import plot_longer, plot_rates, rates_by_rank
@@ -172,9 +173,17 @@ def fake_rewarded(settings):
     return [tuned(settings) | {"r": settings["r"], "curve": curve}]
 
 
+def fake_start(settings):
+    value = quality(settings) + len(settings["start"]) / 50
+    curve = [[step, value + 1 / step] for step in (10, 100, 300)]
+    measured = {"val": value, "test": value + 0.01, "old": value / 3}
+    return [tuned(settings) | measured | {"start": settings["start"], "curve": curve}]
+
+
 FAKE = {
     "rl_rank_one": fake_rewarded,
     "how_few_numbers": fake_few,
+    "svd_starts": fake_start,
     "delta_over_training": fake_delta,
     "without_regret": fake_regret,
     "intruders_by_lambda": fake_lambda,
@@ -691,3 +700,10 @@ def test_ranks_over_training_stand_beside_those_of_a_random_matrix():
     assert "random matrix: 103" in [t.get_text() for t in ax.texts]
     same = [row for row in rows if row["optimizer"] == "SGD"]
     assert_draws(ax, "full fine-tuning, SGD", same, "step", "effective_rank")
+
+
+def test_every_start_is_drawn_at_the_rate_that_was_best_with_the_first_seed():
+    rows = at_best_rate(RESULTS["svd_starts"])
+    found = {row["start"]: row["lr"] for row in rows if row["seed"] == 0}
+    assert found.pop("MiCA") == 0.01  # the lowest that was tried
+    assert found == dict.fromkeys(("LoRA", "OLoRA", "PiSSA", "EVA", "LoRA-GA"), 0.003)
