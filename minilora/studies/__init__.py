@@ -35,6 +35,7 @@ _NAMES = (
     "delta_over_training",
     "intruders_by_lambda",
     "truncation",
+    "leave_one_out",
     "rl_rank_one",
     "subspace_similarity",
     "parameter_counts",

@@ -58,6 +58,7 @@ NUMBERS = {  # zlib.crc32 of the numbers in a file's rows, sorted, one a line
     "how_few_numbers": 3039729793,
     "known_rank_teacher": 3899089451,
     "learning_rate_sweep": 1212032128,
+    "leave_one_out": 1737254284,
     "methods": 3500747653,
     "parameter_counts": 2860672415,
     "rank_sweep": 3123813305,
@@ -275,6 +276,34 @@ def test_to_reverse_words_which_numbers_train_matters_more_than_how_many():
     assert mean(few("test", REVERSE, "lora-xs", 4)) > 2 * bitfit
     assert min(few("test", REVERSE, "ia3", None)) > 0.8
     assert min(few("test", REVERSE, "vera", 64)) > 0.99
+
+
+def combined(task, together, own, how="sum of ΔW", model="words-tiny"):
+    found = {"task": task, "together": together, "own": own, "how": how, "model": model}
+    return values("leave_one_out", "test", **found)
+
+
+@pytest.mark.parametrize("task", ["reverse", "swap", "next", "ends"])
+def test_on_words_each_adapter_works_alone_and_no_two_work_together(task):
+    assert min(combined(task, 1, own=True)) > 0.75
+    assert min(combined("old", 1, own=False)) > 0.95
+    for together in (2, 3, 4):
+        assert max(combined(task, together, own=True)) < 0.21
+    assert mean(combined("old", 4, own=False)) < 0.5
+
+
+def test_on_texts_the_sum_is_worse_than_nothing_and_the_mean_of_a_and_b_is_not_that_of_delta():
+    of = {"model": "docs-tiny"}
+    for task in ("code", "capitals", "no vowels"):
+        alone = mean(combined(task, 1, own=True, **of))
+        base = mean(combined(task, 0, own=False, **of))
+        right, wrong = (
+            mean(combined(task, 3, own=True, how=how, **of))
+            for how in ("mean of ΔW", "means of A and B")
+        )
+        assert alone + 0.5 < right < wrong - 0.1 < base
+        total = mean(combined(task, 3, own=True, **of))
+        assert (total > base) == (task != "no vowels")
 
 
 def rewarded(measure, method, r):

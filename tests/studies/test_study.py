@@ -29,6 +29,7 @@ from minilora.studies import (
     delta_over_training,
     forgetting_frontier,
     intruders_by_lambda,
+    leave_one_out,
     rl_rank_one,
     subspace_similarity,
     svd_starts,
@@ -61,8 +62,10 @@ PROSE = "It was the best of times, it was the worst of times, it was the age of 
 @pytest.fixture
 def quick(monkeypatch):
     """Tasks that are measured on few examples."""
-    for module in (tuning, forgetting_frontier, svd_starts, without_regret, rl_rank_one):
+    modules = (tuning, forgetting_frontier, leave_one_out, rl_rank_one, svd_starts, without_regret)
+    for module in modules:
         monkeypatch.setattr(module, "load_task", lambda t: replace(load_task(t), examples=4))
+    monkeypatch.setattr(leave_one_out, "EXAMPLES", dict.fromkeys(leave_one_out.EXAMPLES, 4))
 
 
 @pytest.mark.parametrize("spectrum", ["flat", "geometric"])

@@ -23,6 +23,7 @@ from minilora.studies.forgetting_frontier import plot_forgetting_frontier
 from minilora.studies.intruders_by_lambda import LAMBDAS, plot_trade
 from minilora.studies.known_rank_teacher import plot_known_rank_teacher
 from minilora.studies.learning_rate_sweep import plot_learning_rate_sweep
+from minilora.studies.leave_one_out import plot_leave_one_out
 from minilora.studies.methods import THIRTEEN
 from minilora.studies.parameter_counts import plot_parameter_counts
 from minilora.studies.rank_sweep import plot_rank_sweep, rank_sweep_figure
@@ -180,7 +181,23 @@ def fake_start(settings):
     return [tuned(settings) | measured | {"start": settings["start"], "curve": curve}]
 
 
+def fake_combined(settings):
+    names = ("reverse", "swap", "next", "ends")
+    metric = "exact" if settings["model"] == "words-tiny" else "nats"
+    rows = []
+    for how in ("sum of ΔW", "mean of ΔW", "means of A and B"):
+        for n in range(5) if how == "sum of ΔW" else (4,):
+            for chosen in itertools.combinations(names, n):
+                for task in (*names, "old"):
+                    own = task in chosen
+                    row = {"how": how, "adapters": " + ".join(chosen), "together": n, "own": own}
+                    row |= {"task": task, "metric": metric}
+                    rows.append(settings | row | {"test": 0.9 * own / n if own else 0.02 * n})
+    return rows
+
+
 FAKE = {
+    "leave_one_out": fake_combined,
     "rl_rank_one": fake_rewarded,
     "how_few_numbers": fake_few,
     "svd_starts": fake_start,
@@ -625,6 +642,25 @@ def test_pefts_points_have_the_looks_of_ours():
         assert line(pefts, label).get_marker() == line(ours, label).get_marker()
         assert to_hex(line(pefts, label).get_color()) == to_hex(line(ours, label).get_color())
         assert list(line(pefts, label).get_ydata()) == [right]
+
+
+def test_combined_adapters_are_a_table_of_tasks_by_what_is_added():
+    words = figure_of("leave_one_out").axes[0]
+    shown = {text.get_position(): text.get_text() for text in words.texts}
+    columns = ["nothing", "its own adapter", "with one other", "all but reverse", "all but swap"]
+    columns += ["all but next", "all but ends", "all", "mean of ΔW", "means of A and B"]
+    words.figure.draw_without_rendering()
+    assert [t.get_text().replace("\n", " ") for t in words.get_xticklabels()] == columns
+    line_of_swap = [shown[column, 1] for column in range(len(columns))]
+    assert line_of_swap == "0% 90% 45% 30% 6% 30% 30% 22% 22% 22%".split()
+    assert [shown[column, 4] for column in (0, 1, 2, 7)] == ["0%", "2%", "4%", "8%"]  # old tasks
+
+
+def test_darker_cells_are_better_in_per_cent_and_in_nats():
+    rows = pick("leave_one_out", model="words-tiny")
+    losses = [row | {"metric": "nats"} for row in rows]
+    share, loss = (plot_leave_one_out(r, axes()).images[0].get_array() for r in (rows, losses))
+    assert share[0, 1] == 1 == loss[0, 0] and share[0, 0] == 0 == loss[0, 1]
 
 
 def test_rewarded_trainings_are_drawn_along_the_steps():
