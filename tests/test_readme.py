@@ -16,6 +16,7 @@ import minilora as ml
 from minilora.cli import main
 from minilora.cli.tables import human_bytes
 from minilora.experiments.comparison import improvement
+from minilora.learn.check import EXERCISES
 from minilora.learn.exam.cards import load_cards
 
 ROOT = Path(__file__).parents[1]
@@ -194,6 +195,10 @@ def test_python_example_runs(tmp_path, monkeypatch, capsys):
     again = ml.load_model("docs-tiny")
     ml.load_adapter(again, tmp_path / "my-adapter")
     assert np.isfinite(ml.text_loss(again, ml.load_corpus("prose").val[:5000], 4))
+
+
+def test_the_number_of_exercises_is_that_of_the_checkers():
+    assert f"{len(EXERCISES)} exercises" in README
 
 
 def test_the_number_of_cards_is_that_of_the_file():

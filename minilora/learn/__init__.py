@@ -1,1 +1,1 @@
-"""To learn with: the checkers of the lessons' exercises, and the exam cards in every form."""
+"""To learn with: the exercises and their checkers, the notebooks, and the exam cards in every form."""

@@ -58,6 +58,8 @@ c.CourseDirectory.course_id = "minilora"
 c.ClearSolutions.code_stub = {"python": "..."}  # what the lessons' checks call "not attempted"
 c.ExecutePreprocessor.timeout = 300
 """
+# Code that is shown only to who asks for it: JupyterLab reads the one, Jupyter Book the other.
+_FOLDED = {"jupyter": {"source_hidden": True}, "tags": ["hide-input"]}
 _GRADED = """\
 verdict = check.{name}({name})
 assert verdict, verdict.message
@@ -77,7 +79,7 @@ def notebook(name: str, text: str, edition: str = "student") -> NotebookNode:
         fenced = cells[e.cell].source
         made[e.cell], made[e.check] = exercise_cells(e, fenced)
     made[0] = [new_markdown_cell(cells[0].source + links(name, REPOSITORY, SITE))]
-    made[0].append(new_code_cell(set_up_cell(REPOSITORY)))
+    made[0].append(new_code_cell(set_up_cell(REPOSITORY), metadata=_FOLDED))
     if edition == "otter":
         config = "# ASSIGNMENT CONFIG\nname: " + name + "\nexport_cell: false\ninit_cell: true"
         made[0].insert(0, new_raw_cell(config))
@@ -185,7 +187,7 @@ def _as_it_stands(cell: NotebookNode) -> NotebookNode:
     new = new_code_cell if cell.cell_type == "code" else new_markdown_cell
     if "hide-input" not in cell.metadata.get("tags", []):
         return new(cell.source)
-    return new(cell.source, metadata={"jupyter": {"source_hidden": True}, "tags": ["hide-input"]})
+    return new(cell.source, metadata=_FOLDED)
 
 
 def folded_help(exercise: Exercise) -> str:
