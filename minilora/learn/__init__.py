@@ -1,1 +1,1 @@
-"""To learn with: the exercises and their checkers, the notebooks, and the exam cards in every form."""
+"""To learn with: exercises and their checkers, notebooks, and the exam cards in every form."""
