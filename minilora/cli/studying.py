@@ -24,7 +24,7 @@ import minilora
 from minilora.analysis.deltas import delta_weights, weight_matrices
 from minilora.cli.output import machine, make_folder, say
 from minilora.cli.tables import print_table
-from minilora.experiments.rows import Rows, save_json
+from minilora.experiments.rows import Rows, in_six_digits, save_json
 from minilora.experiments.sweeps import Run, forget_runs, run_files, sweep
 from minilora.experiments.tasks import load_task
 from minilora.experiments.tuning import quality_run
@@ -47,7 +47,7 @@ def run_study(args: argparse.Namespace) -> None:
         study, runs = STUDIES[name], args.out / f"{name}-runs"
         settings = study.settings(range(args.seeds))
         say(f"{name}: {study.question} ({len(settings)} runs)")
-        rows = sweep(study.run, settings, runs, name=name, **_workers(args))
+        rows = in_six_digits(sweep(study.run, settings, runs, name=name, **_workers(args)))
         about = {
             "study": name,
             "question": study.question,

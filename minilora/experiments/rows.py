@@ -45,6 +45,16 @@ def spread(rows: Rows, x: str, y: str) -> tuple[list[Any], list[float], list[flo
     return xs, [mean(some) for some in ys], [min(some) for some in ys], [max(some) for some in ys]
 
 
+def in_six_digits(value: Any) -> Any:
+    """The same rows with six significant digits of every float: what was computed in float32 has
+    seven, and the others make most of a file."""
+    if isinstance(value, dict):
+        return {key: in_six_digits(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [in_six_digits(item) for item in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
 def save_json(value: Any, file: str | Path) -> None:
     """Write JSON for people too, whole or not at all: a line for each row of a list of rows.
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from minilora.experiments.rows import distinct, save_json, select, spread
+from minilora.experiments.rows import distinct, in_six_digits, save_json, select, spread
 from minilora.system.errors import UsageError
 
 ROWS = [
@@ -43,6 +43,15 @@ def test_a_file_has_a_line_for_each_row_and_is_read_as_it_was(tmp_path):
         assert json.loads(file.read_text("utf-8")) == value
         lines = [line.strip(" ,") for line in file.read_text("utf-8").splitlines()]
         assert value in ([], {}, [1, 2], None) or all(json.dumps(row) in lines for row in ROWS)
+
+
+def test_six_digits_of_a_float_are_kept_and_all_of_a_whole_number():
+    row = {"val": 1.77445915, "small": 1.23456789e-9, "trainable": 134_515_008, "diverged": False}
+    curve = [[10, 2.00000049], [20, None]]
+    short = {"val": 1.77446, "small": 1.23457e-9, "trainable": 134_515_008, "diverged": False}
+    found = in_six_digits([row | {"curve": curve, "method": "lora"}])
+    assert found == [short | {"curve": [[10, 2.0], [20, None]], "method": "lora"}]
+    assert found[0]["diverged"] is False
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
