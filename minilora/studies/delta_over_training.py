@@ -57,7 +57,7 @@ def delta_run(optimizer: str, **settings: Any) -> Rows:
     """What ΔW is like at each stop; one row without that if the training diverged."""
     t = set_up(**settings)
     if optimizer == "SGD":
-        t.training.optimizer = SGD(t.training.params, 0.1, momentum=0.9)  # type: ignore[assignment]
+        t.training.optimizer = SGD(t.training.params, settings["lr"], momentum=0.9)  # type: ignore[assignment]
     steps = t.training.config.steps
     stops = [stop for stop in STOPS if stop < steps] + [steps]
     seen = [(stop, _square_deltas(t)) for stop in pause_at(t, stops)]

@@ -51,9 +51,8 @@ def combine_run(model: str, seed: int) -> Rows:
     "old" is what the base model was trained for."""
     tasks, adapters = dict(_tasks(model)), {}
     for i, (name, task) in enumerate(tasks.items()):
-        t = tune(
-            _rehearsed(task), "lora", 10 * seed + i, r=4, steps=STEPS[model]
-        )  # each has its own A
+        own = 10 * seed + i  # each starts with an A of its own
+        t = tune(_rehearsed(task), "lora", own, r=4, steps=STEPS[model])
         adapters[name] = {p: layer.adapters["default"] for p, layer in lora_layers(t.model).items()}
     base, rows = t.base, []
     W = {path: base.get_submodule(path).weight.data for path in adapters[name]}
@@ -125,7 +124,6 @@ def _mixed_factors(adapters: Adapters, path: str) -> np.ndarray:
     return A @ B * every[0].s
 
 
-@style()
 @style()
 def leave_one_out_figure(rows: Rows) -> Figure:
     title = "Adapters trained apart, then combined"

@@ -1,7 +1,8 @@
 """Where should A and B start, each start at its own best rate?
 
-LoRA's random start beside five that come from an SVD: of W (PiSSA, OLoRA, MiCA), of what the layers
-read (EVA), or of the gradient (LoRA-GA). They promise to learn faster or better.
+LoRA's random start beside five that are computed: from W (PiSSA and MiCA by an SVD, OLoRA by QR),
+from what the layers read (EVA) or from the gradient (LoRA-GA), both by an SVD. They promise to
+learn faster or better.
 """
 
 from __future__ import annotations
