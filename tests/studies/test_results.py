@@ -5,6 +5,7 @@ import json
 import zlib
 from statistics import mean
 
+import numpy as np
 import pytest
 
 from minilora.experiments.tasks import load_task
@@ -15,6 +16,7 @@ from minilora.studies import (
     rl_rank_one,
     shipped_rows,
     svd_starts,
+    without_regret,
 )
 from minilora.training.quality import METRICS
 
@@ -52,22 +54,26 @@ def test_shipped_rows_are_of_the_settings_that_the_study_has(name):
 
 
 NUMBERS = {  # zlib.crc32 of the numbers in a file's rows, sorted, one a line
-    "alpha_sweep": 2403540348,
+    "alpha_sweep": 45935645,
     "compare": 1640743988,
-    "forgetting_frontier": 3159497693,
-    "how_few_numbers": 3039729793,
-    "known_rank_teacher": 3899089451,
-    "learning_rate_sweep": 1212032128,
-    "leave_one_out": 1737254284,
-    "methods": 3500747653,
-    "parameter_counts": 2860672415,
-    "rank_sweep": 3123813305,
-    "rl_rank_one": 1288224615,
-    "small_data": 743262516,
-    "spectrum": 1130298651,
-    "subspace_similarity": 1231105312,
-    "truncation": 1761516370,
-    "which_weights": 832110155,
+    "delta_over_training": 3015485823,
+    "forgetting_frontier": 3736302893,
+    "how_few_numbers": 1388536021,
+    "intruders_by_lambda": 1352645477,
+    "known_rank_teacher": 1559527801,
+    "learning_rate_sweep": 2625891452,
+    "leave_one_out": 301771314,
+    "methods": 2037191781,
+    "parameter_counts": 2593146864,
+    "rank_sweep": 3868492409,
+    "rl_rank_one": 3248848076,
+    "small_data": 294652685,
+    "spectrum": 926591409,
+    "subspace_similarity": 1403566718,
+    "svd_starts": 3169029411,
+    "truncation": 2556501250,
+    "which_weights": 2989914331,
+    "without_regret": 1766270643,
 }
 ROW = set("task metric method seed lr steps r s trainable total diverged".split())
 BASE = ("base_test", "base_old")
@@ -88,10 +94,10 @@ def numbers_in(value):
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_no_number_has_changed_since_it_was_measured(name):
-    """The files were once written with other keys (scale, new_after, ...) and then converted. These
-    sums were taken of the numbers as they had been measured; r, s, val and total, which the rows of
-    compare.json repeat from elsewhere, came with the conversion, and so did the base model's
-    quality, which the rows of methods.json repeat from compare.json."""
+    """These sums were taken of the numbers as they had been measured, of a study's in the six
+    digits that are written. Without what came later: r, s, val and total, which the rows of
+    compare.json repeat from elsewhere, and the base model's quality, which the rows of methods.json
+    repeat from compare.json."""
     result = json.loads((SHIPPED / f"{name}.json").read_text("utf-8"))
     if name == "compare":
         rows = [[run[key] for key in COMPARED] for e in result["tasks"] for run in e["runs"]]
@@ -110,6 +116,10 @@ def test_what_compares_rows_repeat_is_what_stands_elsewhere():
             assert run["total"] == entry["base"]["total"] and not run["diverged"]
             is_lora = run["method"] == "lora"
             assert (run["r"], run["s"]) == (lora.rank_and_scale("") if is_lora else (None, None))
+
+
+def test_no_file_is_without_its_sum():
+    assert NUMBERS.keys() == {file.stem for file in SHIPPED.glob("*.json")}
 
 
 @pytest.mark.parametrize("name", NUMBERS)
@@ -378,7 +388,8 @@ def test_intruders_carry_what_was_learned_and_scaling_all_is_better_than_scaling
     assert at(0.0, "old", "intruders") > at(1.0, "old", "change") + 0.7
     whole, part = ({k: at(0.75, k, s) for k in ("test", "old")} for s in ("change", "intruders"))
     assert whole["test"] < part["test"] - 0.02 and whole["old"] < part["old"] - 0.1
-    assert part["old"] < at(1.0, "old", "change") - 0.08  # what the paper says of small cuts
+    won = at(1.0, "old", "change") - part["old"]
+    assert 0.09 < won < 0.1 and 0.06 < part["test"] - at(1.0, "test", "change") < 0.07
 
 
 def test_the_best_rate_is_the_same_for_every_rank_and_five_times_fulls():
@@ -413,14 +424,26 @@ def test_higher_ranks_part_late_and_end_near_full():
     assert all(0.03 < at(200, r) - at(200, None) < 0.08 for r in (4, 16, 64))
 
 
-def test_large_batches_cost_lora_hardly_more_than_full_fine_tuning():
-    def best(method, batch):
-        rows = [r for r in shipped_rows("without_regret") if r["part"] == "batches"]
-        rows = [r for r in rows if (r["method"], r["batch"]) == (method, batch)]
-        return min(rows, key=lambda row: row["val"])["test"]
+def test_batches_and_places_are_at_the_best_rate_of_those_tried():
+    rows = shipped_rows("without_regret")
+    for best in without_regret.BEST:
+        what = {key: best[key] for key in ("part", "method", "batch", "place") if key in best}
+        same = [row for row in rows if all(row[key] == value for key, value in what.items())]
+        assert sorted(row["seed"] for row in same if row["lr"] == best["lr"]) == [0, 1, 2]
+        tried = [row for row in same if row["seed"] == 0]
+        assert len(tried) == 3 and min(tried, key=lambda row: row["val"])["lr"] == best["lr"]
 
-    gaps = [best("lora", batch) - best("full", batch) for batch in (4, 16, 64)]
-    assert [round(gap, 3) for gap in gaps] == [0.096, 0.1, 0.107]
+
+def test_that_large_batches_cost_lora_more_than_full_fine_tuning_is_not_shown():
+    tests = {
+        (best["method"], best["batch"]): values("without_regret", "test", **best)
+        for best in without_regret.BEST
+        if best["part"] == "batches"
+    }
+    gaps = {n: np.subtract(tests["lora", n], tests["full", n]) for n in without_regret.BATCHES}
+    assert {n: round(gap.mean(), 3) for n, gap in gaps.items()} == {4: 0.092, 16: 0.098, 64: 0.098}
+    more = gaps[64] - gaps[4]  # of each seed
+    assert 0 < more.mean() < 0.01 and more.min() < 0
 
 
 def test_the_mlp_is_better_than_attention_each_at_its_best_rate():
@@ -462,13 +485,14 @@ def test_no_start_is_better_than_loras_own_by_more_than_the_seeds_differ():
     assert at_end("LoRA") - at_end("EVA") < max(lora) - min(lora)
     assert at_end("MiCA") > at_end("OLoRA") + 0.1
     assert at_end("PiSSA", "old") > at_end("LoRA-GA", "old") > at_end("LoRA", "old") + 0.05
+    assert min(best, key=lambda start: at_end(start, "old")) == "MiCA"
     tried = [row for row in shipped_rows("svd_starts") if row["seed"] == 0]
     for start, lr in best.items():
         same = [row for row in tried if row["start"] == start]
         assert min(same, key=lambda row: row["val"])["lr"] == lr
 
 
-def test_starts_that_know_w_or_the_task_begin_faster_and_all_but_eva_are_overtaken():
+def test_three_starts_begin_faster_and_all_but_eva_are_overtaken():
     def at(step, start):
         curves = values("svd_starts", "curve", start=start, lr=svd_starts.BEST[start])
         assert len(curves) == 3
@@ -476,4 +500,7 @@ def test_starts_that_know_w_or_the_task_begin_faster_and_all_but_eva_are_overtak
 
     for start in ("EVA", "LoRA-GA", "PiSSA"):
         assert at(10, start) < at(10, "LoRA") - 0.1
-        assert (at(50, start) < at(50, "LoRA")) == (start == "EVA")
+    assert min(at(10, start) for start in ("OLoRA", "MiCA")) > at(10, "LoRA") + 0.05
+    for step in (50, 100, 200, 300):
+        ahead = [start for start in svd_starts.BEST if at(step, start) < at(step, "LoRA")]
+        assert ahead == ["EVA"]

@@ -14,9 +14,10 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from minilora.experiments.rows import select
 from minilora.methods.registry import LABELS, METHODS
 from minilora.plots.house_style import COLORS, FAMILY_COLORS, rank_color, save_figure
-from minilora.studies import STUDIES, how_few_numbers, study_figures
+from minilora.studies import STUDIES, how_few_numbers, shipped_rows, study_figures
 from minilora.studies.alpha_sweep import plot_alpha_rules, plot_alphas
 from minilora.studies.delta_over_training import plot_along
 from minilora.studies.forgetting_frontier import plot_forgetting_frontier
@@ -33,7 +34,13 @@ from minilora.studies.subspace_similarity import plot_subspace_similarity
 from minilora.studies.svd_starts import at_best_rate
 from minilora.studies.truncation import plot_truncation
 from minilora.studies.which_weights import PLACES
-from minilora.studies.without_regret import plot_longer, plot_rates, rates_by_rank
+from minilora.studies.without_regret import (
+    BEST,
+    plot_batches,
+    plot_longer,
+    plot_rates,
+    rates_by_rank,
+)
 
 SEEDS = range(2)
 GREY = (0.299, 0.587, 0.114)  # of red, green and blue in what the eye takes for lightness
@@ -715,6 +722,16 @@ def test_a_rank_looks_the_same_in_every_panel_of_without_regret():
         same = line(rates, drawn.get_label())
         assert (drawn.get_color(), drawn.get_marker()) == (same.get_color(), same.get_marker())
         assert drawn.get_linestyle() == same.get_linestyle()
+
+
+def test_batches_are_drawn_at_their_best_rate_with_the_range_of_the_seeds():
+    rows = select(shipped_rows("without_regret"), part="batches")
+    ax = plot_batches(rows, axes())
+    for label, method in ((LABELS["full"], "full"), ("LoRA, r = 4", "lora")):
+        best = [how for how in BEST if how["part"] == "batches" and how["method"] == method]
+        shown = [row for how in best for row in select(rows, **how)]
+        assert len(shown) == 3 * 3
+        assert_draws(ax, label, shown, "batch", "test")
 
 
 def test_lambda_1_is_marked_on_each_line_of_the_trade():
