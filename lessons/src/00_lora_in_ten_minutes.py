@@ -126,11 +126,12 @@ check.lora_forward(lora_forward)
 # %%
 english, code = ml.load_corpus("prose"), ml.load_corpus("code")
 base = ml.load_model("docs-tiny")
+WINDOWS = light(256)  # of 64 characters, for a loss; light: fewer in a browser
 
 
 def losses(model):
     """Of the new task and of English, on texts that no model was trained on."""
-    return ml.text_loss(model, code.test), ml.text_loss(model, english.test)
+    return tuple(ml.text_loss(model, corpus.test, WINDOWS) for corpus in (code, english))
 
 
 base_code, base_english = losses(base)
@@ -239,12 +240,12 @@ SEED = 3  # the results that come with minilora are of seeds 0, 1 and 2, so this
 
 
 def train(model, lr, steps=300, corpus=code, **options):
-    config = ml.TrainConfig(steps=light(steps), lr=lr, seed=SEED)  # light: fewer in a browser
+    config = ml.TrainConfig(steps=light(steps), lr=lr, seed=SEED)
     return ml.train(model, corpus.batches(12, 64), config, **options)
 
 
 def watch(model):
-    return ml.text_loss(model, code.val)  # val: for watching; test: for the result
+    return ml.text_loss(model, code.val, WINDOWS)  # val: for watching; test: for the result
 
 
 full_model, lora_model = ml.load_model("docs-tiny"), adapted()
@@ -327,7 +328,8 @@ GUESS = ...  # the loss on Python code after 100 steps, in nats per character
 model = adapted()
 train(model, lr=RATE, steps=100)
 print(f"the base model's loss is {base_code:.2f}")
-check.predict(GUESS, round(ml.text_loss(model, code.test), 2), "nats per character", within=0.05)
+loss = round(ml.text_loss(model, code.test, WINDOWS), 2)
+check.predict(GUESS, loss, "nats per character", within=0.05)
 
 # %% [markdown]
 # You should see that 0.01 gets LoRA further than 0.001, and that with 0.1 it ends above the base
@@ -464,7 +466,7 @@ print(f"{'base model':<13} {'':>4} {0:>8} {base_code:>13.2f}")
 for place, place_config in places.items():
     model = adapted(place_config)
     train(model, lr=1e-2, steps=100)
-    numbers, loss = ml.count_parameters(model)[0], ml.text_loss(model, code.test)
+    numbers, loss = ml.count_parameters(model)[0], ml.text_loss(model, code.test, WINDOWS)
     print(f"{place:<13} {place_config.r:>4} {numbers:>8,} {loss:>13.2f}")
 
 # %% [markdown]
@@ -535,7 +537,7 @@ history = train(two, lr=1e-2, steps=150, corpus=capitals)
 # %%
 def row(name):
     new, old = losses(two)
-    values = [new, ml.text_loss(two, capitals.test), old]
+    values = [new, ml.text_loss(two, capitals.test, WINDOWS), old]
     print(f"{name:<18}" + "".join(f"{value:>14.3f}" for value in values))
 
 
