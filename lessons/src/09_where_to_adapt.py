@@ -11,7 +11,7 @@
 # - write BitFit, a bottleneck adapter, IA³ and VeRA yourself;
 # - say how few numbers are enough, for learning from examples and from rewards.
 #
-# **Time:** 15 seconds to run, 25 minutes to read, 79 with the exercises. **Before this:** LoRA
+# **Time:** 20 seconds to run, 25 minutes to read, 79 with the exercises. **Before this:** LoRA
 # leaves a matrix W as it is and adds s A B to it, where A (d_in, r) and B (r, d_out) train (lesson
 # 00), r (d_in + d_out) numbers (lesson 05). **Words:** [glossary](GLOSSARY.md), for what is not
 # explained here.
@@ -148,7 +148,7 @@ for wanted in (["q_proj"], "q_proj", r".*\.q_proj", ["query", "value"], "all-lin
 # %%
 def show(demo) -> None:
     """A measurement behind an exam card: what was done, and what came out."""
-    print(textwrap.fill(demo.does, 88))
+    print(textwrap.fill(demo.does, 80))
     for name, value in demo.measure().items():
         print(f"  {name}: {value:.3g}")
     print()
@@ -221,8 +221,8 @@ with ml.plots.style():
     for task, ax in zip(("code", "sort"), panels, strict=True):
         plot_which_weights(select(placed, task=task), ax)
         ax.set_ylabel("")
-    panels[0].set_title("Python code: about 18,000 numbers")
-    panels[1].set_title("Sort a word: about 9,700 numbers")
+    panels[0].set_title("Python code: ≈ 18,000 numbers")
+    panels[1].set_title("Sort a word: ≈ 9,700 numbers")
     ml.plots.show(
         figure,
         "Quality by the matrices that are adapted, on code and on sorting: adapting all at a low "
@@ -271,7 +271,7 @@ check.best_place(best_place)
 
 # %%
 for task, good in (("code", min), ("sort", max)):
-    sign = 1 if good is min else -1  # of sort we have right answers, where high is good
+    sign = 1 if good is min else -1  # of sort we have right answers
     rows = select(placed, task=task)
     results = {p: [sign * row["test"] for row in select(rows, place=p)] for p in PLACES}
     print(f"{task}, all six places: {best_place(results)!s}")
@@ -360,7 +360,8 @@ check.bitfit_names(bitfit_names)
 # %%
 def trains(method: str, model: ml.Transformer, **options) -> int:
     """How many numbers train once the model is prepared for this method."""
-    lora = ml.LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": "all-linear"} | options)
+    usual = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
+    lora = ml.LoraConfig(**usual | options)
     METHODS[method].prepare(model, lora, np.random.default_rng(0))
     return ml.count_parameters(model)[0]
 
@@ -396,15 +397,16 @@ check.bottleneck(bottleneck)
 
 # %% [markdown]
 # With U = 0 and e = 0 the output is y: the adapter starts as nothing, as LoRA does with B = 0. But
-# it cannot be merged. Were it of the form x M + b, then f(x) + f(y) = f(x + y) + f(0) would hold;
-# how far off is it, and what does that cost for each token?
+# it cannot be merged. If the layer with its adapter, call it g, were of the form g(x) = x M + b,
+# then g(x) + g(y) = g(x + y) + g(0) would hold; how far off is it, and how many operations does a
+# token take?
 
 # %%
 show(alternatives.bottleneck_at_inference)
 
 # %% [markdown]
 # LoRA has only matrix products, so that it folds into W; the nonlinearity has to be computed for
-# every token. (The model here is tiny; in a large one the share is smaller, but it is not zero.)
+# every token. (How much that is depends on m.)
 #
 # **Prompt tuning** and **prefix tuning** put vectors in front of the text. Prompt vectors enter
 # once, at the input, and the layers process them like words. A prefix has keys and values of its
@@ -530,8 +532,10 @@ check.trained_numbers(trained_numbers)
 
 # %%
 RANKS = {"vera": 64, "lora-xs": 16}
-counts = {name: trains(name, ml.load_model("docs-tiny"), r=RANKS.get(name, 4)) for name in METHODS}
-counts["lora, r = 1 on q and v"] = trains(
+counts = {}
+for name in METHODS:
+    counts[name] = trains(name, ml.load_model("docs-tiny"), r=RANKS.get(name, 4))
+counts["LoRA, q, v, r = 1"] = trains(
     "lora", ml.load_model("docs-tiny"), r=1, target_modules=["q_proj", "v_proj"]
 )
 for name, n in sorted(counts.items(), key=lambda pair: pair[1]):
@@ -565,7 +569,8 @@ with ml.plots.style():
 base = select(everything, task="code")[0]["base_test"]
 full = mean(row["test"] for row in select(everything, task="code", method="full"))
 print(f"{'':<22} code: gain, of full's   reverse: right   old tasks after it")
-for method in ("full", "lora", "dora", "adapter", "prefix", "bitfit", "prompt", "last-block"):
+some = ("full", "lora", "dora", "adapter", "prefix", "bitfit", "prompt", "last-block")
+for method in some:
     code, words = (select(everything, task=t, method=method) for t in ("code", "reverse"))
     gain = (base - mean(row["test"] for row in code)) / (base - full)
     right = mean(row["test"] for row in words)
@@ -607,8 +612,9 @@ share = (losses[0] - losses[1]) / (losses[0] - losses[2])
 check.predict(GUESS, share, unit="of LoRA's gain")
 
 # %% [markdown]
-# You should see a large share, from a twelfth of LoRA's numbers. The first steps, from English to
-# something like code, are cheap.
+# You should see a large share, from a twelfth of LoRA's numbers: the first steps, from English to
+# something like code, are cheap. Prompt tuning lags behind; the last block, with half of all
+# numbers, is ahead of LoRA.
 #
 # ## How few numbers are enough?
 #
