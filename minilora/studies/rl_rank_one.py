@@ -49,7 +49,7 @@ def settings(seeds: range) -> list[Settings]:
     """The best rate of each with all seeds, the others that were tried with the first seed."""
     found = []
     for (method, r), (best, *others) in RATES.items():
-        what: Settings = {"method": method, "r": r, "steps": 120}
+        what: Settings = {"method": method, "r": r, "steps": 240}
         found += each([what | {"lr": best}], ("reverse",), seeds)
         found += each([what | {"lr": lr} for lr in others], ("reverse",), seeds[:1])
     return found

@@ -66,7 +66,7 @@ NUMBERS = {  # zlib.crc32 of the numbers in a file's rows, sorted, one a line
     "methods": 2037191781,
     "parameter_counts": 2593146864,
     "rank_sweep": 3868492409,
-    "rl_rank_one": 3248848076,
+    "rl_rank_one": 1101027626,
     "small_data": 294652685,
     "spectrum": 926591409,
     "subspace_similarity": 1403566718,
@@ -321,18 +321,16 @@ def rewarded(measure, method, r):
     return values("rl_rank_one", measure, method=method, r=r, lr=lr)
 
 
-def test_from_rewards_rank_four_learns_as_much_as_full_and_rank_one_nearly():
+def test_from_rewards_rank_four_learns_as_much_as_full_and_rank_one_less():
     full, four, one = (rewarded("test", *of) for of in (("full", None), ("lora", 4), ("lora", 1)))
     assert all(curve[0][1] < 0.25 for curve in rewarded("curve", "full", None))
-    assert abs(mean(full) - mean(four)) < 0.01 and mean(full) > 0.5
-    assert 0.4 < mean(one) < 0.45 and max(one) < min(full)
+    assert abs(mean(full) - mean(four)) < 0.01 and mean(full) > 0.7
+    assert 0.6 < mean(one) and max(one) < min(full + four)
 
 
-def test_what_is_learned_from_rewards_is_forgotten_of_the_old_tasks():
-    full, four, one = (
-        mean(rewarded("old", *of)) for of in (("full", None), ("lora", 4), ("lora", 1))
-    )
-    assert 0.8 < full < four < one < 0.95
+def test_what_was_learned_before_the_rewards_is_forgotten_most_by_rank_four():
+    full, four, one = (rewarded("old", *of) for of in (("full", None), ("lora", 4), ("lora", 1)))
+    assert max(four) < 0.55 < 0.6 < min(full) and max(full) < min(one) < max(one) < 0.75
 
 
 def test_rewards_are_learned_from_at_the_better_of_the_rates_tried():
