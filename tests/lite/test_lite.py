@@ -134,7 +134,7 @@ def test_a_lesson_runs_in_a_browser_without_a_network_and_its_checks_are_correct
     page.evaluate(
         "void jupyterapp.commands.execute('notebook:run-all-cells').then(() => window.ended = true)"
     )
-    page.wait_for_function("window.ended", timeout=8 * MINUTE)
+    page.wait_for_function("window.ended", timeout=15 * MINUTE)
     cells = page.evaluate(f"{NOTEBOOK}.content.model.sharedModel.toJSON().cells")
     page.close()
     code = [cell for cell in cells if cell["cell_type"] == "code"]
