@@ -706,8 +706,8 @@ with ml.plots.style():
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
     ml.plots.show(
         figure,
-        "Reversing words from rewards, by step: full fine-tuning and LoRA of rank 4 rise from 24 to "
-        "71 per cent of validation words, rank 1 to 57; the old tasks fall to 63, 52 and 68.",
+        "Reversing words from rewards, by step: full fine-tuning and LoRA of rank 4 rise from 24 "
+        "to 71 per cent of validation words, rank 1 to 57; the old tasks fall to 63, 52 and 68.",
     )
 
 # %%
@@ -720,10 +720,10 @@ for method, r, lr in (("full", None, 3e-4), ("lora", 4, 3e-3), ("lora", 1, 3e-3)
 
 # %% [markdown]
 # **What to see.** (The left panel shows words of the validation split, the table those of the test
-# split.) Rank 4 learns as much as full fine-tuning, with 9 per cent of its numbers, and rank 1 less:
-# its best seed stays below the worst of the others. So "rank 1 is enough" does not quite hold here.
-# Nothing is rewarded for the old tasks, and all three forget them. Rank 4, which learns as much as
-# full fine-tuning, forgets more.
+# split.) Rank 4 learns as much as full fine-tuning, with 9 per cent of its numbers, and rank 1
+# less: its best seed stays below the worst of the others. So "rank 1 is enough" does not quite hold
+# here. Nothing is rewarded for the old tasks, and all three forget them. Rank 4, which learns as
+# much as full fine-tuning, forgets more.
 #
 # **What it does not show.** Whether learning has ended: the curves become flat as the learning rate
 # falls. And the model had to reverse a quarter of the words already: where no answer is ever right,
