@@ -95,12 +95,12 @@ with ml.plots.style():
 # | method | the layer becomes | trains |
 # |---|---|---|
 # | BitFit | $x W + b$ | b |
-# | IA³ | $(x W + b) ⊙ l$ or $(x ⊙ l) W + b$ | l |
+# | IA³ | $(x W + b) \odot l$ or $(x \odot l) W + b$ | l |
 # | bottleneck | $y + f(y D + c) U + e$ | D, c, U, e |
 # | LoRA | $x W + b + s\,(x A) B$ | A, B |
 # | LoRA-FA | the same | B |
-# | DoRA | $x \, (m ⊙ V / \lVert V \rVert) + b$, $V = W + s A B$ | A, B, m |
-# | VeRA | $x W + b + ((x A ⊙ d) B) ⊙ b'$ | d, b' |
+# | DoRA | $x \, (m \odot V / \lVert V \rVert) + b$, $V = W + s A B$ | A, B, m |
+# | VeRA | $x W + b + ((x A \odot d) B) \odot b'$ | d, b' |
 # | LoRA-XS | $x W + b + s\,((x A) R) B$ | R |
 #
 # $\lVert V \rVert$ has the length of each column. Two further methods add vectors in front of the
