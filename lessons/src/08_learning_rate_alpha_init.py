@@ -257,7 +257,7 @@ check.predict(GUESS, 2 - scores.min(axis=1).mean(), unit="nats too good")
 
 # %% [markdown]
 # With K = 8 it is 1.4 standard deviations, and it grows, slowly, with every setting that you try.
-# Better data does not end it, only more seeds or less noise do. So: **choose on validation, report
+# More seeds, whose mean has less noise, make it smaller. So: **choose on validation, report
 # on test**, data that chose nothing; then the luck of the choice does not count. The training loss
 # is no judge at all, since it prefers whatever fits the noise best.
 #
@@ -337,6 +337,8 @@ check.scale_of(scale_of)
 
 # %%
 alphas = ml.studies.shipped_rows("alpha_sweep")
+
+# %% tags=["hide-input"]
 with ml.plots.style():
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.1), layout="constrained", sharey=True)
     plot_alpha_rules(select(alphas, task="code"), panels[0])
@@ -456,6 +458,8 @@ check.pissa_start(pissa_start)
 
 # %%
 starts = ml.studies.shipped_rows("svd_starts")
+
+# %% tags=["hide-input"]
 with ml.plots.style():
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.7), layout="constrained")
     plot_rates(select(starts, seed=0), panels[0])
@@ -490,6 +494,8 @@ for start in dict.fromkeys(row["start"] for row in starts):
 
 # %%
 regret = ml.studies.shipped_rows("without_regret")
+
+# %% tags=["hide-input"]
 with ml.plots.style():
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.7), layout="constrained")
     without_regret.plot_rates(

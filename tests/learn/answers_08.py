@@ -243,4 +243,9 @@ WRONG = {
     ],
 }  # fmt: skip
 
-EQUIVALENT: dict[str, dict[str, str]] = {}
+EQUIVALENT = {
+    "best_rate": {"line 4: mean -> sum": "every rate has the same number of seeds"},
+    "pissa_start": {
+        "line 3: False -> True": "the columns of U beyond the singular values are not used"
+    },
+}
