@@ -114,7 +114,8 @@ check.product_vjps(product_vjps)
 #
 # To walk back, a program must know how each value was made. So every value gets a node, with an
 # *edge* to each value that it was computed from: a pair of that parent and its vjp. Here is the
-# graph of the picture, written out by hand.
+# graph of the picture, written out by hand. (With `eq=False` two nodes are equal only if they are
+# the same one, whatever they hold; so a node can be a key of a dictionary.)
 
 
 # %%
@@ -438,9 +439,10 @@ check.Value(Value)
 #
 # We count the multiplications and additions in all matrix products of `docs-tiny`, the small
 # language model of the next lessons, for 12 texts of 64 characters. With *full fine-tuning*
-# everything trains. With LoRA its matrices are frozen, and two thin ones beside each of them train.
-# How much does the *backward* pass cost, in multiples of the forward pass? Put your guess in place
-# of the `...`, run, then change the method and guess again.
+# everything trains. With LoRA its matrices are frozen, and beside each of them two thin ones train,
+# an *adapter* (here of rank r = 4; `lora_alpha` scales it, which costs nothing). How much does the
+# *backward* pass cost, in multiples of the forward pass? Put your guess in place of the `...`, run,
+# then change the method and guess again.
 
 # %%
 METHOD = "LoRA"  # change me: "full"
@@ -450,7 +452,7 @@ model = ml.load_model("docs-tiny")
 if METHOD == "LoRA":
     config = ml.LoraConfig(r=4, lora_alpha=8, target_modules="all-linear")
     ml.add_adapter(model, config, rng=np.random.default_rng(0))
-ids = np.random.default_rng(0).integers(0, 96, (12, 65))
+ids = np.random.default_rng(0).integers(0, 96, (12, 65))  # 64 and the last one's next
 with profile() as counted:
     ml.cross_entropy(model(ids[:, :-1]), ids[:, 1:]).backward()
 forward = sum(cost.forward_flops for cost in counted.ops.values())
@@ -467,8 +469,9 @@ check.predict(GUESS, backward / forward, unit="times the forward pass")
 #
 # **Does it hold at scale?** The rule is the same in PyTorch. "LoRA Without Regret" (2025) counts
 # about 2/3 of full fine-tuning's operations for LoRA. In Hugging Face's benchmark of Llama-3.2-3B
-# (PEFT's method comparison, July 2026) LoRA on q and v took 44 % of full fine-tuning's time and
-# 57 % of its memory: there the optimizer counts too, which has less to do (lesson 03).
+# (PEFT's method comparison, July 2026) LoRA on two matrices of each block, q and v (lesson 02),
+# took 44 % of full fine-tuning's time and 57 % of its memory: there the *optimizer* counts too, the
+# rule that turns gradients into steps; it has less to do (lesson 03).
 #
 # ## Where a graph ends
 #

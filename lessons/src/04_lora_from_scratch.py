@@ -113,9 +113,10 @@ check.start_factors(start_factors)
 #
 # *Difficulty 2 of 5, 15 minutes.* The layer holds a frozen Linear, called base, and s, A and B. It
 # derives from `ml.Module`, which finds every `ml.Parameter` among its attributes. Draw A as in 4.1.
-# The models of this package compute in float32 and refuse to mix: convert with
-# `.astype(np.float32)`. They call every layer with a second argument, `rng`, for dropout; leave it
-# unused.
+# base has the Parameters `weight` (d_in, d_out) and `bias`; `.data` is a Parameter's array, and
+# `base.requires_grad_(False)` freezes a module with all its Parameters. The models of this package
+# compute in float32 and refuse to mix: convert with `.astype(np.float32)`. They call every layer
+# with a second argument, `rng`, for dropout; leave it unused.
 
 
 # %%
@@ -224,8 +225,9 @@ for i in (0, 1):
 #
 # ### Predict, change, run: which factor moves
 #
-# Adapters on all matrices of the blocks of `docs-tiny`, B = 0, and a few steps of AdamW. Which part
-# of A's entries, in per cent, are no longer what they were after one step? After two?
+# Adapters on all matrices of the blocks of `docs-tiny`, B = 0, and a few steps of AdamW (an
+# *optimizer*: what turns gradients into changes, lesson 03). Which part of A's entries, in per
+# cent, are no longer what they were after one step? After two?
 
 # %%
 STEPS = 1  # change me: 2, 5
@@ -252,9 +254,9 @@ check.predict(GUESS, moved["A"], unit="%")
 #
 # ### Dropout
 #
-# PEFT's `lora_dropout = 0.1` sets a tenth of the entries of x to zero *on their way into A*, drawn
-# anew for every position, and divides the others by 0.9. The frozen path x W sees all of x, and A
-# and B themselves lose nothing. In use, nothing is dropped.
+# In PEFT, Hugging Face's library for LoRA, `lora_dropout = 0.1` sets a tenth of the entries of x to
+# zero *on their way into A*, drawn anew for every position, and divides the others by 0.9. The
+# frozen path x W sees all of x, and A and B themselves lose nothing. In use, nothing is dropped.
 
 # %%
 layer, factors = one_layer()
@@ -319,7 +321,8 @@ check.MergingLora(MergingLora)
 # ## Into a model
 #
 # LoRA wraps: `layers.0.attn.q_proj` was a Linear, and becomes a layer that holds this Linear. The
-# names are found by `model.named_modules()`, and `model.set_submodule(path, new)` replaces.
+# names are found by `model.named_modules()`, which gives pairs (path, module), and
+# `model.set_submodule(path, new)` replaces.
 #
 # ### Exercise 4.4: adapt a model
 #
@@ -424,8 +427,8 @@ check.predict(GUESS, share, unit="%", within=0.2)
 #
 # *Difficulty 4 of 5, 15 minutes.* `record(y, (x, grad_x), (A, grad_A), (B, grad_B))` makes y a
 # Tensor that remembers the ways back. Form W + s A B first, then y, then + b; let the gradients of
-# A and B need no array of the size of W. All but s are Tensors; their arrays are `x.data`,
-# `A.data`, …
+# A and B need no array of the size of W (brackets decide it; the check sees only the numbers). All
+# but s are Tensors; their arrays are `x.data`, `A.data`, …
 
 
 # %%
@@ -606,12 +609,11 @@ for zero in "AB":
 # zero every row moves, since all share B.
 #
 # **Does it hold at scale?** The pieces are the same in a model of 3.2 billion numbers. In PEFT's
-# own benchmark (Llama-3.2-3B, GSM8K, July 2026) LoRA with r = 32 on the query and value matrices
-# trains
-# 9.2 million numbers and reaches an accuracy of .478, full fine-tuning .472, with a standard error
-# of 1.4 points; its peak memory is 20.8 GiB instead of 36.2. The formula gives the count that Hu et
-# al. print for GPT-3: r = 4 on q and v, 96 layers, 2 matrices, 4 · (12,288 + 12,288) each, makes
-# 18.9 million.
+# own benchmark (Llama-3.2-3B, on the school maths of GSM8K, July 2026) LoRA with r = 32 on the
+# query and value matrices trains 9.2 million numbers and reaches an accuracy of .478, full
+# fine-tuning .472, with a standard error of 1.4 points; its peak memory is 20.8 GiB instead of
+# 36.2. The formula gives the count that Hu et al. print for GPT-3: r = 4 on q and v, 96 layers, 2
+# matrices, 4 · (12,288 + 12,288) each, makes 18.9 million.
 #
 # ## Five broken layers
 #

@@ -171,10 +171,7 @@ class Yours:
             raise Wrong(self._what_happened(call.error))
         for i in call.changed:
             if i not in changes:
-                raise Wrong(
-                    f"you changed the {names[i]} you were given, as `{names[i]} += ...` and "
-                    f"`{names[i]}[...] = ...` do; make a new one, as in `new = {names[i]} + ...`"
-                )
+                raise Wrong(_changed(names[i], arguments[i]))
         if not may_be_none and (call.result is None or call.result is ...):
             if call.printed:
                 raise Wrong(
@@ -321,6 +318,20 @@ def _names(function: Callable[..., Any], arguments: tuple[Any, ...]) -> list[str
         names = []
     right_number = len(names) == len(arguments)
     return names if right_number else [f"argument {i + 1}" for i in range(len(arguments))]
+
+
+def _changed(name: str, value: Any) -> str:
+    """What was done to an argument, and what to do instead, in the words of its kind."""
+    if isinstance(value, list):
+        done, instead = f"`{name}.append(...)`", f"{name} = list({name})"
+    elif isinstance(value, dict):
+        done, instead = f"`{name}.pop(...)`", f"{name} = dict({name})"
+    else:
+        done, instead = f"`{name} += ...`", f"new = {name} + ..."
+    return (
+        f"you changed the {name} you were given, as {done} and `{name}[...] = ...` do; "
+        f"make a new one, as in `{instead}`"
+    )
 
 
 def _describe(names: list[str], arguments: tuple[Any, ...]) -> str:

@@ -215,7 +215,7 @@ def unbroadcast(yours: Yours) -> str:
             mistakes["that is summed over the axis that was not repeated"] = wrong_axis
         what = f"gradient for a parent of shape {shape}, from g of shape {full},"
         yours.compare(what, yours(g, shape), expected, mistakes)
-    return "In LoRA's layer this sums the gradient of a bias over all rows of the batch."
+    return "In a layer x W + bias this sums the gradient of the bias over all rows of x."
 
 
 @exercise(
@@ -249,7 +249,7 @@ def matmul_vjps(yours: Yours) -> str:
         what = f"with x {x.shape} and W {W.shape},"
         yours.compare(f"gradient of x, {what}", _use_vjp(yours, to_x, g), of_x, first)
         yours.compare(f"gradient of W, {what}", _use_vjp(yours, to_W, g), of_W, second)
-    return "With W frozen, x.T @ g is never computed, and x need not be kept for it: that is LoRA."
+    return "Only W needs x.T @ g, and x kept for it: what if W is not trained? See *Frozen* below."
 
 
 def _slopes() -> list[tuple[str, Any, Any, np.ndarray, bool]]:
