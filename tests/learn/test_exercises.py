@@ -204,10 +204,19 @@ def pops(M, numbers, options):
 
 
 @pytest.mark.parametrize(
-    ("answer", "name"), [(in_place, "M"), (sorts_the_list, "numbers"), (pops, "options")]
+    ("answer", "name", "instead"),
+    [
+        (in_place, "M", "new = M + ..."),
+        (sorts_the_list, "numbers", "numbers = list(numbers)"),
+        (pops, "options", "options = dict(options)"),
+    ],
 )
-def test_an_input_that_was_changed_is_named(scaled, answer, name):
-    assert f"you changed the {name} you were given" in told(scaled(answer))
+def test_an_input_that_was_changed_is_named_and_how_to_make_a_new_one(
+    scaled, answer, name, instead
+):
+    said = told(scaled(answer))
+    assert f"you changed the {name} you were given" in said
+    assert said.endswith(f"as in `{instead}`.")
 
 
 @pytest.mark.parametrize(
