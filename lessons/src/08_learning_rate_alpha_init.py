@@ -526,7 +526,7 @@ for place in ("q,k,v,o", "MLP"):
 # | It is 9.8 times that of full fine-tuning | does not: 5 times |
 # | A low rank falls behind when it is full | holds: 0.2 nats behind at r = 1, 0.02 at r = 64 |
 # | Until then it follows full fine-tuning | does not: already behind at step 200 |
-# | A large batch costs LoRA more | not shown: 0.092 nats behind with 4, 0.098 with 64, seeds differ |
+# | A large batch costs LoRA more | not shown: 0.092 nats behind with 4, 0.098 with 64; seeds vary |
 # | The MLP alone is better than attention alone | holds, by 0.035 nats |
 #
 # (Here s is alpha / √r, so that the first row is also about that rule.) To choose for yourself:
