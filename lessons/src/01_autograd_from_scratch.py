@@ -318,7 +318,7 @@ with ml.plots.style():
 # *Difficulty 3 of 5, 12 minutes.* f takes an array and returns a number; gradient takes the same
 # array and claims to return the gradient of f there. Is it right? Return True or False. Take
 # central differences with h = 1e-5, and call the gradient right if *each* entry is within
-# `1e-4 * max(1, abs(slope))` of its slope.
+# `1e-4 * max(1, abs(slope))` of its slope. An entry that is nan, "not a number", is wrong.
 
 
 # %%
@@ -331,7 +331,7 @@ def gradient_is_right(f, gradient, x: np.ndarray) -> bool:
         up[i] += h
         down[i] -= h
         slope = (f(up) - f(down)) / (2 * h)
-        if abs(claimed[i] - slope) > 1e-4 * max(1, abs(slope)):
+        if not abs(claimed[i] - slope) <= 1e-4 * max(1, abs(slope)):  # nan is not <= anything
             return False
     return True
     # END SOLUTION

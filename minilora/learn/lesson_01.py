@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -130,10 +131,26 @@ def _walked(nodes: Sequence[_Node], mistake: str = "") -> np.ndarray:
     return np.concatenate([np.ravel(grads.get(id(node), 0.0)) for node in nodes])
 
 
+def _added_to_itself() -> list[_Node]:
+    """The sum of all entries of x + x: both vjps hand on the array they are given."""
+    x = _Node([1.0, -2.0])
+    twice = _Node(x.data + x.data, (x, lambda g: g), (x, lambda g: g))
+    return [x, twice, _Node(twice.data.sum(), (twice, lambda g: g * np.ones(2)))]
+
+
+def _without_effect() -> list[_Node]:
+    """The root does not depend on its parent, so both nodes before it have the gradient 0."""
+    a = _Node(2.0)
+    b = _Node(6.0, _times(a, 3.0))
+    return [a, b, _Node(0.0, _times(b, 0.0))]
+
+
 _GRAPHS: dict[str, Callable[[], list[_Node]]] = {
     "a node used by three others": lambda: _used_again(True),
     "a node used by three others, in another order": lambda: _used_again(False),
     "arrays": _arrays,
+    "an array added to itself": _added_to_itself,
+    "a factor of 0": _without_effect,
     "squares of squares": lambda: _squares(12),
     "a chain of 3,200 nodes": lambda: _chain(3200),
 }
@@ -164,19 +181,29 @@ def gradients(yours: Yours) -> str:
     for name, make in _GRAPHS.items():
         nodes = make()
         expected, mistakes = _expected(name)
+        before = [(node.data.copy(), list(node.edges)) for node in nodes]
         _Node.calls = 0
-        found = yours(nodes[-1])
+        limit = sys.getrecursionlimit()
+        try:
+            found = yours(nodes[-1])
+            deeper = sys.getrecursionlimit() > limit
+        finally:
+            sys.setrecursionlimit(limit)
         calls = _Node.calls
+        require(not deeper, "it raises Python's limit of nested calls; a stack needs none")
+        for node, (data, edges) in zip(nodes, before, strict=True):
+            kept = np.array_equal(node.data, data) and list(node.edges) == edges
+            require(kept, "it changes the data or the edges of a node; leave the graph as it is")
         require(isinstance(found, dict), f"it returns {type(found).__name__}, not a dictionary")
         lacking = [node for node in nodes if node not in found]
         require(not lacking, f"{len(lacking)} of {len(nodes)} nodes have no gradient, in {name}")
         arrays = [np.asarray(as_array(found[node]), float) for node in nodes]
         got = np.concatenate([array.ravel() for array in arrays])
         yours.compare(f"gradient in the graph with {name}", got, expected, mistakes)
-        edges = sum(len(node.edges) for node in nodes)
-        if calls > edges and np.allclose(got, expected):
+        total = sum(len(node.edges) for node in nodes)
+        if calls > total and np.allclose(got, expected):
             raise Wrong(
-                f"it is right, but calls vjps {calls:,} times where there are {edges:,} edges: a "
+                f"it is right, but calls vjps {calls:,} times where there are {total:,} edges: a "
                 "node must wait until all gradients have come, then pass on their sum once"
             )
     return "Each edge was walked once; so a backward pass costs about as much as a forward pass."
@@ -231,19 +258,23 @@ def matmul_vjps(yours: Yours) -> str:
         x, W, g = (rng.standard_normal(s) for s in ((n, d_in), (d_in, d_out), (n, d_out)))
         to_x, to_W = unpack(yours(x, W), "to_x, to_W")
         of_x, of_W = g @ W.T, x.T @ g
+        both = "that is the transpose"
         swapped = "that is the gradient of the other one: return to_x, to_W, in this order"
         first = {
             swapped: of_W,
-            "that is the transpose": of_x.T,
+            both: of_x.T,
+            "the gradient of x is the transpose": of_x.T,
             "that has the wrong sign": -of_x,
             "that is divided by the rows; g holds all there is to divide": of_x / n,
             "that is the derivative without the gradient that comes in": np.ones_like(g) @ W.T,
         }
         second = {
             swapped: of_x,
-            "that is the transpose": of_W.T,
+            both: of_W.T,
+            "the gradient of W is the transpose": of_W.T,
             "that has the wrong sign": -of_W,
             "that is divided by the rows; g holds all there is to divide": of_W / n,
+            "the gradient of W is divided by the rows; they all add up": of_W / n,
             "that is the derivative without the gradient that comes in": x.T @ np.ones_like(g),
         }
         what = f"with x {x.shape} and W {W.shape},"
@@ -258,6 +289,9 @@ def _slopes() -> list[tuple[str, Any, Any, np.ndarray, bool]]:
     w = np.array([3.0, -2.0, 5.0])
     cubes, slope = (lambda x: float((x**3).sum())), (lambda x: 3 * x**2)
     one_off = np.array([0.0, 0.0, 0.5])
+    large, ones, small = np.array([1e4, 1.0, 2.0]), np.ones(3), np.full(3, 0.1)
+    second, wide = np.array([0.0, 1.0, 0.0]), np.array([[0.3, -0.7, 1.3], [1.1, 0.4, -0.2]])
+    falls, its_slope = (lambda x: float(-2000 * np.exp(x).sum())), (lambda x: -2000 * np.exp(x))
     return [
         ("the right gradient", cubes, slope, x, True),
         ("twice the gradient", cubes, lambda x: 6 * x**2, x, False),
@@ -276,14 +310,31 @@ def _slopes() -> list[tuple[str, Any, Any, np.ndarray, bool]]:
         ("zeros at a minimum, which is right", lambda x: float(50 * ((x - 1) ** 2).sum()),
          lambda x: 100 * (x - 1), np.ones(3), True),
         ("zeros for a constant, which is right", lambda x: 7.0, np.zeros_like, x, True),
+        ("a wrong small entry beside a large one", lambda x: float(large @ x),
+         lambda x: large + 0.01 * second, x, False),
+        ("slopes of about -5000 with an error of 0.003 %, which is allowed", falls,
+         lambda x: 1.00003 * its_slope(x), x, True),
+        ("a slope of 1 with an error of 0.00025", lambda x: float(ones @ x),
+         lambda x: ones + 2.5e-4 * second, x, False),
+        ("a gradient with an entry of nan", cubes, lambda x: np.where(second, np.nan, slope(x)),
+         x, False),
+        ("the rows of a matrix read backward", lambda x: float(np.sin(x).sum()),
+         lambda x: np.cos(x)[:, ::-1], wide, False),
+        ("slopes of 0.1 with an error of 0.00005, which is allowed", lambda x: float(small @ x),
+         lambda x: small + 5e-5 * second, x, True),
     ]  # fmt: skip
 
 
 _SLIPS = [  # each with the only cases in which it changes the verdict
-    ("it adds up all slopes; compare each with its own entry", (5, 10), True),
-    ("it looks at the first entry only", (4, 10), True),
+    ("it adds up all slopes; compare each with its own entry", (5, 10, 14, 16, 18), True),
+    ("it looks at the first entry only", (4, 10, 14, 16, 17), True),
+    ("one right entry is enough for it; each must be right", (4, 10, 14, 16, 17, 18), True),
     ("it compares sizes without signs", (2,), True),
     ("that is a forward difference, which is off by h times the curvature", (12,), False),
+    ("the tolerance must grow with the size of the slope", (15,), False),
+    ("below a slope of 1 the tolerance is 1e-4 itself", (12, 19), False),
+    ("`nan > tolerance` is False, so nan passes; ask whether it is within", (17,), True),
+    ("one large slope hides the error of a small one; each has its own tolerance", (14,), True),
 ]
 
 
@@ -366,10 +417,15 @@ def Value(yours: Yours) -> str:
     yours.compare("loss of a layer with LoRA's detour", loss.data, reference.data)
     reference.backward()
     yours.use(loss.backward)
+    kept = all(np.array_equal(mine.data, a) for mine, a in zip(leaves, arrays, strict=True))
+    require(kept, "backward() changes the data; gradients belong into .grad")
     for name, mine, other in zip(("x", "W", "b", "A", "B"), leaves, others, strict=True):
         require(mine.grad is not None, f"after backward(), {name} has no gradient in .grad")
         yours.compare(f"gradient of {name} in that layer", mine.grad, other.grad)
     return "On a layer with five arrays, your engine and minilora's give the same gradients."
+
+
+_DIVISORS = {"sum": lambda y: 1, "rows": len, "no 2": lambda y: 2 * y.size}
 
 
 def _train(
@@ -381,8 +437,9 @@ def _train(
     first = None
     for _ in range(steps):
         h = np.tanh(x @ W1 + b1)
-        G = 2 * (h @ W2 + b2 - y) / (1 if mistake == "sum" else y.size)
-        back = (G @ W2.T) * (1 if mistake == "linear" else 1 - h * h)
+        G = 2 * (h @ W2 + b2 - y) / _DIVISORS.get(mistake, np.size)(y)
+        seen = W2 - lr * h.T @ G if mistake == "one by one" else W2
+        back = (G @ seen.T) * (1 if mistake == "linear" else 1 - h * h)
         new = [x.T @ back, back.sum(0), h.T @ G, G.sum(0)]
         if mistake == "no biases":
             new[1], new[3] = 0 * b1, 0 * b2
@@ -404,18 +461,21 @@ def _train(
 )
 def train_network(yours: Yours) -> str:
     rng = np.random.default_rng()
-    x, y = rng.standard_normal((7, 3)), rng.standard_normal((7, 2))
-    weights = [rng.standard_normal(s) for s in ((3, 4), (4,), (4, 2), (2,))]
+    x, y = rng.standard_normal((7, 5)), rng.standard_normal((7, 3))
+    weights = [rng.standard_normal(s) for s in ((5, 4), (4,), (4, 3), (3,))]
     known = {
         "that goes up the slope: take lr times the gradient off": ("", -1, 0),
         "the loss is the mean over all entries of y, not the sum": ("sum", 1, 0),
+        "the mean is over all entries of y, not over its rows": ("rows", 1, 0),
+        "the derivative of a square has a factor 2": ("no 2", 1, 0),
+        "all gradients must be computed before the first array moves": ("one by one", 1, 0),
         "the biases did not train": ("no biases", 1, 0),
         "the gradients must be computed anew in every step": ("stale", 1, 0),
         "the way back through tanh lacks its derivative": ("linear", 1, 0),
         "that is one step too many": ("", 1, 1),
         "that is one step too few": ("", 1, -1),
     }
-    for lr, steps in ((0.05, 2), (0.02, 25)):
+    for lr, steps in ((0.05, 2), (0.02, 25), (0.1, 0)):
         handed = [array.copy() for array in (x, y, *weights)]
         got = unpack(yours(*handed, lr, steps), "W1, b1, W2, b2")
         expected = _train(x, y, weights, lr, steps)

@@ -1,6 +1,7 @@
 """Answers to lesson 01's exercises: right ones in other styles, and wrong ones with the words of
 the reason that each must get (None: no reason may be named)."""
 
+import sys
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -76,6 +77,39 @@ def _send(root, order, start=1.0, combine=lambda old, new: old + new, along=lamb
 
 def _with_iterators(root):
     return _send(root, _topological(root))
+
+
+def _adding_in_place(root):
+    found = {root: np.array(1.0)}
+    for node in _topological(root):
+        for parent, vjp in node.edges:
+            new = vjp(found[node])
+            if parent in found:
+                found[parent] += new
+            else:
+                found[parent] = new
+    return found
+
+
+def _only_with_effect(root):
+    found = {root: 1.0}
+    for node in _topological(root):
+        for parent, vjp in node.edges:
+            if np.any(found.get(node, 0.0)):
+                found[parent] = found.get(parent, 0.0) + vjp(found[node])
+    return {node: g for node, g in found.items() if np.any(g)}
+
+
+def _emptying(root):
+    found = _with_iterators(root)
+    for node in found:
+        node.edges = []
+    return found
+
+
+def _deeper(root):
+    sys.setrecursionlimit(20_000)
+    return _with_iterators(root)
 
 
 def _counting_users(root):
@@ -282,8 +316,40 @@ def _restoring(f, gradient, x):
         down = f(x)
         x[i] = before
         slope = (up - down) / 2e-5
-        worst = max(worst, abs(claimed[i] - slope) / max(1, abs(slope)))
+        worst = np.maximum(worst, abs(claimed[i] - slope) / max(1, abs(slope)))
     return int(worst <= 1e-4)
+
+
+def _one_by_one(f, gradient, x):
+    claimed, slopes = gradient(x), _slopes(f, x)
+    for i in np.ndindex(x.shape):
+        if abs(claimed[i] - slopes[i]) > 1e-4 * max(1, abs(slopes[i])):
+            return False
+    return True
+
+
+def _by_length(f, gradient, x):
+    slopes = _slopes(f, x)
+    return np.linalg.norm(gradient(x) - slopes) <= 1e-4 * max(1, np.linalg.norm(slopes))
+
+
+def _relative(f, gradient, x):
+    slopes = _slopes(f, x)
+    return np.all(np.abs(gradient(x) - slopes) <= 1e-4 * np.abs(slopes))
+
+
+def _tolerance_without_size(f, gradient, x):
+    slopes = _slopes(f, x)
+    return np.all(np.abs(gradient(x) - slopes) <= 1e-4 * np.maximum(1, slopes))
+
+
+def _mean_error(f, gradient, x):
+    return np.mean(np.abs(gradient(x) - _slopes(f, x))) <= 1e-4
+
+
+def _any_entry(f, gradient, x):
+    slopes = _slopes(f, x)
+    return np.any(np.abs(gradient(x) - slopes) <= 1e-4 * np.maximum(1, np.abs(slopes)))
 
 
 def _summed(f, gradient, x):
@@ -525,7 +591,7 @@ RIGHT: dict[str, list[Callable[..., Any]]] = {
         ),
     ],
     "gradient_is_right": [
-        _all_close, _five_points, _random_directions, _restoring,
+        _all_close, _five_points, _restoring,
         lambda f, gradient, x: bool(_all_close(f, gradient, x)),
         lambda f, gradient, x: np.array(_all_close(f, gradient, x)),
     ],
@@ -574,6 +640,10 @@ WRONG: dict[str, list[Answer]] = {
         (_by_name, "4 of 4 nodes have no gradient"),
         (_paths, "a node must wait until"),
         (_recursive, "raised RecursionError"),
+        (_deeper, "raises Python's limit"),
+        (_emptying, "changes the data or the edges"),
+        (_only_with_effect, "nodes have no gradient, in a factor of 0"),
+        (_adding_in_place, None),
         (lambda root: list(_with_iterators(root).values()), "not a dictionary"),
         (_visited_once, None),
         (lambda root: _send(root, _topological(root), start=2.0), None),
@@ -630,6 +700,14 @@ WRONG: dict[str, list[Answer]] = {
         (lambda f, gradient, x: "right", "it returns str"),
         (_absolute, None),
         (_cosine, None),
+        (_random_directions, None),
+        (_one_by_one, "nan passes"),
+        (_by_length, "one large slope hides"),
+        (_relative, "below a slope of 1"),
+        (_tolerance_without_size, "must grow with the size"),
+        (_mean_error, None),
+        (_any_entry, "one right entry is enough"),
+        (lambda f, gradient, x: np.allclose(gradient(x), _slopes(f, x)), None),
         (lambda f, gradient, x: not _all_close(f, gradient, x), None),
         (_first_only, "looks at the first entry only"),
         (lambda f, gradient, x: f(x) > f(x - 1e-3 * np.asarray(gradient(x))), None),
@@ -665,7 +743,8 @@ WRONG: dict[str, list[Answer]] = {
         (_changes_inputs, "you changed the"),
         (_network(pack=lambda w: w[0]), "expected 4 values"),
         (_network(rate=2), None),
-        (_network(rate=0.5), None),
+        (_network(rate=0.5), "has a factor 2"),
+        (_network(rate=3), "not over its rows"),
         (_in_turn, None),
         (_network(slope=lambda h: 1 - h), None),
         (_network(move=lambda g: [np.sign(a) for a in g]), None),
@@ -674,11 +753,6 @@ WRONG: dict[str, list[Answer]] = {
 }  # fmt: skip
 
 EQUIVALENT: dict[str, dict[str, str]] = {
-    "gradient_is_right": {
-        "line 9: 1 -> 2": "no case is decided by the tolerance of a small slope",
-        "line 9: abs(claimed[i] - slope) > 0.0001 * max(1, abs(slope)) -> "
-        "abs(claimed[i] - slope) >= 0.0001 * max(1, abs(slope))": "no case lies on the edge",
-    },
     "Value": {"line 34: g * np.ones(self.data.shape) -> g / np.ones(self.data.shape)": "ones"},
     "train_network": {"line 12: True -> False": "zip is strict: the lengths agree anyway"},
 }
