@@ -1,7 +1,8 @@
 """Answers to the bug clinic: scripts that are sound in other ways, and scripts that are not.
 
 `script(diagnosis, ...)` is a sound script with the parts given in place of its own. All ten
-exercises are judged by one battery, so they share most answers; each has its own diagnosis.
+exercises are judged by one battery, so the first gets all answers, those of another kind most, and
+the others a few in turn and their own fault; each has its own diagnosis.
 """
 
 from dataclasses import replace
@@ -217,13 +218,15 @@ RIGHT, WRONG = {}, {}
 for turn, (name, letter) in enumerate(LETTERS.items()):
     config = CONFIGS.get(name, CONFIG)
     right, wrong, more = _right(letter, config), _wrong(letter, config), _more(letter, config)
-    if name in ("script_1", *CONFIGS):  # one of each kind gets all, the others some in turn
+    if name == "script_1":
         RIGHT[name], WRONG[name] = right, wrong + more
+    elif name in CONFIGS:
+        RIGHT[name], WRONG[name] = right[::2], wrong[:1] + more
     else:
         own = _faulty(letter, config)[letter]
         others = [pair for pair in more if pair[0] is not own[0]]
-        RIGHT[name] = [right[(turn + i) % len(right)] for i in range(5)]
-        WRONG[name] = [*wrong, own, *(others[(turn + 3 * i) % len(others)] for i in range(5))]
+        RIGHT[name] = [right[turn % len(right)]]
+        WRONG[name] = [wrong[0], wrong[1 + turn % 4], own, others[turn % len(others)]]
 
 RIGHT["script_6"].append(script("I"))  # all layers are more than was asked for
 WRONG["script_6"] += [

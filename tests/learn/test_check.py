@@ -11,6 +11,7 @@ import ast
 import importlib
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,11 @@ def judge(name: str, answer: Any) -> check.Verdict:
     return getattr(check, name)(answer)
 
 
+@lru_cache
+def of_the_solution(name: str) -> check.Verdict:
+    return judge(name, FUNCTIONS[name][0])
+
+
 def test_every_exercise_is_in_a_lesson_and_has_wrong_answers():
     assert EXERCISES.keys() == FUNCTIONS.keys() == WRONG.keys()
     assert [name for name, answers in WRONG.items() if len(answers) < 3] == []
@@ -88,7 +94,7 @@ def test_every_exercise_is_in_a_lesson_and_has_wrong_answers():
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_the_lessons_solution_is_correct(name):
-    verdict = judge(name, FUNCTIONS[name][0])
+    verdict = of_the_solution(name)
     assert verdict.status == "correct" and repr(verdict).startswith("Correct.")
 
 
@@ -182,7 +188,7 @@ def test_a_checker_raises_for_no_answer(name):
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_hints_and_praise_can_be_printed_on_a_console_of_windows(name):
-    for text in [*EXERCISES[name], judge(name, FUNCTIONS[name][0]).message]:
+    for text in [*EXERCISES[name], of_the_solution(name).message]:
         assert text.encode("cp1252").decode("cp1252") == text
 
 
