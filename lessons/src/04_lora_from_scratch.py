@@ -636,7 +636,8 @@ for zero in "AB":
 # | optimizer made too early | yes | no | no |
 # | rate too low | yes | no | hardly |
 #
-# Repair the smallest piece that makes each sound; its check says what it sees.
+# Repair the smallest piece that makes each sound; its check says what it sees. Where you draw A,
+# draw it as in exercise 4.1.
 #
 # ### Exercise 4.6: it never learns
 #
