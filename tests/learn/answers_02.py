@@ -333,6 +333,20 @@ def _write_in_place(model, ids, n, block_size):
     return ids
 
 
+def _p(logits, ids):
+    return _softmax(logits)[np.arange(len(ids)), ids]
+
+
+def _layers_by_number(ids, w, n_layer, n_head):
+    """ "layers.1" is also the start of "layers.10"."""
+    mixed = dict(w)
+    for i in range(n_layer):
+        for name, array in w.items():
+            if name.startswith(f"layers.{i}"):
+                mixed[f"layers.{i}.{name.split('.', 2)[2]}"] = array
+    return _model()(ids, mixed, n_layer, n_head)
+
+
 RIGHT: dict[str, list[Callable[..., Any]]] = {
     "softmax": [
         _softmax, _softmax_by_rows, _softmax_by_log, lambda z: functional.softmax(Tensor(z), -1),
@@ -387,6 +401,7 @@ RIGHT: dict[str, list[Callable[..., Any]]] = {
 
 WRONG: dict[str, list[Answer]] = {
     "softmax": [
+        (lambda x: _softmax(np.where(np.isneginf(x), -1e3, x)), None),
         (_naive, "it overflows"),
         (lambda x: np.exp(x - x.max()) / np.exp(x - x.max()).sum(), "the sum of all entries"),
         (lambda x: _softmax(x, 0), "over the first axis"),
@@ -403,6 +418,7 @@ WRONG: dict[str, list[Answer]] = {
         (_shift_by_mean, None),
     ],
     "mask_later": [
+        (lambda s: np.where(np.tril(s) != 0, s, -np.inf), None),
         (_mask_where(lambda i, j: j >= i), "that hides the earlier positions"),
         (_mask_where(lambda i, j: j < i), "hides a position from itself"),
         (lambda scores: scores.copy(), "nothing is hidden"),
@@ -483,6 +499,7 @@ WRONG: dict[str, list[Answer]] = {
         (lambda x, w, H: _one_block()(x, w, H) - x, None),
     ],
     "logits_of": [
+        (_layers_by_number, None),
         (_model(positions=False), "the positions' rows are missing"),
         (_model(norm=lambda x, w, name: x), "the last norm is missing"),
         (_model(layers=lambda n: range(n - 1)), "a block is missing"),
@@ -497,6 +514,8 @@ WRONG: dict[str, list[Answer]] = {
         (_model(norm=lambda x, w, name: _moments(x, 1, 0)), None),
     ],
     "nats": [
+        (lambda logits, ids: -np.log(_p(logits, ids) + 1e-9).mean(), None),
+        (lambda logits, ids: -np.log(np.maximum(_p(logits, ids), 1e-12)).mean(), None),
         (lambda logits, ids: -np.log(_picked(logits, ids)).sum(), "that is the sum"),
         (lambda logits, ids: np.log(_picked(logits, ids)).mean(), "the sign is missing"),
         (lambda logits, ids: -np.log2(_picked(logits, ids)).mean(), "that is in bits"),
