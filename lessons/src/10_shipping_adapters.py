@@ -11,7 +11,7 @@
 # - read the two files of an adapter by hand, and say what may be missing in them;
 # - store a base in 4 bits, and say what that costs, beside an adapter and under a merge.
 #
-# **Time:** 25 seconds to run, 25 minutes to read, 100 with the exercises. **Before this:** lessons
+# **Time:** 20 seconds to run, 25 minutes to read, 100 with the exercises. **Before this:** lessons
 # 04 (the layer, merging) and 05 (counting, the memory ladder); 07 helps with the SVD. **Words:** a
 # [glossary](GLOSSARY.md) has them all.
 
@@ -19,6 +19,7 @@
 import copy
 import json
 import tempfile
+import textwrap
 from pathlib import Path
 from statistics import NormalDist
 
@@ -43,11 +44,12 @@ with ml.plots.style():
     grey, orange, paler = "#D9D9D9", ml.plots.COLORS["lora"], "#F2C28B"
     titles = ("beside W: swapped", "merged: costs nothing", "one batch, many adapters")
     for ax, title in zip(axes, titles, strict=True):
-        ax.set(xlim=(0, 6), ylim=(0, 4.6), title=title)
+        ax.set(xlim=(0, 6), ylim=(0.2, 3.9), title=title)
         ax.axis("off")
-    for ax, color, name in zip(axes, (grey, paler, grey), ("W", "W + s A B", "W"), strict=True):
-        ax.add_patch(plt.Rectangle((0.4, 1.2), 2.3, 2.3, facecolor=color, edgecolor="0.3"))
-        ax.text(1.55, 2.35, name, ha="center", va="center")
+    weights = ((0.4, grey, "W"), (1.85, paler, "W + s A B"), (0.4, grey, "W"))
+    for ax, (left, color, name) in zip(axes, weights, strict=True):
+        ax.add_patch(plt.Rectangle((left, 1.2), 2.3, 2.3, facecolor=color, edgecolor="0.3"))
+        ax.text(left + 1.15, 2.35, name, ha="center", va="center")
     for ax, names in ((axes[0], ("P", "Q", "R")), (axes[2], ("row 1: P", "row 2: R", "row 3: P"))):
         for i, name in enumerate(names):
             y, chosen = 3.0 - 0.9 * i, ax is axes[2] or i == 0
@@ -100,7 +102,8 @@ for seed, corpus in enumerate((code, capitals)):
 # %%
 def losses(model):
     """Nats per character on the three texts: the less, the better."""
-    return {name: ml.text_loss(model, text, windows=light(64)) for name, text in TEXTS.items()}
+    n = light(64)
+    return {name: ml.text_loss(model, text, windows=n) for name, text in TEXTS.items()}
 
 
 def report(name, model):
@@ -148,7 +151,8 @@ print(f"code and capitals differ by up to {np.abs(logits[0] - logits[1]).max():.
 # %%
 d_in, d_out, r = 4096, 1024, 8
 print(f"x W            {d_in * d_out:>12,} multiplications for each row")
-print(f"(x A) B        {r * (d_in + d_out):>12,}, {(d_in + d_out) * r / (d_in * d_out):.1%} more")
+thin = r * (d_in + d_out)
+print(f"(x A) B        {thin:>12,}, {thin / (d_in * d_out):.1%} more")
 print(f"forming A B    {d_in * r * d_out:>12,}, once, to merge it")
 
 
@@ -163,7 +167,8 @@ merged = copy.deepcopy(trained)
 beside = operations(merged)
 ml.merge_and_unload(merged)
 base = ml.load_model("docs-tiny")
-print(f"\ndocs-tiny: base {operations(base):,}, beside {beside:,}, merged {operations(merged):,}")
+print(f"\ndocs-tiny: base {operations(base):,}, beside {beside:,}, ", end="")
+print(f"merged {operations(merged):,} operations")
 print(f"numbers in base and merged: {ml.count_parameters(base)[1]:,}, ", end="")
 print(f"{ml.count_parameters(merged)[1]:,}")
 
@@ -187,21 +192,20 @@ rng = np.random.default_rng(0)
 W, delta = (rng.standard_normal((64, 64)).astype(np.float32) for _ in range(2))
 subtracted = (W + delta) - delta
 largest = np.abs(subtracted - W).max()
-print(f"entries changed by + and -: {(subtracted != W).mean():.0%}, by up to {largest:.0e}")
+changed = (subtracted != W).mean()
+print(f"entries changed by + and -: {changed:.0%}, by up to {largest:.0e}")
 
-W0 = W  # a second name, not a second array
-kept = W.copy()
-weight = W0.copy()
-name_of_weight = weight
+weight = W.copy()
+W0, kept = weight, weight.copy()  # a second name, and a second array
 weight += delta
-print(f"'kept' under a second name is off by {np.abs(name_of_weight - W).max():.1f}, ", end="")
-print(f"under a copy by {np.abs(kept - W).max():.1f}")
+named, copied = (np.abs(one - W).max() for one in (W0, kept))
+print(f"kept under a second name W is off by {named:.1f}, as a copy by {copied:.1f}")
 
 model = copy.deepcopy(trained)
 ml.merge_adapter(model)
 ml.unmerge_adapter(model)
-path = "layers.0.attn.q_proj.base"
-same = np.array_equal(model.get_submodule(path).weight.data, base.layers[0].attn.q_proj.weight.data)
+before, after = (one.layers[0].attn.q_proj for one in (base, model))
+same = np.array_equal(before.weight.data, after.base.weight.data)
 print(f"ml.unmerge_adapter puts W back, bit for bit: {same}")
 
 # %% [markdown]
@@ -249,8 +253,8 @@ print(f"the largest error is {np.abs(drifted - W).max():.1e}")
 check.predict(GUESS, round(100 * (drifted != W).mean()), unit="per cent")
 
 # %% [markdown]
-# You should see a large part after one swap, nearly all after ten, and an error that keeps growing
-# slowly: a drift. For many uses it is small enough. It is not the base.
+# You should see a third after one swap, three quarters after ten and nearly all after a thousand,
+# and an error that keeps growing: a drift. For many uses it is small enough. It is not the base.
 #
 # ## Half an adapter
 #
@@ -288,7 +292,7 @@ with ml.plots.style():
 half = curve[STRENGTHS.index(0.5)]
 gain = (curve[0]["code"] - half["code"]) / (curve[0]["code"] - curve[4]["code"])
 price = (half["prose"] - curve[0]["prose"]) / (curve[4]["prose"] - curve[0]["prose"])
-print(f"half an adapter: {gain:.0%} of what is learned, {price:.0%} of what is forgotten")
+print(f"half an adapter: {gain:.0%} of what is learned, {price:.0%} of the forgetting")
 
 # %% [markdown]
 # **What to see.** Half of the adapter brings far more than half of what it learned, and costs less
@@ -437,7 +441,8 @@ GUESS = ...  # nats per character on code
 
 both = ml.load_model("docs-tiny")
 for path in lora_layers(trained):
-    total = sum(ml.get_delta_weight(trained, path, name) for name in ("code", "capitals"))
+    deltas = [ml.get_delta_weight(trained, path, name) for name in ("code", "capitals")]
+    total = deltas[0] + deltas[1]
     U, S, Vt = np.linalg.svd(total, full_matrices=False)
     both.get_submodule(path).weight.data += (U[:, :RANK] * S[:RANK]) @ Vt[:RANK]
 print(f"{'':<26}" + "".join(f"{name:>10}" for name in TEXTS))
@@ -474,8 +479,10 @@ with ml.plots.style():
 
 # %% [markdown]
 # **What to see.** With its own adapter alone a task is done well. One other adapter in the sum, and
-# it is done worse, with all of them worse again. The last column, the means of A and of B
-# multiplied, is close to doing nothing.
+# it is done worse, with all of them worse again; string tasks are lost at once. The last two
+# columns leave the base's own task better than any sum. On the texts the mean of ΔW brings
+# more than the means of A and of B multiplied, which are close to doing nothing for code and
+# capitals.
 #
 # **What it does not show.** Adapters that were trained to be added, or shares that were chosen for
 # it; and the tasks here contradict each other, as capitals and code do.
@@ -483,7 +490,7 @@ with ml.plots.style():
 # **Does it hold at scale?**
 
 # %%
-print(ml.studies.STUDIES["leave_one_out"].at_scale)
+print(textwrap.fill(ml.studies.STUDIES["leave_one_out"].at_scale, 88))
 
 # %% [markdown]
 # ## Many customers in one batch
@@ -520,7 +527,8 @@ check.per_row(per_row)
 # %%
 layer = lora_layers(trained)["layers.0.attn.q_proj"]
 names, which = ("code", "capitals"), np.array([1, 0, 0, 1, 1])
-A, B = (np.stack([getattr(layer.adapters[name], part).data for name in names]) for part in "AB")
+customers = [layer.adapters[name] for name in names]
+A, B = np.stack([c.A.data for c in customers]), np.stack([c.B.data for c in customers])
 x = np.random.default_rng(3).standard_normal((5, 7, len(layer.base.weight.data)))
 x = x.astype(np.float32)
 W, b, s = layer.base.weight.data, layer.base.bias.data, layer.adapters["code"].s
@@ -600,7 +608,8 @@ check.delta_from_files(delta_from_files)
 
 # %%
 numbers = 32 * 4 * 8 * (4096 + 4096)
-print(f"a Llama-2-7B, q, k, v and o, r = 8: {numbers:,} numbers, {4 * numbers / 1e6:.0f} MB")
+megabytes = 4 * numbers / 1e6
+print(f"a Llama-2-7B, q, k, v and o, r = 8: {numbers:,} numbers, {megabytes:.0f} MB")
 small, head = 32 * 2 * 8 * (4096 + 4096), 4096 * 32_000
 print(f"q and v, r = 8, with modules_to_save=['lm_head']: {small:,} + {head:,} numbers")
 
@@ -608,7 +617,7 @@ other = ml.load_model("docs-tiny")
 shuffled = np.random.default_rng(4)
 for path in lora_layers(trained):
     W = other.get_submodule(path).weight.data
-    W[...] = shuffled.permutation(W.ravel()).reshape(W.shape)  # as large as before, other weights
+    W[...] = shuffled.permutation(W.ravel()).reshape(W.shape)  # as large, but other weights
 with tempfile.TemporaryDirectory() as folder:
     ml.save_adapter(trained, folder)
     ml.load_adapter(other, folder)
@@ -618,7 +627,7 @@ print(f"on another of the same shapes: {losses(other)['code']:.2f}, without an e
 
 # %%
 def with_whole_layers(listed):
-    """Train v_proj's adapters and up_proj whole: listed in modules_to_save or unfrozen by hand."""
+    """Train v_proj's adapters, and up_proj whole: listed or unfrozen by hand."""
     model, reloaded = ml.load_model("docs-tiny"), ml.load_model("docs-tiny")
     names = ["up_proj"] if listed else None
     config = ml.LoraConfig(r=4, target_modules=["v_proj"], modules_to_save=names)
@@ -635,7 +644,7 @@ def with_whole_layers(listed):
 
 for how, listed in (("unfrozen by hand", False), ("in modules_to_save", True)):
     before, after = with_whole_layers(listed)
-    print(f"up_proj {how:<19} before saving {before:.2f}, after loading {after:.2f} nats")
+    print(f"up_proj {how:<19} {before:.2f} nats, saved and loaded {after:.2f}")
 
 # %% [markdown]
 # A head or another layer that you unfroze by hand trains, and is not in the file; after loading the
@@ -706,7 +715,8 @@ for name, levels in (("NF4", LEVELS), ("evenly spaced", EVEN)):
     restored, codes = in_four_bits(W, levels)
     used[name] = np.bincount(codes.ravel(), minlength=16) / codes.size
     error = np.linalg.norm(restored - W) / np.linalg.norm(W)
-    print(f"{name:<14} error {error:.1%} of W; the rarest level holds {used[name].min():.1%}")
+    rarest = used[name].min()
+    print(f"{name:<14} error {error:.1%} of W; the rarest level holds {rarest:.1%}")
 
 # %% tags=["hide-input"]
 with ml.plots.style():
@@ -725,9 +735,9 @@ with ml.plots.style():
     )
 
 # %% [markdown]
-# **What to see.** Most weights are near zero, and there NF4 has most of its levels, so that each is
-# used about as often. The bars at the ends are the largest weight of every block, which a level
-# meets exactly.
+# **What to see.** Most weights are near zero, and there NF4 has most of its levels, so that they
+# are used more evenly, and the error is smaller, if not by much. The bars at the ends are the
+# largest weight of every block, which a level meets exactly.
 #
 # **What it does not show.** That the error of the weights is what matters; the loss of the model is
 # measured below.
@@ -739,7 +749,7 @@ with ml.plots.style():
 
 # %%
 once, twice = 4 + 32 / 64, 4 + 8 / 64 + 32 / (64 * 256)
-print(f"bits a weight: {once} with scales in 32 bits, {twice:.3f} with double quantization")
+print(f"bits a weight: {once}, with double quantization {twice:.3f}")
 print(f"65 billion weights: {65 * 2} GB in 16 bits, {65 * twice / 8:.1f} GB in NF4")
 print("bytes for each number of a model, activations apart:")
 for name, amount in (("full, AdamW", 2 + 2 + 8), ("full, plain SGD", 2 + 2), ("LoRA", 2),
@@ -806,8 +816,8 @@ for path in lora_layers(qlora):
     moved.append((codes != in_four_bits(weight.data - delta)[1]).mean())
     weight.data = stored
 report("merged into 4 bits", merged)
-print(f"\nΔW is {np.mean(share):.0%} as long as W; the merge into 4 bits is off by ", end="")
-print(f"{np.mean(lost):.0%} of ΔW; {np.mean(moved):.0%} of the codes moved")
+print(f"\nΔW is {np.mean(share):.0%} as long as W; {np.mean(moved):.0%} of the codes moved")
+print(f"the merge into 4 bits is off by {np.mean(lost):.0%} of ΔW")
 
 # %% [markdown]
 # The base loses little in 4 bits. A and B were never in 4 bits. But merged into 4 bits, a good part
@@ -842,7 +852,7 @@ for name, use_dora in (("LoRA", False), ("DoRA", True)):
     ml.merge_and_unload(model)
     off = np.abs(model(ids).data - beside).max()
     rank = np.linalg.matrix_rank(delta, tol=1e-4 * np.linalg.norm(delta, 2))
-    print(f"{name}: merged and beside differ by {off:.0e}; rank of ΔW {rank} of {len(delta)}")
+    print(f"{name}: merged and beside differ by {off:.0e}; ΔW has rank {rank}")
 
 # %% [markdown]
 # ## The exam cards this prepares

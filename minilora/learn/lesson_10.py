@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from minilora.learn.demos.memory import nf4_levels
@@ -13,6 +15,12 @@ Factors = tuple[np.ndarray, np.ndarray, float]  # A (d_in, r), B (r, d_out), s
 def _normal(*shape: int) -> np.ndarray:
     """Numbers that nobody knows before the check runs."""
     return np.random.default_rng().standard_normal(shape).astype(np.float32)
+
+
+def _matrices(got: list[Any]) -> list[np.ndarray]:
+    arrays = [array for array in map(as_array, got) if array is not None]
+    require(len(arrays) == len(got), "A and B should be arrays of numbers")
+    return arrays
 
 
 def _adapter(d_in: int, d_out: int, r: int, s: float) -> Factors:
@@ -51,10 +59,9 @@ def serve_in_turn(yours: Yours) -> str:
             }
             yours.compare(f"weight {i} of {n + 1}", got[i], W + delta, mistakes)
         last = as_array(got[n])
-        require(
-            last is not None and last.shape == W.shape,
-            f"the last entry should be W again, of shape {W.shape}",
-        )
+        is_like_W = last is not None and last.shape == W.shape
+        require(is_like_W, f"the last entry should be W again, of shape {W.shape}")
+        assert last is not None
         near = np.allclose(last, W, rtol=1e-3, atol=1e-3)
         changed = int(np.sum(last != W))
         why = (
@@ -89,9 +96,8 @@ def concatenate(yours: Yours) -> str:
         parts = [(c, *one) for c, one in zip(shares, adapters, strict=True)]
         expected = sum(c * s * A @ B for c, A, B, s in parts)
         got = unpack(yours(list(adapters), list(shares)), "A, B")
-        A, B = (as_array(one) for one in got)
+        A, B = _matrices(got)
         what = f"for ranks {ranks}, scales {scales} and shares {shares}"
-        require(A is not None and B is not None, f"A and B should be arrays {what}")
         shapes = f"{np.shape(A)} and {np.shape(B)}"
         wanted = (d_in, sum(ranks)), (sum(ranks), d_out)
         require(
@@ -167,7 +173,7 @@ def compress(yours: Yours) -> str:
         U, S, Vt = np.linalg.svd(A @ B, full_matrices=False)
         best = (U[:, :k] * S[:k]) @ Vt[:k]
         got = unpack(yours(A.copy(), B.copy(), k), "A, B")
-        new_A, new_B = (as_array(one) for one in got)
+        new_A, new_B = _matrices(got)
         what = f"for A {A.shape}, B {B.shape}, k={k}"
         shapes = np.shape(new_A), np.shape(new_B)
         require(
@@ -193,7 +199,6 @@ def compress(yours: Yours) -> str:
             )
             @ Vt[:k],
         }
-        assert new_A is not None and new_B is not None  # they have shapes
         yours.compare(f"product A B {what}", new_A @ new_B, best, mistakes, tolerance=1e-4)
     return "No other matrix of rank k is nearer (Eckart and Young 1936)."
 

@@ -472,3 +472,8 @@ WRONG = {
         (lambda b, levels: _nf4(b, levels)[0], "expected 2 values"),
     ],
 }
+
+EQUIVALENT = {
+    "concatenate": {"line 5: True -> False": "as many shares as adapters"},
+    "compress": {"line 3: False -> True": "only the first k columns and rows are taken"},
+}
