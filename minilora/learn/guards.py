@@ -8,6 +8,8 @@ learner's code, and of a library only the calls.
 from __future__ import annotations
 
 import contextlib
+import dis
+import functools
 import io
 import sys
 import time
@@ -15,7 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, TextIO
 
 import numpy as np
@@ -88,6 +90,8 @@ def _time_limit(seconds: float) -> Iterator[None]:
     def watch(frame: FrameType, event: str, argument: Any) -> Any:
         if time.monotonic() > deadline:
             raise TookTooLong
+        if event == "call" and _jumps_to_itself(frame.f_code):
+            frame.f_trace_opcodes = True
         return None if _of_library(frame.f_code.co_filename) else watch
 
     outer = sys.gettrace()
@@ -96,6 +100,14 @@ def _time_limit(seconds: float) -> Iterator[None]:
         yield
     finally:
         sys.settrace(outer)
+
+
+@functools.cache
+def _jumps_to_itself(code: CodeType) -> bool:
+    """Whether it has a loop like `while True: pass`, all in one line: Python tells a trace function
+    of its first round only, unless asked for every instruction."""
+    instructions = dis.get_instructions(code)
+    return any("JUMP" in one.opname and one.argval == one.offset for one in instructions)
 
 
 def _of_library(filename: str) -> bool:

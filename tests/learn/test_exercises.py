@@ -134,7 +134,10 @@ def test_an_endless_loop_is_ended(double):
             with contextlib.suppress(Exception):
                 x += 1
 
-    for loop in (forever, forever_whatever_is_raised):
+    def forever_in_one_line(x):
+        while True: pass  # noqa: E701 # fmt: skip
+
+    for loop in (forever, forever_whatever_is_raised, forever_in_one_line):
         assert "no result after 0.5 seconds for x=3: does a loop never end?" in told(double(loop))
 
 
