@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minilora.learn.exercises import Yours, exercise, unpack
+from minilora.learn.exercises import Yours, as_array, exercise, require, unpack
 
 
 def _whole_numbers(*shapes: tuple[int, ...]) -> list[np.ndarray]:
@@ -118,8 +118,15 @@ def delta_weight(yours: Yours) -> str:
     )
 )
 def merge(yours: Yours) -> str:
-    for d_in, d_out, r, s in ((6, 3, 2, 2.5), (4, 4, 1, 0.25), (3, 7, 4, 1.5)):
+    for d_in, d_out, r, s, W_size, B_starts in (
+        (6, 3, 2, 2.5, 1, 1),
+        (4, 4, 1, 0.25, 1, 1),
+        (3, 7, 4, -1.5, 1, 1),
+        (5, 6, 2, 0.5, 1 / 7, 1),  # taking the change off again would leave W rounded
+        (5, 3, 2, 2.5, 1, 0),
+    ):
         W, A, B = _whole_numbers((d_in, d_out), (d_in, r), (r, d_out))
+        W, B = W_size * W, B_starts * B
         change = A @ B
         mistakes = {
             "s is missing: the adapter counts s times": W + change,
@@ -131,6 +138,10 @@ def merge(yours: Yours) -> str:
             "that merges the change twice": W + 2 * s * change,
         }
         got = yours(W, A, B, s)
+        own = as_array(got)
+        if not B_starts and own is not None:
+            seen = f"for {yours.inputs}, B all zero, you return W itself"
+            require(not np.shares_memory(own, W), f"{seen}: the result needs an array of its own")
         yours.compare(f"merged W for {yours.inputs}", got, W + s * change, mistakes)
     return "Merged, the model has as many numbers as before and needs no detour."
 
@@ -204,11 +215,12 @@ def _descend(
 def train_lora(yours: Yours) -> str:
     s, lr, r = 0.4, 0.1, 3
     rng = np.random.default_rng(0)
-    x, W, A = (rng.standard_normal(shape) for shape in ((8, 5), (5, 4), (5, r)))
+    x, W, A = (rng.standard_normal(shape) for shape in ((7, 5), (5, 4), (5, r)))
     target = x @ (W + rng.standard_normal((5, 2)) @ rng.standard_normal((2, 4)))
     for B, steps in (
         (rng.standard_normal((r, 4)), 1),
         (rng.standard_normal((r, 4)), 3),
+        (rng.standard_normal((r, 4)), 0),
         (np.zeros((r, 4)), 8),
     ):
         result = unpack(yours(x, target, W, A, B, s, lr, steps), "A, B")

@@ -22,7 +22,7 @@ def _any(low: int, high: int) -> int:
 )
 def count_lora(yours: Yours) -> str:
     unknown = (_any(20, 90), _any(100, 400), _any(2, 16))
-    for d_in, d_out, r in ((64, 256, 4), (320, 48, 6), (4096, 4096, 8), (3, 5, 1), unknown):
+    for d_in, d_out, r in ((64, 256, 4), (320, 48, 6), (4096, 4096, 8), (3, 5, 4), unknown):
         full, both = d_in * d_out, r * (d_in + d_out)
         mistakes = {
             "that is W, which is frozen": full,
@@ -56,12 +56,18 @@ _BLOCK = {"q_proj": (64, 64), "k_proj": (64, 32), "v_proj": (64, 48), "up_proj":
     )
 )
 def count_model(yours: Yours) -> str:
-    other = {"down_proj": (_any(90, 200), 70), "o_proj": (70, _any(90, 200)), "k_proj": (70, 10)}
+    side = _any(90, 200)
+    other = {
+        "down_proj": (side, 70),
+        "o_proj": (70, 40),
+        "v_proj": (70, 40),
+        "qkv_proj": (70, 210),  # its name contains that of another
+    }
     for shapes, n_layer, r, targets in (
         (_BLOCK, 3, 4, ["q_proj", "v_proj"]),
         (_BLOCK, 2, 5, ["up_proj"]),
         (_BLOCK, 7, 3, ["v_proj", "up_proj", "k_proj"]),
-        (other, 4, _any(6, 20), ["o_proj", "down_proj"]),
+        (other, 4, _any(6, 20), ["down_proj", "o_proj", "v_proj"]),
     ):
         sides = [sum(shapes[name]) for name in targets]
         expected = n_layer * r * sum(sides)
@@ -118,18 +124,20 @@ def break_even_rank(yours: Yours) -> str:
     )
 )
 def largest_rank(yours: Yours) -> str:
-    for n_layer, targets, ranks, spare in (
-        (2, ["q_proj", "v_proj"], 4, -1),
-        (2, ["q_proj", "v_proj"], 5, 0),
-        (2, ["q_proj", "v_proj"], 1, -1),
-        (3, ["up_proj", "k_proj", "q_proj"], 7, 100),
-        (5, ["v_proj"], _any(20, 40), 250),
+    square = {"q_proj": (128, 128), "k_proj": (128, 32), "o_proj": (128, 128)}
+    for shapes, n_layer, targets, ranks, spare in (
+        (_BLOCK, 2, ["q_proj", "v_proj"], 4, -1),
+        (_BLOCK, 2, ["q_proj", "v_proj"], 5, 0),
+        (_BLOCK, 2, ["q_proj", "v_proj"], 1, -1),
+        (_BLOCK, 3, ["up_proj", "k_proj", "q_proj"], 7, 100),
+        (_BLOCK, 5, ["v_proj"], _any(20, 40), 250),
+        (square, 3, ["q_proj", "o_proj"], _any(70, 90), 40),
     ):
-        sides = [sum(_BLOCK[name]) for name in targets]
+        sides = [sum(shapes[name]) for name in targets]
         step = n_layer * sum(sides)  # numbers for each further rank
         budget = ranks * step + spare
         expected = budget // step
-        frozen = sum(math.prod(_BLOCK[name]) for name in targets)
+        frozen = sum(math.prod(shapes[name]) for name in targets)
         mistakes = {
             "no rank fits, and then the answer is 0": max(1, expected),
             "that is over the budget: round down": -(-budget // step),
@@ -141,7 +149,7 @@ def largest_rank(yours: Yours) -> str:
             "that is how often the matrices themselves fit, and they are frozen": budget
             // (n_layer * frozen),
         }
-        got = yours(dict(_BLOCK), n_layer, list(targets), budget)
+        got = yours(dict(shapes), n_layer, list(targets), budget)
         what = f"rank for budget={budget:,} at {step} numbers per rank"
         yours.compare(what, got, expected, mistakes)
     return "Fewer targets leave room for a higher rank, as in Table 5 of the paper."
@@ -160,6 +168,7 @@ def training_gigabytes(yours: Yours) -> str:
         (0, 7e9, 16),
         (7e9, 2e9, 4),
         (3e9, 4e9, 8),
+        (1_234_567_890, 37_000_000, 4),
         (1e9 * _any(10, 70), 1e8 * _any(11, 90), 4),
     ):
         weights = frozen * bits / 8
@@ -201,7 +210,7 @@ def rank_for_gpu(yours: Yours) -> str:
         (7_000_000_000, 1_000_000, 16, 4, 16),
         (13_000_000_000, 3_000_000, 24, 5.5, 8),
         (1_000_000_000, 70_000_000, 10, 7.9, 16),
-        (100_000_000, 1_000_000, 4, 1, 16),
+        (90_500_000, 1_000_000, 4, 1, 16),
         (1_000_000 * _any(7_000, 8_000), 2_500_000, 12, 3, 4),
     ):
         weights, cost = frozen * bits / 8, 12 * per_rank

@@ -359,6 +359,9 @@ WRONG = {
         (lambda A, B, alpha, r: alpha / r * (B @ A), "raised ValueError"),
     ],
     "merge": [
+        (lambda W, A, B, s: W + s * (A @ B) if B.any() else None, "a way without a return"),
+        (lambda W, A, B, s: W + s * (A @ B) if B.any() else W, "you return W itself"),
+        (lambda W, A, B, s: W + abs(s) * (A @ B), None),
         (lambda W, A, B, s: W + A @ B, "s is missing"),
         (lambda W, A, B, s: s * (A @ B), "that is s A B alone"),
         (lambda W, A, B, s: W - s * (A @ B), "which is unmerging"),
@@ -412,6 +415,8 @@ WRONG = {
         (lambda x, A, B, s, G: _gradients(x, A, B + s * A.T @ x.T @ G, s, G), None),
     ],
     "train_lora": [
+        (lambda *a: _train()(*a) if a[-1] else None, "is there a way without a return"),
+        (_train(over=lambda x: 4), None),
         (_train(lambda grad_A, grad_B: (-grad_A, -grad_B)), "goes up the slope"),
         (_train(over=lambda x: 1), "divided by the number of rows"),
         (_train(lambda grad_A, grad_B: (2 * grad_A, 2 * grad_B)), "twice the gradient"),

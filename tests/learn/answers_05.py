@@ -170,6 +170,8 @@ RIGHT = {
 
 WRONG = {
     "count_lora": [
+        (lambda d_in, d_out, r: min(r, d_in, d_out) * (d_in + d_out), None),
+        (lambda d_in, d_out, r: min(r * (d_in + d_out), d_in * d_out), None),
         (lambda d_in, d_out, r: d_in * d_out, "that is W, which is frozen"),
         (lambda d_in, d_out, r: d_in * d_out + r * (d_in + d_out), "counts the frozen W too"),
         (lambda d_in, d_out, r: r * d_in, "A alone"),
@@ -193,6 +195,13 @@ WRONG = {
         (lambda d_in, d_out, r: print if r else None, "builtin_function_or_method; expected a num"),
     ],
     "count_model": [
+        (lambda s, n, r, targets: n * r * sum(map(sum, {s[t] for t in targets})), None),
+        (
+            lambda s, n, r, targets: (
+                n * r * sum(sum(s[name]) for name in s if any(t in name for t in targets))
+            ),
+            None,
+        ),
         (lambda s, n_layer, r, targets: sum(r * sum(s[t]) for t in targets), "that is one block"),
         (lambda s, n_layer, r, targets: n_layer * r * sum(map(sum, s.values())), "every matrix"),
         (lambda s, n_layer, r, targets: n_layer * r * sum(s[targets[0]]), "the first target"),
@@ -230,6 +239,9 @@ WRONG = {
         (lambda d_in, d_out: d_in * d_out / (d_in + d_out) - 0.5, None),
     ],
     "largest_rank": [
+        (lambda s, n, targets, budget: 0, None),
+        (lambda s, n, targets, budget: min(64, budget // _per_rank(s, n, targets)), None),
+        (lambda s, n, targets, budget: budget // n // sum(map(sum, {s[t] for t in targets})), None),
         (lambda s, n, targets, budget: -(-budget // _per_rank(s, n, targets)), "round down"),
         (lambda s, n, targets, budget: budget / _per_rank(s, n, targets), "a whole number"),
         (lambda s, n, targets, budget: budget // _per_rank(s, 1, targets), "every block has its"),
@@ -264,6 +276,7 @@ WRONG = {
         (lambda s, n, targets, budget: _model(s, n, budget, targets), None),
     ],
     "training_gigabytes": [
+        (lambda frozen, trained, bits: round((frozen * bits / 8 + 12 * trained) / 1e9, 2), None),
         (lambda frozen, trained, bits: _gb(frozen, trained, bits) * 1e9, "that is bytes"),
         (lambda frozen, trained, bits: _gb(frozen, trained, bits) * 1e9 / 2**30, "are a GiB"),
         (lambda frozen, trained, bits: _gb(0, trained, bits), "the frozen weights must be in"),

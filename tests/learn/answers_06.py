@@ -318,6 +318,9 @@ WRONG: dict[str, list[tuple[Any, str | None]]] = {
         (lambda base, full, lora: round((base - lora) / (base - full), 1), None),
     ],
     "smallest_rank": [
+        (lambda losses, full, t: _smallest(losses, max, min(full) * (1 + t)), "not a share of it"),
+        (lambda losses, full, t: _smallest(losses, lambda x: abs(max(x) - min(full)), t), None),
+        (lambda losses, full, t: _smallest(losses, lambda x: mean(x) + 0.1, min(full) + t), None),
         (lambda losses, full, t: _smallest(losses, min, min(full) + t), "its best seed only"),
         (lambda losses, full, t: _smallest(losses, mean, min(full) + t), "on average only"),
         (lambda losses, full, t: _smallest(losses, max, max(full) + t), "not with its worst"),

@@ -241,6 +241,7 @@ RIGHT: dict[str, list[Any]] = {
         lambda S: float(_reach(np.cumsum(np.array(list(S)) ** 2))),
     ],
     "truncate": [
+        lambda M, k: M - np.linalg.svd(M)[0][:, k:] @ (np.linalg.svd(M)[0][:, k:].T @ M),
         _truncate_by_a_sum,
         _truncate_by_projection,
         _truncate_by_deflation,
@@ -279,6 +280,7 @@ RIGHT: dict[str, list[Any]] = {
 
 WRONG: dict[str, list[tuple[Any, str | None]]] = {
     "effective_rank": [
+        (lambda S: np.exp(_entropy(S[0.01 * S[0] < S])), None),
         (_entropy, "that is the entropy itself"),
         (lambda S: np.exp(-_entropy(S)), "minus sign"),
         (lambda S: np.exp(_entropy(S**2)), "shares of the squares"),
@@ -300,6 +302,8 @@ WRONG: dict[str, list[tuple[Any, str | None]]] = {
         (lambda S: S.mean() / S.std() if S.std() else 5.0, None),
     ],
     "k90": [
+        (lambda S: _reach(np.cumsum(S[::-1] ** 2)), None),
+        (lambda S: _reach(np.cumsum(S) ** 2), None),
         (lambda S: _reach(np.cumsum(S)), "take the squares"),
         (lambda S: _reach(np.cumsum(S**2)) - 1, "the index, which starts at 0"),
         (lambda S: _reach(np.cumsum(S**2)) + 1, "one too many"),
@@ -363,6 +367,8 @@ WRONG: dict[str, list[tuple[Any, str | None]]] = {
         (lambda U, V: np.prod(np.linalg.svd(U.T @ V)[1] ** 2), None),
     ],
     "intruders": [
+        (lambda W, W_after, k, e: np.sum(_cosines(W, W_after)[:, :k].max(axis=0) < 1 - e), None),
+        (lambda W, W_after, k, e: np.sum(_cosines(W, W_after)[:, :k].max(axis=0) ** 2 < e), None),
         (_signed, "a direction and its opposite are the same"),
         (lambda W, X, k, e: np.sum(_cosines(W, X).max(axis=0)[:k] >= e), "those that W does have"),
         (lambda W, X, k, e: np.sum(_cosines(W, X).min(axis=0)[:k] < e), "if a single cosine is"),
