@@ -827,7 +827,7 @@ def diagnose(train: list[float], val: list[float]) -> tuple[str, int]:
         return "diverging", best
     if train[-1] > 0.9 * train[0]:
         return "underfitting", best
-    if val[-1] > 1.02 * min(val):
+    if val[-1] > 1.02 * val[best]:
         return "overfitting", best
     return "learning", best
     # END SOLUTION

@@ -87,6 +87,8 @@ def mask_later(yours: Yours) -> str:
         visible = np.tri(T, dtype=bool)
         got = _array_of(yours(scores), shape, f"your result for scores {shape}")
         hidden = np.broadcast_to(~visible, shape)
+        require(not np.isnan(got).any(), "there is nan in it, as 0 * inf gives; np.where is safe")
+        require(not (got == np.inf).any(), "there is plus infinity in it; minus infinity is needed")
         found = (got < -1e6).astype(int)
         mistakes = {
             "that hides the earlier positions; the later ones must be hidden": ~visible.T,

@@ -381,7 +381,7 @@ def _diagnosis(train: list[float], val: list[float], slip: str = "") -> str:
     judged = val if slip == "val underfits" else train
     if judged[-1] > 0.9 * judged[0] and slip != "never under":
         return "underfitting"
-    lowest = min(val)
+    lowest = np.nanmin(val)
     limits = {
         "a gap": 1.02 * train[-1],
         "above start": 1.02 * val[0],
@@ -416,6 +416,12 @@ _CURVES = {
     "a climb in the last step": ([2.0, 1.5, 1.2, 2.1], [2.0, 1.6, 1.4, 1.9]),
     "a fall in the last step": ([2.0, 1.97, 1.95, 1.7], [2.1, 2.05, 2.03, 1.8]),
     "a loss that comes back": ([2.0, 1.4, 1.5, 1.9], [2.1, 1.6, 1.65, 1.7]),
+    "a rise of 10 per cent": ([3.0, 2.0, 1.5, 1.2], [3.1, 2.2, 2.0, 2.2]),
+    "a rise of 3 per cent of a small loss": ([1.0, 0.7, 0.5, 0.4], [1.1, 0.7, 0.5, 0.515]),
+    "a rise of 1 per cent of a large loss": ([9.0, 6.0, 4.0, 3.5], [9.5, 6.0, 5.0, 5.05]),
+    "a loss that comes back to its start": ([2.0, 1.4, 1.5, 2.0], [2.1, 1.6, 1.65, 1.7]),
+    "nan at the start of validation": ([3.0, 2.0, 1.0, 0.5], [math.nan, 2.0, 1.5, 2.2]),
+    "nan in the middle of training": ([2.0, math.nan, 1.2, 0.8], [2.1, 1.9, 1.5, 1.3]),
     "a late turn back": ([3.0, 2.0, 1.0, 0.5, 0.4], [3.0, 2.0, 1.7, 2.3, 2.2]),
 }
 
@@ -425,7 +431,7 @@ _CURVES = {
         "Ask the questions in the order of the statement, and return at the first that is answered "
         "with yes.",
         "train[-1] > train[0] or not np.isfinite(train[-1]); then train[-1] > 0.9 * train[0]; then "
-        "val[-1] > 1.02 * min(val). np.nanargmin passes over nan.",
+        "val[-1] > 1.02 * val[best], where best = np.nanargmin(val) passes over nan.",
     )
 )
 def diagnose(yours: Yours) -> str:
@@ -487,6 +493,8 @@ def _race(
             n, lr = max(done, default=(limit, rates[0]))
         elif slip == "largest rate":
             n, lr = max(done, key=lambda one: one[1], default=(limit, rates[0]))
+        elif slip == "larger":
+            n, lr = min(done, key=lambda one: (one[0], -one[1]), default=(limit, rates[0]))
         else:
             n, lr = min(done, default=(limit, rates[0]))
         best.append((lr, n))
@@ -502,6 +510,7 @@ _RACE_SLIPS = {
     "the target is for the loss, not for the distance": "distance",
     "count the update after which the loss is below the target": "one less",
     "the fewest updates win": "slowest",
+    "of two rates that are equally good take the smaller": "larger",
     "the best rate need not be the largest that arrives": "largest rate",
 }
 
@@ -510,6 +519,7 @@ _BOWLS = (  # curvatures, start, rates, target, limit
     ((1.0, 40.0), (2.0, 1.0), (0.01, 0.04, 0.06, 0.1), 1e-3, 100),
     ((1.0, 1.5, 2.0), (1.0, -2.0, 0.5), (0.03, 0.1, 0.5, 1.1), 1e-4, 85),
     ((0.5, 5.0, 60.0), (-1.0, 1.0, 0.7), (0.005, 0.02, 0.03, 0.08), 1e-2, 107),
+    ((1.0,), (4.0,), (1.5, 0.5, 0.25), 1e-6, 300),  # SGD: 1.5 and 0.5 halve x alike
 )
 
 

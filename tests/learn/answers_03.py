@@ -306,6 +306,17 @@ def two_over_sum(h, start, rates, target, limit):
     return [(nearest, n) for _, n in L._race(h, start, rates, target, limit)]
 
 
+def _by_a_fixed_margin(train, val):
+    word = L._diagnosis(train, val)
+    if word in ("overfitting", "learning"):
+        word = "overfitting" if val[-1] > np.nanmin(val) + 0.02 else "learning"
+    return word, np.nanargmin(val)
+
+
+def _with_any_nan(train, val):
+    return L._diagnosis(train, val) if np.isfinite(train).all() else "diverging"
+
+
 RIGHT: dict[str, list[Callable[..., Any]]] = {
     "memory_ledger": [
         ledger_by_loops,
@@ -438,6 +449,10 @@ WRONG: dict[str, list[tuple[Callable[..., Any], str | None]]] = {
         (lambda t, v: L._diagnosis(t, v), "expected 2 values"),
         (lambda t, v: ("overfitting" if v[-1] > t[-1] else "learning", np.nanargmin(v)), None),
         (lambda t, v: ("learning", np.nanargmin(v)), None),
+        (diagnosis(best=lambda v: np.argmin([x for x in v if x == x])), None),
+        (diagnosis(best=lambda v: v.index(min(v))), None),
+        (_by_a_fixed_margin, None),
+        (lambda t, v: (_with_any_nan(t, v), np.nanargmin(v)), None),
         (lambda t, v: ("overfitting" if np.argmin(v) < len(v) - 1 else "learning", 0), None),
         (lambda t, v: ("underfitting" if v[-1] > 2 else "overfitting", np.nanargmin(v)), None),
         (lambda t, v: ("diverging" if max(v) > v[0] else "learning", np.nanargmin(v)), None),
@@ -458,9 +473,8 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "line 4: norm > max_norm -> norm >= max_norm": "at the limit the factor is 1",
     },
     "diagnose": {
-        "line 4: train[-1] > train[0] -> train[-1] >= train[0]": "only where both are equal",
         "line 6: train[-1] > 0.9 * train[0] -> train[-1] >= 0.9 * train[0]": "rounding decides",
-        "line 8: val[-1] > 1.02 * min(val) -> val[-1] >= 1.02 * min(val)": "rounding decides",
+        "line 8: val[-1] > 1.02 * val[best] -> val[-1] >= 1.02 * val[best]": "rounding decides",
     },
     "race": {
         "line 8: 1 -> 2": "a rate that needs limit + 1 updates is never the best of several",
