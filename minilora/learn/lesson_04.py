@@ -13,7 +13,7 @@ import numpy as np
 
 from minilora.learn.exercises import NotAttempted, Yours, as_array, exercise, require, unpack
 from minilora.module import Module, Parameter
-from minilora.nn import Linear, Rng
+from minilora.nn import Embedding, Linear, Rng
 from minilora.tensor import Tensor
 
 _CASES = ((12, 9, 2, 3.0), (7, 11, 5, 1.25), (6, 6, 3, 12.0))  # d_in, d_out, r, alpha
@@ -287,10 +287,11 @@ class _Block(Module):
 
 
 class _Net(Module):
-    """A model in which names resemble each other: proj, out_proj, proj_in."""
+    """A model in which names resemble each other (proj, out_proj, proj_in); code is no Linear."""
 
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
+        self.code = Embedding(5, 4, rng=rng)
         self.proj = [_Block(rng), _Block(rng)]
         self.head = Linear(4, 2, bias=False, rng=rng)
 
@@ -323,6 +324,9 @@ def adapt(yours: Yours) -> str:
         (["proj"], 2, 6.0),
         (["out_proj", "head"], 1, 0.5),
         (["proj_in"], 3, 3.0),
+        (["head", "proj"], 2, 3.0),
+        (["code", "proj_in"], 1, 2.0),
+        (["query"], 2, 4.0),
     ):
         model = _Net()
         plain, before = model(x).data, _kinds(model)

@@ -28,7 +28,8 @@ def score_by_topic(yours: Yours) -> str:
         [("scaling", True), ("counting", True), ("texts", False), ("counting", True)],
         [("serving", False), ("targets", True), ("serving", True), ("definition", True),
          ("targets", False), ("definition", False), ("definition", True)],
-    )  # fmt: skip
+        [("memory", i < 200) for i in range(301)] + [("scaling", i < 100) for i in range(151)],
+    )  # shares that only rounding makes equal in the last  # fmt: skip
     for sheet in sheets:
         right = _scored(sheet)
         wrong = {
@@ -126,6 +127,8 @@ def fewest_right(yours: Yours) -> str:
         (30, 0.5, 0.1),
         (12, 0.2, 0.001),
         (42, 0.1, 0.05),
+        (10, 0.5, 0.9),
+        (40, 0.25, 1e-6),
     ):
         terms = _terms(n, p)
         tails = [sum(terms[k:]) for k in range(n + 2)]
@@ -222,6 +225,8 @@ def what_is_decomposed(yours: Yours) -> str:
 
     wide, tall = (7, 11), (12, 8)
     W, T = (rng.standard_normal(shape) for shape in (wide, tall))
+    last = np.zeros(wide)
+    last[:, 7:] = rng.standard_normal((7, 4))
     cases = {
         "LoRA": (W, W + of_rank(3, wide), 3),
         "LoRA whose change has a lower rank": (T, T + of_rank(1, tall), 4),
@@ -231,12 +236,20 @@ def what_is_decomposed(yours: Yours) -> str:
         "a change of one direction too many": (T, T + of_rank(4, tall), 3),
         "a change with a weak direction": (W, W + of_rank(4, wide, 1e-4), 3),
         "a base of low rank, tuned in full": (of_rank(2, wide), W, 3),
+        "LoRA on a base of low rank": (of_rank(1, tall), of_rank(2, tall), 3),
+        "a model as it was": (W, W.copy(), 3),
+        "LoRA, stored with a little noise": (
+            T,
+            T + of_rank(2, tall) + 1e-11 * rng.standard_normal(tall),
+            3,
+        ),
+        "fine-tuning of the last columns": (W, W + last, 3),
     }
     slips = {
         "it is the tuned weight whose rank counts, not the base's": "base",
         "a rank of r itself will do": "below",
         "a rank below r will do too": "exactly",
-        "compare with r, not with the highest rank there can be": "any",
+        "compare the rank with r": "any",
         "LoRA has a low rank in the change, compression in the weight": "swapped",
         "there is a third answer": "two ways",
         "weak directions count too, down to 1e-8": "coarse",
@@ -249,7 +262,7 @@ def what_is_decomposed(yours: Yours) -> str:
 
 
 def _models() -> dict[str, ml.Module]:
-    """Of one model the frozen part is in float64, so that bytes are not numbers."""
+    """In one the frozen part is in float64, in another the trained one: bytes are not numbers."""
     lora, mixed = tiny_gpt2(), tiny_llama(n_layer=1)
     moved_adapter(lora, r=3, target_modules=["q_proj", "up_proj"])
     moved_adapter(mixed, r=5, target_modules="all-linear")
@@ -260,11 +273,13 @@ def _models() -> dict[str, ml.Module]:
     nearly_full.parameters()[0].requires_grad = False
     for p in partly.parameters():
         p.requires_grad = p.ndim < 2
+        if p.requires_grad:
+            p.data = p.data.astype(np.float64)
     return {
         "a model with an adapter": lora,
         "one whose frozen part is in float64": mixed,
         "full fine-tuning of all but one array": nearly_full,
-        "a model in which the norms train": partly,
+        "a model in which the norms train, in float64": partly,
     }
 
 
@@ -322,6 +337,16 @@ def _thin_b(r: int) -> Factors:
     return np.full((30, r), 0.1), np.zeros((4, 70)), 16 / r
 
 
+def _thin_a(r: int) -> Factors:
+    """A does not grow."""
+    return np.full((30, 4), 0.1), np.zeros((r, 70)), 16 / r
+
+
+def _nearly_half(r: int) -> Factors:
+    """s falls to 0.54 of what it was, which is not a half."""
+    return np.full((30, r), 0.1), np.zeros((r, 70)), 16 / r**0.9
+
+
 def _as_wide_as_r(r: int) -> Factors:
     """A layer that grows with r: A and B have four times the entries, and so has A B."""
     return np.full((5 * r, r), 0.1), np.zeros((r, 7 * r)), 16 / r
@@ -337,6 +362,8 @@ def _worlds() -> dict[str, World]:
         "as many columns as r squared, s = alpha": world(0, 2),
         "s = alpha / r squared": world(2),
         "a B that does not grow": _thin_b,
+        "an A that does not grow": _thin_a,
+        "s falls by less than a half": _nearly_half,
         "a layer that grows with r": _as_wide_as_r,
     }
 

@@ -357,6 +357,34 @@ def _adapt(wanted=lambda path, names: path.split(".")[-1] in names, freeze=True,
     return adapt
 
 
+def _in_the_order_of_the_names(model, names, layer, r, alpha, rng):
+    model.requires_grad_(False)
+    found = []
+    for name in names:
+        for path, module in list(model.named_modules()):
+            if isinstance(module, ml.Linear) and path.split(".")[-1] == name:
+                model.set_submodule(path, layer(module, r, alpha, rng))
+                found.append(path)
+    return found
+
+
+def _whatever_has_a_weight(model, names, layer, r, alpha, rng):
+    model.requires_grad_(False)
+    found = []
+    for path, module in list(model.named_modules()):
+        if hasattr(module, "weight") and path.split(".")[-1] in names:
+            model.set_submodule(path, layer(module, r, alpha, rng))
+            found.append(path)
+    return found
+
+
+def _refuses_no_match(model, names, *arguments):
+    found = _adapt()(model, names, *arguments)
+    if not found:
+        raise ValueError("nothing matches")
+    return found
+
+
 def _by_regex(model, names, layer, r, alpha, rng):
     import re
 
@@ -490,6 +518,9 @@ WRONG = {
         (_adapt(result=lambda model, paths: model), "it returns the model"),
         (_adapt(result=lambda model, paths: len(paths)), None),
         (_adapt(wanted=lambda path, names: True), None),
+        (_in_the_order_of_the_names, None),
+        (_whatever_has_a_weight, None),
+        (_refuses_no_match, "your function raised ValueError: nothing matches"),
     ],
     "lora_op": [
         (_op(y=lambda x, W, b, A, B, s: x @ W + x @ A @ B + b), "the output lacks s"),

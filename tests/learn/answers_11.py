@@ -109,6 +109,15 @@ def fewest_by_normal(n, p, level):
     return next(k for k in range(n + 2) if normal_tail(k, n, p) < level)
 
 
+def fewest_from_the_mean(n, p, level):
+    return next(k for k in range(round(n * p), n + 2) if tails(n, p)[k] < level)
+
+
+def fewest_by_simulation(n, p, level):
+    found = np.random.default_rng(0).binomial(n, p, 2000)
+    return next(k for k in range(n + 2) if np.mean(found >= k) < level)
+
+
 # days_until(stability, wanted)
 
 
@@ -169,9 +178,31 @@ def by_norm(W, tuned, r):
 def by_stable_rank(W, tuned, r):
     for word, M in (("the change", tuned - W), ("the weight", tuned)):
         S = np.linalg.svd(M)[1]
-        if np.sum(S**2) / S[0] ** 2 <= r:
+        if np.sum(S**2) <= r * S[0] ** 2:
             return word
     return "neither"
+
+
+def the_weight_first(W, tuned, r):
+    if L._rank(tuned) <= r:
+        return "the weight"
+    return "the change" if L._rank(tuned - W) <= r else "neither"
+
+
+def by_default_tolerance(W, tuned, r):
+    change, weight = np.linalg.matrix_rank(tuned - W), np.linalg.matrix_rank(tuned)
+    return "the change" if change <= r else "the weight" if weight <= r else "neither"
+
+
+def by_diagonal_of_qr(W, tuned, r):
+    for word, M in (("the change", tuned - W), ("the weight", tuned)):
+        if np.sum(np.abs(np.diag(np.linalg.qr(M)[1])) > 1e-8) <= r:
+            return word
+    return "neither"
+
+
+def unless_unchanged(W, tuned, r):
+    return "neither" if np.allclose(W, tuned) else L._decomposed(W, tuned, r)
 
 
 # adapter_share(model)
@@ -206,7 +237,24 @@ def share_of_lora(model):
     return of_lora / sum(p.data.nbytes for p in model.parameters())
 
 
+def four_bytes_each(model):
+    trained = sum(4 * p.size for p in model.parameters() if p.requires_grad)
+    return trained / sum(p.data.nbytes for p in model.parameters())
+
+
 # doubled_rank(make)
+
+
+def held_for_b(make):
+    (_, B, s), (_, B2, s2) = make(4), make(8)
+    found = B2.size / B.size, s2 / s
+    return [key for key, claim in L.CLAIMS.items() if np.allclose(claim, found)]
+
+
+def held_roughly(make):
+    (A, B, s), (A2, B2, s2) = make(4), make(8)
+    found = (A2.size + B2.size) / (A.size + B.size), s2 / s
+    return [key for key, claim in L.CLAIMS.items() if np.allclose(claim, found, rtol=0, atol=0.1)]
 
 
 def held(slip="", r=4):
@@ -305,6 +353,7 @@ WRONG: dict[str, list[tuple[Callable[..., Any], str | None]]] = {
         (scored(lambda r, n: -n), None),
         (scored(lambda r, n: r % 2), None),
         (scored(shown=lambda t, r, n: (t, n, r)), None),
+        (scored(lambda r, n: round(100 * r / n)), None),
     ],
     "chance_at_least": [
         (tail_of(lambda k, n: slice(k, k + 1)), "exactly k"),
@@ -344,6 +393,8 @@ WRONG: dict[str, list[tuple[Callable[..., Any], str | None]]] = {
         (lambda n, p, level: ceil(0.7 * n), None),
         (lambda n, p, level: ceil(log(level) / log(p)), None),
         (lambda n, p, level: ceil(n * p / level**0.1), None),
+        (fewest_from_the_mean, None),
+        (fewest_by_simulation, None),
     ],
     "days_until": [
         (lambda S, R: S * log(R) / log(0.9), "forgets exponentially"),
@@ -364,13 +415,17 @@ WRONG: dict[str, list[tuple[Callable[..., Any], str | None]]] = {
         (decomposed("base"), "not the base's"),
         (decomposed("below"), "a rank of r itself"),
         (decomposed("exactly"), "a rank below r"),
-        (decomposed("any"), "not with the highest rank"),
+        (decomposed("any"), "compare the rank with r"),
         (decomposed("swapped"), "compression in the weight"),
         (decomposed("two ways"), "a third answer"),
         (decomposed("coarse"), "weak directions count too"),
         (by_entries, None),
         (by_norm, None),
         (by_stable_rank, None),
+        (the_weight_first, None),
+        (by_default_tolerance, None),
+        (by_diagonal_of_qr, None),
+        (unless_unchanged, None),
         (lambda W, tuned, r: "the change", None),
         (lambda W, tuned, r: L._WHAT[r % 3], None),
         (lambda W, tuned, r: "the weight" if r > 3 else "the change", None),
@@ -386,6 +441,8 @@ WRONG: dict[str, list[tuple[Callable[..., Any], str | None]]] = {
         (share(trains, size=lambda p: p.shape[-1]), None),
         (share(lambda p: p.ndim < 2), None),
         (lambda model: 0.01, None),
+        (share(lambda p: p.requires_grad and p.data.dtype == np.float32), None),
+        (four_bytes_each, None),
         (lambda model: sum(p.data.nbytes for p in model.trainable_parameters()), None),
         (lambda model: ml.count_parameters(model)[0] / len(model.parameters()), None),
     ],
@@ -401,6 +458,8 @@ WRONG: dict[str, list[tuple[Callable[..., Any], str | None]]] = {
         (lambda make: "double_half", "return a list of the keys"),
         (lambda make: ["right"], "a key is one of"),
         (nearest, None),
+        (held_for_b, None),
+        (held_roughly, None),
         (lambda make: list(L.CLAIMS), None),
         (lambda make: [], None),
         (lambda make: ["double_root"], None),
