@@ -83,7 +83,7 @@ class _Reference:
 @lru_cache
 def _reference(kind: str) -> _Reference:
     config = {"all": CONFIG, "head": CONFIG_WITH_HEAD, "named": NAMED}[kind]
-    chart, test = Chart(lambda: _tiny(kind == "head"), _STEPS), _draw(1000, 64)
+    chart, test = Chart(lambda: _tiny(kind == "head"), _STEPS), _draw(1000, 32)
     model = chart.load()
     base, loss, loss_on_prompt = (
         weights(model),
@@ -162,7 +162,7 @@ def _is_named(name: str, kind: str) -> bool:
 
 
 def _shipping_symptom(chart: Chart, shipped: Transformer, of: _Reference) -> str | None:
-    now, test = weights(shipped), _draw(1000, 64)
+    now, test = weights(shipped), _draw(1000, 32)
     trained, found = (length_of_change(one, of.weights) for one in (chart.at_end, now))
     if length_of_change(now, chart.at_end) > 1e-3 * trained:
         return (
