@@ -128,7 +128,8 @@ def _judge(name: str, checker: Callable[[Yours], Any], answer: Any) -> Verdict:
     given, (first, second) = _wrong_answers[name], EXERCISES[name]
     _wrong_answers[name] += 1
     hint = f"Hint 2: {second}" if given else f"Hint 1: {first}"
-    return Verdict(name, "wrong", f"Not yet: {diagnosis}.\n{hint}")
+    end = "" if diagnosis.endswith("?") else "."
+    return Verdict(name, "wrong", f"Not yet: {diagnosis}{end}\n{hint}")
 
 
 @dataclass(frozen=True)
