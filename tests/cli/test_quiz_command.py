@@ -593,6 +593,7 @@ class Terminal:
 
         self.pid, self.screen = pty.fork()
         if self.pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background ignores Ctrl-C
             os.environ.update(PYTHONPATH=str(ROOT), HOME=str(home), TERM="xterm", **env)
             os.execv(sys.executable, [sys.executable, "-m", "minilora", *argv])
         fcntl.ioctl(self.screen, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
