@@ -44,10 +44,9 @@ def _tiny(own_head: bool) -> Transformer:
     )  # fmt: skip
     model = Transformer(config, rng=np.random.default_rng(0))
     head = model.head if own_head else model.tok_embed
+    # large, so that a model that was never trained makes a difference between inputs
     for weight in (head.weight, model.pos_embed.weight):
-        weight.data *= (
-            20  # so that a model that was never trained makes a difference between inputs
-        )
+        weight.data *= 20
     return model
 
 
@@ -85,11 +84,8 @@ def _reference(kind: str) -> _Reference:
     config = {"all": CONFIG, "head": CONFIG_WITH_HEAD, "named": NAMED}[kind]
     chart, test = Chart(lambda: _tiny(kind == "head"), _STEPS), _draw(1000, 32)
     model = chart.load()
-    base, loss, loss_on_prompt = (
-        weights(model),
-        nats(model, test),
-        nats(model, _of_the_prompt(test)),
-    )
+    base, loss = weights(model), nats(model, test)
+    loss_on_prompt = nats(model, _of_the_prompt(test))
     ml.add_adapter(model, config, rng=np.random.default_rng(3))
     optimizer = Adam(model.trainable_parameters(), RATE, chart)
     for ids, targets in _batches():
