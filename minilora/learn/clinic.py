@@ -149,6 +149,10 @@ def _symptom(chart: Chart, shipped: Any, kind: str) -> str | None:
             return f"the change of {name} is of full rank; expected that of an adapter"
         elif not np.any(change) and _is_named(name, kind):
             return f"the change of {name} is zero; expected it to learn"
+    moved = np.array([row["moved"] for row in chart.rows])
+    idle = np.sum(moved < 0.1 * moved.max())
+    if idle >= _STEPS / 2:  # a schedule's slow start and end are fewer
+        return f"{idle} of the {_STEPS} steps moved next to nothing; expected all of them to train"
     return _shipping_symptom(chart, shipped, _reference(kind))
 
 

@@ -75,16 +75,19 @@ class Adam:
         moving = sum(p.size for p in self.params if p.grad is not None)
         self.chart.held = sum(p.size for p in self.params), moving
         ml.clip_grad_norm(self.params, 1.0)
+        moved = 0.0
         for p, m, v in zip(self.params, self.m, self.v, strict=True):
             if p.grad is None:
                 continue
             m += 0.1 * (p.grad - m)
             v += 0.01 * (p.grad**2 - v)
             scale = math.sqrt(1 - 0.99**self.t) / (1 - 0.9**self.t)
-            p.data -= self.lr * scale * m / (np.sqrt(v) + 1e-8)
+            change = self.lr * scale * m / (np.sqrt(v) + 1e-8)
+            p.data -= change
+            moved += float(np.vdot(change, change))
         for p in self.params:
             p.grad = None
-        self.chart.note(lengths)
+        self.chart.note(lengths, math.sqrt(moved))
 
 
 def weights(model: Module) -> dict[str, np.ndarray]:
@@ -110,9 +113,10 @@ def nats(model: Transformer, examples: Examples) -> float:
 class Chart:
     """What is seen of one run. `load` gives the base model; the first one loaded is watched.
 
-    rows: for every step the lengths of A, B and ΔW over all layers, and of the gradients of A and B
-    by block. losses: every few steps those on new and old examples, if there are any. at_start,
-    at_end: what the model computes with before the first and after the last of `steps` steps.
+    rows: for every step the lengths of A, B and ΔW over all layers, of the gradients of A and B by
+    block, and of the step itself ("moved"). losses: every few steps those on new and old examples,
+    if there are any. at_start, at_end: what the model computes with before the first and after the
+    last of `steps` steps.
     """
 
     def __init__(
@@ -158,7 +162,7 @@ class Chart:
                 squares[name][block] += 0.0 if p.grad is None else float(np.vdot(p.grad, p.grad))
         return {name: [math.sqrt(one) for one in both] for name, both in squares.items()}
 
-    def note(self, gradients: dict[str, list[float]]) -> None:
+    def note(self, gradients: dict[str, list[float]], moved: float) -> None:
         """Write down a step that was made, and forget the adapter's gradients."""
         squares = {"A": 0.0, "B": 0.0, "ΔW": 0.0}
         for _, adapter in self._active():
@@ -167,7 +171,7 @@ class Chart:
                 squares[name] += float(np.vdot(array, array))
             adapter.A.grad = adapter.B.grad = None
         lengths: dict[str, Any] = {name: math.sqrt(one) for name, one in squares.items()}
-        self.rows.append(lengths | {"gradients": gradients})
+        self.rows.append(lengths | {"gradients": gradients, "moved": moved})
         if len(self.rows) == self.steps:
             assert self.model is not None
             self.at_end = weights(self.model)

@@ -21,8 +21,8 @@ def _loss(model, ids, targets):
 
 
 def script(
-    diagnosis, config=CONFIG, rate=0.01, seed=0, start=None, early=False, loss=_loss, ship=None,
-    take=lambda batches: batches, result=lambda diagnosis, model: (diagnosis, model),
+    diagnosis, config=CONFIG, rate=0.01, rates=None, seed=0, start=None, early=False, loss=_loss,
+    ship=None, take=lambda batches: batches, result=lambda diagnosis, model: (diagnosis, model),
 ):  # fmt: skip
     def run(load, batches, chart):
         model = load()
@@ -33,7 +33,9 @@ def script(
             start(model)
         if not early:
             optimizer = Adam(model.trainable_parameters(), lr=rate, chart=chart)
-        for ids, targets in take(batches):
+        for i, (ids, targets) in enumerate(take(batches)):
+            if rates:
+                optimizer.lr = rates[i]
             loss(model, ids, targets).backward()
             optimizer.step()
         return result(diagnosis, ship(model, load) if ship else model)
@@ -108,6 +110,7 @@ def _right(letter, config=CONFIG):
         script(letter, config, ship=_by_its_state),
         script(letter, config, loss=_rows_that_count),
         script(letter, config, loss=_by_hand),
+        script(letter, config, rates=[0, 0.008, 0.016, 0.016, 0.012, 0.008, 0.004, 0]),
         script(letter, replace(config, use_rslora=True, lora_alpha=8), result=lambda *a: list(a)),
     ]
 
@@ -204,6 +207,7 @@ def _more(letter, config):
     return [
         *_faulty(letter, config).values(),
         (script(letter, config, rate=0.3), None),
+        (script(letter, config, rates=[0.0] * 6 + [0.01] * 2), "6 of the 8 steps moved next to"),
         (script(letter, config, loss=_no_answer), None),
         (script(letter, config, start=_trains_too("_norm.bias")), "_norm.bias has changed"),
         (script(letter, config, ship=lambda model, load: load()), None),
