@@ -63,13 +63,13 @@ def require_files(folder: Path, names: tuple[str, str]) -> Path:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises ValueError if it is damaged."""
-    _require_the_file_itself(path)
+    require_the_file_itself(path)
     try:
         data = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a BOM
     except (ValueError, RecursionError) as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
     if not isinstance(data, dict):
-        raise _damaged(path, "no JSON object")
+        raise damaged(path, "no JSON object")
     return data
 
 
@@ -80,7 +80,7 @@ def read_weights(folder: Path) -> Arrays:
     index = folder / f"{MODEL_FILES[1]}.index.json"
     shards = read_json(index).get("weight_map")
     if not isinstance(shards, dict):
-        raise _damaged(index, "no weight_map")
+        raise damaged(index, "no weight_map")
     tensors: Arrays = {}
     for shard in sorted({str(name) for name in shards.values()}):
         tensors |= read_safetensors(folder / Path(shard).name)
@@ -97,12 +97,12 @@ def read_safetensors(path: Path) -> Arrays:
 
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; copy or download it again")
-    _require_the_file_itself(path)
+    require_the_file_itself(path)
     try:
         with safe_open(path, framework="numpy"):
             pass  # it checks that header and bytes fit each other
     except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
     tensors: Arrays = {}
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -136,7 +136,7 @@ def renamed(tensors: Mapping[str, np.ndarray], new_name: Callable[[str], str]) -
     return found
 
 
-def _require_the_file_itself(path: Path) -> None:
+def require_the_file_itself(path: Path) -> None:
     with path.open("rb") as file:
         start = file.read(64).lower()
     for beginning, sentence in _STAND_INS.items():
@@ -144,7 +144,7 @@ def _require_the_file_itself(path: Path) -> None:
             raise UsageError(f"{path} {sentence}")
 
 
-def _damaged(path: Path, cause: object) -> UsageError:
+def damaged(path: Path, cause: object) -> UsageError:
     return UsageError(f"{path} is damaged ({cause}); copy or download it again")
 
 
