@@ -118,7 +118,6 @@ class Transformer(Module):
     layer adds to the stream (GPT-2's 1/sqrt(2 n_layer))."""
 
     loaded_from: str | None = None  # the name or folder that load_model was given
-    loaded_checksum = 0  # of the weights as they were then
     can_cache = True  # not once vectors stand in front of the text: prompt tuning
 
     def __init__(self, config: TransformerConfig, *, rng: Rng) -> None:

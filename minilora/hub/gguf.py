@@ -19,6 +19,7 @@ import numpy as np
 from minilora.hub.gguf_blocks import BLOCKS
 from minilora.hub.safetensors_files import damaged, require_the_file_itself
 from minilora.system.errors import UsageError
+from minilora.system.files import mapped
 
 _STRING, _ARRAY = 8, 9
 _SCALARS = {
@@ -83,7 +84,7 @@ class _Reader:
 
     def __init__(self, path: Path) -> None:
         self.path, self.at = path, 0
-        self.bytes = np.memmap(path, np.uint8, "r")
+        self.bytes = mapped(path)
 
     def take(self, n: int) -> np.ndarray:
         """The next n bytes."""
@@ -124,7 +125,7 @@ class _Reader:
 
     def _texts(self, n: int) -> list[str]:
         """n texts, as vocabularies have them: faster than n times text()."""
-        start, whole = self.at, memoryview(self.bytes)  # type: ignore[arg-type]
+        start, whole = self.at, self.bytes.data
         at, found = start, []
         try:
             for _ in range(n):

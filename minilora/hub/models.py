@@ -8,7 +8,6 @@ Source: save_pretrained and from_pretrained in transformers.
 from __future__ import annotations
 
 import os
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +43,21 @@ from minilora.transformer import Transformer
 ASSETS = Path(__file__).parents[1] / "assets"
 
 
-class _Zeros(np.random.Generator):
-    """Draws zeros, for a model whose weights come from a file."""
+class _NoNumbers(np.random.Generator):
+    """Draws arrays that take no memory, for a model whose weights come from a file."""
 
     def standard_normal(self, size: Any = None, dtype: Any = np.float64, out: Any = None) -> Any:
-        return np.zeros(size, dtype)
+        return _OneZero(size)
+
+
+class _OneZero:
+    """A zero that stands in every place of an array."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+    def __mul__(self, std: float) -> np.ndarray:
+        return np.broadcast_to(np.float32(0), self.shape)
 
 
 def save_model(model: Transformer, folder: str | Path, *, dtype: Any = np.float32) -> None:
@@ -109,24 +118,29 @@ def load_model(name_or_folder: str | Path) -> Transformer:
             )
     what = f"the weights in {folder} do not fit its config.json"
     require_fit(found, shapes, what, "copy or download both files again")
-    model = Transformer(config, rng=_Zeros(np.random.PCG64()))
-    model.load_state_dict(from_hf(found, layout))
+    model = Transformer(config, rng=_NoNumbers(np.random.PCG64()))
+    arrays = from_hf(found, layout)
+    for path, p in model.named_parameters():
+        p.data = arrays[path]
     model.loaded_from = name if name in bundled else os.path.abspath(folder)
-    model.loaded_checksum = _checksum(model)
     return model
 
 
 def unchanged_source(model: Transformer) -> str | None:
-    """Where the base model was loaded from, or None if it has been trained since, or was made."""
-    return model.loaded_from if _checksum(model) == model.loaded_checksum else None
-
-
-def _checksum(model: Transformer) -> int:
-    """Of the base model's weights in float32."""
-    checksum = 0
-    for array in base_arrays(model).values():
-        checksum = zlib.crc32(np.ascontiguousarray(array, np.float32).data, checksum)
-    return checksum
+    """Where the base model was loaded from, or None if it has been trained since, or was made, or
+    if its files are not what they were."""
+    if model.loaded_from is None:
+        return None
+    try:
+        stored = base_arrays(load_model(model.loaded_from))
+    except (OSError, UsageError):
+        return None
+    own = base_arrays(model)
+    same = own.keys() == stored.keys() and all(
+        np.array_equal(array.astype(np.float32, copy=False), stored[path])
+        for path, array in own.items()
+    )
+    return model.loaded_from if same else None
 
 
 def layout_in(model: Transformer) -> Layout:

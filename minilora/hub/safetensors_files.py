@@ -9,7 +9,6 @@ Source: the description of the format in huggingface/safetensors.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from minilora.system.errors import UsageError
-from minilora.system.files import explained, write_atomically
+from minilora.system.files import explained, mapped, write_atomically
 
 Arrays = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
@@ -89,7 +88,8 @@ def read_weights(folder: Path) -> Arrays:
 
 def read_safetensors(path: Path) -> Arrays:
     """All tensors of a file as float32, without the constants that old files hold, and without
-    the wrappers' part of names (`_orig_mod.`, `module.`).
+    the wrappers' part of names (`_orig_mod.`, `module.`). What is stored as float32 is a view of
+    the mapped file, which takes memory only once it is used or changed.
 
     Raises FileNotFoundError, or ValueError for damage, NaN, infinity and integers.
     """
@@ -103,25 +103,23 @@ def read_safetensors(path: Path) -> Arrays:
             pass  # it checks that header and bytes fit each other
     except (SafetensorError, OSError) as error:
         raise damaged(path, error) from None
-    tensors: Arrays = {}
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
-        for key, about in header.items():
-            if _CONSTANTS.fullmatch(key):
-                continue
-            kind, shape, offset = about["dtype"], about["shape"], about["data_offsets"][0]
-            if kind not in _FLOATS:
-                raise UsageError(
-                    f"{key} in {path} is stored as {kind}, which is not supported; save it as "
-                    "float32"
-                )
-            file.seek(8 + length + offset)
-            stored = np.fromfile(file, _FLOATS[kind], math.prod(shape)).reshape(shape)
-            if kind == "BF16":  # the upper half of a float32
-                stored = (stored.astype(np.uint32) << 16).view(np.float32)
-            tensors[key] = _converted(stored, np.float32, f"{key} in {path}")
+    raw, tensors = mapped(path), {}
+    length = int(raw[:8].view("<u8")[0])
+    header = json.loads(raw[8 : 8 + length].tobytes())
+    header.pop("__metadata__", None)
+    for key, about in header.items():
+        if _CONSTANTS.fullmatch(key):
+            continue
+        kind, (start, end) = about["dtype"], about["data_offsets"]
+        if kind not in _FLOATS:
+            raise UsageError(
+                f"{key} in {path} is stored as {kind}, which is not supported; save it as float32"
+            )
+        stored = raw[8 + length + start : 8 + length + end].view(_FLOATS[kind])
+        if kind == "BF16":  # the upper half of a float32
+            stored = (stored.astype(np.uint32) << 16).view(np.float32)
+        array = _converted(stored.reshape(about["shape"]), np.float32, f"{key} in {path}")
+        tensors[key] = array if array.flags.aligned else array.copy()
     return renamed(tensors, lambda key: _WRAPPERS.sub("", key))
 
 
@@ -152,13 +150,18 @@ def _converted(array: np.ndarray, dtype: Any, what: str) -> np.ndarray:
     """The array in this dtype. Raises ValueError for NaN, infinity, and numbers beyond it."""
     with np.errstate(over="ignore"):
         result = np.asarray(array, dtype, order="C")
-    if not np.isfinite(result).all():
-        if not np.isfinite(array).all():
+    if not _is_finite(result):
+        if not _is_finite(array):
             raise UsageError(f"{what} holds NaN or infinity; use an earlier checkpoint")
         largest, small = np.finfo(dtype).max, np.dtype(dtype) == np.float16
         remedy = "save as float32" if small else "no float32 can hold that"
         raise UsageError(f"{what} overflows {np.dtype(dtype)} (at most {largest:.6g}); {remedy}")
     return result
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    """Whether no number is NaN or infinite, without an array of answers."""
+    return not array.size or bool(np.isfinite(array.min()) and np.isfinite(array.max()))
 
 
 def require_fit(found: Arrays, shapes: Shapes, what: str, remedy: str) -> None:

@@ -1,4 +1,4 @@
-"""Writing a file so that it is either the old one or the new one, never half of either.
+"""Files: writing one so that it is the old one or the new one, never half of either; mapping one.
 
 What is to be written goes into a hidden folder beside its place and is renamed at the end: within
 one file system a rename happens at once or not at all. A process that is killed leaves its hidden
@@ -8,6 +8,7 @@ folder behind; a later one that writes there removes it.
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import shutil
 import tempfile
@@ -15,6 +16,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import numpy as np
 
 _SCRATCH = ".minilora-"  # how the name of every hidden folder begins
 _LEFT_BEHIND = 3600  # seconds after which no process can still be writing there
@@ -48,6 +51,14 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
             temporary = Path(scratch, place.name)
             write(temporary)
             os.replace(temporary, place)
+
+
+def mapped(path: Path) -> np.ndarray:
+    """The bytes of a file that is not empty, uint8 (n,), as a map: what is never looked at is never
+    read, and what is changed is changed in memory alone. The file may be replaced or removed while
+    it is in use, but must not be overwritten in place."""
+    with path.open("rb") as file:
+        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY), np.uint8)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from folders import (
 import minilora as ml
 from minilora.hub import load_model, models, save_model
 from minilora.hub.hf_layout import parameter_shapes
+from minilora.hub.models import unchanged_source
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -289,3 +290,34 @@ def test_loading_draws_no_weights_and_makes_no_model_that_does_not_fit(tmp_path,
             load_model(tmp_path)
         rewrite(tmp_path, config=old)
     assert Counting.made == 1
+
+
+def test_weights_are_views_of_the_file_until_they_change(tmp_path):
+    model = make("llama")
+    save_model(model, tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    loaded = load_model(tmp_path)
+    for name, p in loaded.named_parameters():
+        assert not p.data.flags.owndata, name
+    for p in loaded.parameters():
+        p.data += 1.0  # in memory alone
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    assert same(load_model(tmp_path).state_dict(), model.state_dict())
+
+
+def test_the_files_of_a_loaded_model_can_be_replaced_and_removed(tmp_path):
+    save_model(make("gpt2", seed=0), tmp_path)
+    loaded = load_model(tmp_path)
+    save_model(make("gpt2", seed=1), tmp_path)
+    assert same(loaded.state_dict(), make("gpt2", seed=0).state_dict())
+    for file in tmp_path.iterdir():
+        file.unlink()
+    assert same(loaded.state_dict(), make("gpt2", seed=0).state_dict())
+
+
+def test_a_source_that_has_changed_is_not_recorded(tmp_path):
+    save_model(make("gpt2", seed=0), tmp_path)
+    loaded = load_model(tmp_path)
+    assert unchanged_source(loaded) == str(tmp_path)
+    save_model(make("gpt2", seed=1), tmp_path)
+    assert unchanged_source(loaded) is None
