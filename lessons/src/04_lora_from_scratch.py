@@ -11,9 +11,9 @@
 # - merge an adapter into W, and get every bit of W back;
 # - repair five broken layers, each of which runs without an error.
 #
-# **Time:** 15 seconds to run, 20 minutes to read, 100 with the exercises. **Before this:** lessons
-# 00, 01 (what a vjp and a frozen parent are) and 02 (where a transformer has its matrices).
-# **Words:** [glossary](GLOSSARY.md).
+# **Time:** 15 seconds to run, 30 minutes to read, 110 with the exercises. **Before this:** lessons
+# 01 (what a vjp and a frozen parent are) and 02 (where a transformer has its matrices). **Words:**
+# [glossary](GLOSSARY.md).
 
 # %%
 import textwrap
@@ -28,50 +28,56 @@ from minilora.tensor import record
 
 # %% [markdown]
 # ## A picture
+#
+# A model that was trained on much text, a *base*, is to learn something new. LoRA, *low-rank
+# adaptation*, does not touch its matrices. Beside a matrix W (d_in, d_out) it learns the *change*
+# ΔW, and only a change that is the product of two thin matrices, A (d_in, r) and B (r, d_out). r is
+# the *rank*; it is small, say 4 where d_in and d_out are 128. So r (d_in + d_out) numbers train
+# instead of d_in · d_out, here 1,024 instead of 16,384. A and B together are an *adapter*.
 
 # %% tags=["hide-input"]
 with ml.plots.style():
     figure, ax = plt.subplots(figsize=(8.5, 3.6), layout="constrained")
     grey, orange, green = "#D9D9D9", ml.plots.COLORS["lora"], "#00724F"
     boxes = {
-        "W": (3.0, 2.2, 1.6, 0.9, grey, "W frozen"),
-        "A": (2.4, 0.3, 0.9, 0.9, orange, "A"),
-        "B": (4.7, 0.3, 0.9, 0.9, orange, "B"),
+        "W": (3.0, 2.05, 1.6, 1.2, grey, "W frozen"),
+        "A": (2.7, 0.15, 0.35, 1.2, orange, "A"),
+        "B": (4.6, 0.57, 1.6, 0.35, orange, "B"),
     }
     for x, y, width, height, color, name in boxes.values():
         ax.add_patch(plt.Rectangle((x, y), width, height, color=color, lw=0))
         ax.text(x + width / 2, y + height / 2, name, ha="center", va="center", weight="bold")
     ways = [
-        ((0.9, 1.7), (3.0, 2.65)), ((4.6, 2.65), (7.3, 1.85)), ((0.9, 1.6), (2.4, 0.75)),
-        ((3.3, 0.75), (4.7, 0.75)), ((5.6, 0.75), (7.3, 1.5)), ((7.75, 1.68), (8.6, 1.68)),
+        ((0.9, 1.7), (3.0, 2.65)), ((4.6, 2.65), (7.3, 1.85)), ((0.9, 1.6), (2.7, 0.75)),
+        ((3.05, 0.75), (4.6, 0.75)), ((6.2, 0.75), (7.3, 1.5)), ((7.75, 1.68), (8.6, 1.68)),
     ]  # fmt: skip
     for start, end in ways:
         ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "0.2", "lw": 1.4})
     for text, place in {"x": (0.6, 1.65), "+": (7.5, 1.68), "y": (8.9, 1.68)}.items():
         ax.text(*place, text, ha="center", va="center", fontsize=15)
     notes = {
-        "(n, d_in)": (0.6, 1.2), "(n, d_out)": (8.9, 1.2), "d_in × d_out": (3.8, 3.2),
-        "d_in × r": (2.85, 0.05), "r × d_out, zero at first": (5.15, 0.05),
-        "x A  (n, r)": (4.0, 0.95), "times s": (6.75, 0.85),
+        "(n, d_in)": (0.6, 1.2), "(n, d_out)": (8.9, 1.2), "d_in × d_out": (3.8, 3.4),
+        "d_in × r": (2.87, -0.05), "r × d_out, zero at first": (5.4, 0.36),
+        "x A  (n, r)": (3.82, 0.95), "times s": (7.15, 0.9),
     }  # fmt: skip
     for text, place in notes.items():
         ax.text(*place, text, ha="center", va="center", fontsize=9)
-    back = {"dx:  G Wᵀ + s (G Bᵀ) Aᵀ": (1.1, 3.1), "dA:  s xᵀ (G Bᵀ)": (2.85, -0.45),
-            "dB:  s (x A)ᵀ G": (5.15, -0.45), "G": (8.9, 2.2)}  # fmt: skip
+    back = {"dx:  G Wᵀ + s (G Bᵀ) Aᵀ": (1.1, 3.1), "dA:  s xᵀ (G Bᵀ)": (2.87, -0.45),
+            "dB:  s (x A)ᵀ G": (5.4, -0.04), "G": (8.9, 2.2)}  # fmt: skip
     for text, place in back.items():
         ax.text(*place, text, ha="center", va="center", color=green, fontsize=10)
-    ax.set(xlim=(-0.2, 9.6), ylim=(-0.8, 3.5))
+    ax.set(xlim=(-0.2, 9.6), ylim=(-0.8, 3.6))
     ax.axis("off")
     ml.plots.show(
         figure,
-        "x goes through the frozen W and, beside it, through A and B; both are added to y. Below A "
-        "and B and beside x stand the gradients that come back.",
+        "x goes through the frozen W and, beside it, through the narrow A and the flat B; both are "
+        "added to y. Below A and B and beside x stand the gradients that come back.",
     )
 
 # %% [markdown]
 # In black, the way forward: n rows x go through the frozen W and through the narrow detour over A
-# and B. In green, what comes back in training, where G is the gradient of the loss by y. W has a
-# way through it, and no gradient of its own.
+# and B. In green, what comes back in training: G, dA, dB and dx are the gradients of the loss by y,
+# A, B and x. W has a way through it, and no gradient of its own.
 #
 # ## The formula
 #
@@ -79,8 +85,10 @@ with ml.plots.style():
 #
 # $$dA = s\, x^T (G B^T), \qquad dB = s\, (x A)^T G, \qquad dx = G W^T + s\,(G B^T) A^T$$
 #
-# (Hu et al. 2021. The second line is the rule for a matrix product, used three times: exercise 0.5
-# of lesson 00.) With r = 4 and α = 16 the scale s is 4; at α = r it is 1.
+# (Hu et al. 2021; b is the layer's bias.) The second line is the rule for a matrix product,
+# exercise 1.4, used three times. s is the *scale*, which says how much ΔW counts. It is set by α,
+# alpha, a number that one chooses and does not train: with r = 4 and α = 16, s is 4; at α = r it
+# is 1.
 #
 # ## How it starts
 #
@@ -111,12 +119,13 @@ check.start_factors(start_factors)
 #
 # ### Exercise 4.2: LoRA from an empty class
 #
-# *Difficulty 2 of 5, 15 minutes.* The layer holds a frozen Linear, called base, and s, A and B. It
-# derives from `ml.Module`, which finds every `ml.Parameter` among its attributes. Draw A as in 4.1.
-# base has the Parameters `weight` (d_in, d_out) and `bias`; `.data` is a Parameter's array, and
+# *Difficulty 2 of 5, 15 minutes.* An `ml.Linear` is a layer that computes x W + b. Yours holds one,
+# called base, which is frozen, and s, A and B. All layers derive from `ml.Module`, which finds
+# every `ml.Parameter`, a Tensor that can train, among the attributes. Draw A as in 4.1. base has the
+# Parameters `weight` (d_in, d_out) and `bias`; `.data` is a Parameter's array, and
 # `base.requires_grad_(False)` freezes a module with all its Parameters. The models of this package
 # compute in float32 and refuse to mix: convert with `.astype(np.float32)`. They call every layer
-# with a second argument, `rng`, for dropout; leave it unused.
+# with a second argument, `rng`, for random choices in training; leave it unused.
 
 
 # %%
@@ -152,8 +161,11 @@ check.MyLora(MyLora)
 # ### What the detour sees
 #
 # A reads the input: x A is r numbers, one for each column of A. If x is orthogonal to every column,
-# all r are zero, and the adapter does nothing for this x, however large B is. Here is a trained
-# layer of the package in a model that is one matrix (`ml.ModuleList`, with the layer at place 0).
+# all r are zero, and the adapter does nothing for this x, however large B is. Here is the package's
+# layer, with random numbers for B in place of training, in a model that is one matrix
+# (`ml.ModuleList`, a list of layers). `ml.add_adapter` freezes the model and adapts the Linears
+# that `target_modules` names, here the one at place "0"; afterwards A and B stand in the layer's
+# `adapters["default"]`.
 
 
 # %%
@@ -226,8 +238,9 @@ for i in (0, 1):
 # ### Predict, change, run: which factor moves
 #
 # Adapters on all matrices of the blocks of `docs-tiny`, B = 0, and a few steps of AdamW (an
-# *optimizer*: what turns gradients into changes, lesson 03). Which part of A's entries, in per
-# cent, are no longer what they were after one step? After two?
+# *optimizer*: what turns gradients into changes, lesson 03), each on 4 pieces of text of 32
+# characters, `code.batches(4, 32)`. How many of A's entries, in per cent, are no longer what they
+# were after one step? After two?
 
 # %%
 STEPS = 1  # change me: 2, 5
@@ -256,7 +269,8 @@ check.predict(GUESS, moved["A"], unit="%")
 #
 # In PEFT, Hugging Face's library for LoRA, `lora_dropout = 0.1` sets a tenth of the entries of x to
 # zero *on their way into A*, drawn anew for every position, and divides the others by 0.9. The
-# frozen path x W sees all of x, and A and B themselves lose nothing. In use, nothing is dropped.
+# frozen path x W sees all of x, and A and B themselves lose nothing. So the adapter learns not to
+# rely on any single entry. In use, nothing is dropped.
 
 # %%
 layer, factors = one_layer()
@@ -499,7 +513,10 @@ else:
 # ## Watch ΔW grow
 #
 # One hundred steps of Python code, and one matrix, the `v_proj` of the first block, seen at
-# four moments.
+# four moments. Two measures of a matrix come in. Its *length* ‖ΔW‖ is the root of the sum of all
+# squared entries. Its *singular values* σ₁ ≥ σ₂ ≥ … ≥ 0, from `np.linalg.svd`, say how far it
+# stretches what it multiplies, along each of its own directions. As many of them as its rank are
+# not zero.
 
 # %%
 model = ml.load_model("docs-tiny")
@@ -567,8 +584,9 @@ with ml.plots.style():
 # ### It is ΔW that is of low rank
 #
 # A quiz counts as right: "LoRA decomposes weights into two smaller rank matrices and trains those
-# instead". Do exactly this: replace every W of the blocks by its best factors of rank 4, before any
-# training.
+# instead". Do exactly this: replace every W of the blocks by the nearest matrix of rank 4, a product
+# of two thin ones, before any training. (`svd` finds it: keep the four largest singular values,
+# with their directions.)
 
 # %%
 english = ml.load_corpus("prose")
@@ -610,10 +628,10 @@ for zero in "AB":
 #
 # **Does it hold at scale?** The pieces are the same in a model of 3.2 billion numbers. In PEFT's
 # own benchmark (Llama-3.2-3B, on the school maths of GSM8K, July 2026) LoRA with r = 32 on the
-# query and value matrices trains 9.2 million numbers and reaches an accuracy of .478, full
-# fine-tuning .472, with a standard error of 1.4 points; its peak memory is 20.8 GiB instead of
-# 36.2. The formula gives the count that Hu et al. print for GPT-3: r = 4 on q and v, 96 layers, 2
-# matrices, 4 · (12,288 + 12,288) each, makes 18.9 million.
+# query and value matrices trains 9.2 million numbers and gets 47.8 % of the answers right, full
+# fine-tuning 47.2 %, each with a standard error of 1.4 points; its peak memory is 20.8 GiB instead
+# of 36.2. The formula gives the count that Hu et al. print for GPT-3: r = 4 on q and v, 96 layers,
+# 2 matrices, 4 · (12,288 + 12,288) each, makes 18.9 million.
 #
 # ## Five broken layers
 #
@@ -725,7 +743,8 @@ check.Broken3(Broken3)
 # %% [markdown]
 # ### Exercise 4.9: B has a gradient, and stays zero
 #
-# *Difficulty 2 of 5, 4 minutes.* `layer.B.grad` is not zero after backward(). After the step B is.
+# *Difficulty 2 of 5, 4 minutes.* After backward() `layer.B.grad` is not zero; and yet, after the
+# optimizer's step, B itself is as zero as before.
 
 
 # %%
@@ -752,7 +771,8 @@ check.Broken4(Broken4)
 # ### Exercise 4.10: W is never again what it was
 #
 # *Difficulty 3 of 5, 8 minutes.* Merged, then unmerged, the layer is not quite the old one; and
-# there is worse, if a user calls merge() twice.
+# there is worse, if a user calls merge() twice. As in exercise 4.3, merge() must put a *new* array
+# in the place of W and leave the old one as it is.
 
 
 # %%

@@ -373,7 +373,7 @@ def adapt(yours: Yours) -> str:
 @exercise(
     hints=(
         "W + s A B, formed once, gives the output and the gradient of x. The gradients of A and B "
-        "are those of exercise 0.5; neither needs a matrix of the size of W.",
+        "are those of the formula at the top; neither needs a matrix of the size of W.",
         "`record(y, (x, grad_x), (A, grad_A), (B, grad_B))`: each grad is a function of G alone, "
         "such as `lambda G: s * (x.data @ A.data).T @ G` for B. W and b are frozen: no entry.",
     )
@@ -418,9 +418,8 @@ def lora_op(yours: Yours) -> str:
 
 @exercise(
     hints=(
-        "Write down both gradients of exercise 0.5 for this start. Which factor stands in which?",
-        "One of the two must be random. Only if it is A does each input keep its own way: see "
-        "`start_factors`.",
+        "Write down dA and dB of the formula for this start. Which factor stands in which?",
+        "One of the two must be random. LoRA takes A: draw it as in `start_factors`, in float32.",
     )
 )
 def Broken1(yours: Yours) -> str:
@@ -436,7 +435,7 @@ def Broken1(yours: Yours) -> str:
 )
 def Broken2(yours: Yours) -> str:
     _sound(yours)
-    return "The fault: alpha twice. Training hides it; another program that loads A and B does not."
+    return "The fault: s twice. Training hides it; another program that loads A and B does not."
 
 
 @exercise(
