@@ -12,8 +12,8 @@
 # - repair five broken layers, each of which runs without an error.
 #
 # **Time:** 15 seconds to run, 30 minutes to read, 110 with the exercises. **Before this:** lessons
-# 01 (what a vjp and a frozen parent are) and 02 (where a transformer has its matrices). **Words:**
-# [glossary](GLOSSARY.md).
+# 01 (what a vjp and a frozen parent are) and 02 (where a transformer has its matrices).
+# **Words:** [glossary](GLOSSARY.md).
 
 # %%
 import textwrap
@@ -121,8 +121,8 @@ check.start_factors(start_factors)
 #
 # *Difficulty 2 of 5, 15 minutes.* An `ml.Linear` is a layer that computes x W + b. Yours holds one,
 # called base, which is frozen, and s, A and B. All layers derive from `ml.Module`, which finds
-# every `ml.Parameter`, a Tensor that can train, among the attributes. Draw A as in 4.1. base has the
-# Parameters `weight` (d_in, d_out) and `bias`; `.data` is a Parameter's array, and
+# every `ml.Parameter`, a Tensor that can train, among the attributes. Draw A as in 4.1. base has
+# the Parameters `weight` (d_in, d_out) and `bias`; `.data` is a Parameter's array, and
 # `base.requires_grad_(False)` freezes a module with all its Parameters. The models of this package
 # compute in float32 and refuse to mix: convert with `.astype(np.float32)`. They call every layer
 # with a second argument, `rng`, for random choices in training; leave it unused.
@@ -584,9 +584,9 @@ with ml.plots.style():
 # ### It is ΔW that is of low rank
 #
 # A quiz counts as right: "LoRA decomposes weights into two smaller rank matrices and trains those
-# instead". Do exactly this: replace every W of the blocks by the nearest matrix of rank 4, a product
-# of two thin ones, before any training. (`svd` finds it: keep the four largest singular values,
-# with their directions.)
+# instead". Do exactly this: replace every W of the blocks by the nearest matrix of rank 4, a
+# product of two thin ones, before any training. (`svd` finds it: keep the four largest singular
+# values, with their directions.)
 
 # %%
 english = ml.load_corpus("prose")
