@@ -368,8 +368,12 @@ check.adapt(adapt)
 # %% [markdown]
 # ### The order of a run
 #
-# 1. load the base; 2. add the adapter; 3. make the optimizer, of what trains *now*; 4. train;
-# 5. save the adapter; 6. merge for use.
+# 1. Load the base.
+# 2. Add the adapter.
+# 3. Make the optimizer, of what trains *now*.
+# 4. Train.
+# 5. Save the adapter.
+# 6. Merge for use.
 #
 # An optimizer that was made before the adapter holds the frozen weights and neither A nor B. In
 # PyTorch it passes over what has no gradient, and nothing warns you: B is still zero at the end.

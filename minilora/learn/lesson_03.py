@@ -74,8 +74,8 @@ def _kept(
 @exercise(
     hints=(
         "Go through the layers once, from the input on. Remember whether any layer so far trains.",
-        "Linear i adds tokens * widths[i] if trains[i]. The GELU after it, if i is not the last, "
-        "adds tokens * widths[i + 1] if any(trains[: i + 1]).",
+        "Linear i adds `tokens * widths[i]` if `trains[i]`. The GELU after it, if i is not the "
+        "last, adds `tokens * widths[i + 1]` if `any(trains[: i + 1])`.",
     )
 )
 def kept_numbers(yours: Yours) -> str:
@@ -197,8 +197,8 @@ _ADAMW_SLIPS = {
     hints=(
         "Line by line as in the formula: new m, new v, both corrected, then p. t is 1 in the first "
         "step.",
-        "m_hat = m / (1 - b1**t) and v_hat = v / (1 - b2**t), made of the new m and v; then "
-        "(1 - lr * decay) * p - lr * m_hat / (np.sqrt(v_hat) + eps).",
+        "`m_hat = m / (1 - b1**t)` and `v_hat = v / (1 - b2**t)`, made of the new m and v; then "
+        "`(1 - lr * decay) * p - lr * m_hat / (np.sqrt(v_hat) + eps)`.",
     )
 )
 def adamw_step(yours: Yours) -> str:
@@ -285,7 +285,8 @@ _RATE_SLIPS = {
     hints=(
         "Two factors: one rises to 1 and stays there, the other falls from 1 to final. Multiply "
         "them with the peak.",
-        "min(1, (step + 1) / warmup), and final + (1 - final) * (1 + cos(pi * step / steps)) / 2.",
+        "`min(1, (step + 1) / warmup)`, and "
+        "`final + (1 - final) * (1 + np.cos(np.pi * step / steps)) / 2`.",
     )
 )
 def learning_rate_at(yours: Yours) -> str:
@@ -343,8 +344,8 @@ _CLIP_SLIPS = {
 @exercise(
     hints=(
         "The joint length is that of one long vector with all entries of all arrays.",
-        "norm = np.sqrt(sum((g**2).sum() for g in gradients)). If it is above max_norm, multiply "
-        "every array by max_norm / norm.",
+        "`norm = np.sqrt(sum((g**2).sum() for g in gradients))`. If it is above `max_norm`, "
+        "multiply every array by `max_norm / norm`.",
     )
 )
 def clip_together(yours: Yours) -> str:
@@ -430,8 +431,8 @@ _CURVES = {
     hints=(
         "Ask the questions in the order of the statement, and return at the first that is answered "
         "with yes.",
-        "train[-1] > train[0] or not np.isfinite(train[-1]); then train[-1] > 0.9 * train[0]; then "
-        "val[-1] > 1.02 * val[best], where best = np.nanargmin(val) passes over nan.",
+        "`train[-1] > train[0] or not np.isfinite(train[-1])`; then `train[-1] > 0.9 * train[0]`; "
+        "then `val[-1] > 1.02 * val[best]`, where `best = np.nanargmin(val)` passes over nan.",
     )
 )
 def diagnose(yours: Yours) -> str:
@@ -538,7 +539,7 @@ def _results(i: int) -> tuple[Race, dict[str, Race]]:
     hints=(
         "Write a function for one rule and one rate first: it starts at a copy of start, and "
         "counts updates until the loss is below the target.",
-        "The gradient is h * x. Give each rate a new x and new moments of zeros, skip those that "
+        "The gradient is `h * x`. Give each rate a new x and new moments of zeros, skip those that "
         "need more than limit updates, and take the min over (updates, rate).",
     )
 )

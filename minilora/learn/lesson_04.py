@@ -265,7 +265,7 @@ def MyLora(yours: Yours) -> str:
 @exercise(
     hints=(
         "What must be kept so that W can come back bit for bit? And how does the layer know, in "
-        "__call__ and when merge() is called again, that it is merged?",
+        "`__call__` and when merge() is called again, that it is merged?",
         "`self.kept = self.base.weight.data`, then give the base a new array, `self.kept + "
         "self.delta()`. While `self.kept` is not None, W holds the adapter already.",
     )

@@ -242,7 +242,7 @@ def per_row(yours: Yours) -> str:
     hints=(
         "Which keys hold the module's A and B? Both arrays are the transposes of ours.",
         "Keys are `base_model.model.` + module + `.lora_A.weight`, and B the same. Transpose both; "
-        "s is lora_alpha / r, or lora_alpha / sqrt(r).",
+        "s is `lora_alpha / r`, or `lora_alpha / np.sqrt(r)`.",
     )
 )
 def delta_from_files(yours: Yours) -> str:

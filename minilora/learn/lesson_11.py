@@ -16,7 +16,7 @@ from minilora.learn.exercises import Yours, exercise, require, unpack
 @exercise(
     hints=(
         "Collect for each topic how many answers are right and how many there are.",
-        "Sort the triples with key=lambda t: (t[1] / t[2], t[0]): by share, then by name.",
+        "Sort the triples with `key=lambda t: (t[1] / t[2], t[0])`: by share, then by name.",
     )
 )
 def score_by_topic(yours: Yours) -> str:
@@ -86,7 +86,7 @@ def _terms(n: int, p: float) -> list[float]:
 @exercise(
     hints=(
         "Add up the chances of exactly k, k + 1, ... and n right answers.",
-        "sum(math.comb(n, j) * p**j * (1 - p) ** (n - j) for j in range(k, n + 1))",
+        "`sum(math.comb(n, j) * p**j * (1 - p) ** (n - j) for j in range(k, n + 1))`",
     )
 )
 def chance_at_least(yours: Yours) -> str:
@@ -114,8 +114,8 @@ def chance_at_least(yours: Yours) -> str:
 @exercise(
     hints=(
         "Try k = 0, 1, 2, ... and stop at the first whose chance is below the level.",
-        "next(k for k in range(n + 2) if chance_at_least(k, n, p) < level): for k = n + 1 the sum "
-        "is empty, and 0.",
+        "`next(k for k in range(n + 2) if chance_at_least(k, n, p) < level)`: for k = n + 1 the "
+        "sum is empty, and 0.",
     )
 )
 def fewest_right(yours: Yours) -> str:
@@ -162,8 +162,8 @@ _W = 0.1542  # of FSRS-6, its last parameter
 
 @exercise(
     hints=(
-        "Solve R = (1 + f t / S) ** -w for t. First take both sides to the power of -1 / w.",
-        "t = S * (R ** (-1 / w) - 1) / f, with f = 0.9 ** (-1 / w) - 1.",
+        "Solve `R = (1 + f * t / S) ** -w` for t. First take both sides to the power of -1 / w.",
+        "`t = S * (R ** (-1 / w) - 1) / f`, with `f = 0.9 ** (-1 / w) - 1`.",
     )
 )
 def days_until(yours: Yours) -> str:
@@ -212,8 +212,8 @@ def _decomposed(W: np.ndarray, tuned: np.ndarray, r: int, slip: str = "") -> str
 @exercise(
     hints=(
         "Two ranks decide: that of the change, tuned - W, and that of tuned itself.",
-        "rank = np.sum(np.linalg.svd(M, compute_uv=False) > 1e-8). Ask for the change first, with "
-        "rank <= r.",
+        "`rank = np.sum(np.linalg.svd(M, compute_uv=False) > 1e-8)`. Ask for the change first, "
+        "with `rank <= r`.",
     )
 )
 def what_is_decomposed(yours: Yours) -> str:
@@ -285,8 +285,8 @@ def _models() -> dict[str, ml.Module]:
 
 @exercise(
     hints=(
-        "model.parameters() has all of them, each once. requires_grad says which of them train.",
-        "p.data.nbytes are its bytes. Divide the sum over those that train by the sum over all.",
+        "`model.parameters()` has all of them, each once. `requires_grad` says which train.",
+        "`p.data.nbytes` are its bytes. Divide the sum over those that train by the sum over all.",
     )
 )
 def adapter_share(yours: Yours) -> str:
@@ -395,10 +395,10 @@ def _holding(make: World, slip: str = "", r: int = 4) -> list[str]:
 
 @exercise(
     hints=(
-        "Call make for two ranks, one twice the other. Of each take A.size + B.size and s, and "
+        "Call make for two ranks, one twice the other. Of each take `A.size + B.size` and s, and "
         "divide.",
-        "numbers == 2 and np.isclose(scale, 1 / 2) is the claim of double_half. Collect the keys "
-        "whose claim holds: often one, sometimes none.",
+        "`numbers == 2 and np.isclose(scale, 1 / 2)` is the claim of `double_half`. Collect the "
+        "keys whose claim holds: often one, sometimes none.",
     )
 )
 def doubled_rank(yours: Yours) -> str:
