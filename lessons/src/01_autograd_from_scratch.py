@@ -10,10 +10,10 @@
 # - walk a computation backward, so that every value gets its gradient in one pass;
 # - derive the two gradients of a matrix product, and undo broadcasting;
 # - prove a gradient right or wrong without knowing where it comes from;
-# - build an engine that does all this, train a network with it, and say what it saves when a weight
-#   is frozen, which is where LoRA begins.
+# - build an *engine*, a program that does all this, train a network with it, and say what it saves
+# when a weight   is frozen, which is where LoRA begins.
 #
-# **Time:** 5 seconds to run, 20 minutes to read, 120 with the exercises. **Before this:** you know
+# **Time:** 5 seconds to run, 25 minutes to read, 125 with the exercises. **Before this:** you know
 # NumPy arrays, the matrix product, and derivatives with the chain rule. **Words:** the
 # [glossary](GLOSSARY.md) has them all.
 
@@ -343,9 +343,10 @@ check.gradient_is_right(gradient_is_right)
 # %% [markdown]
 # minilora's own is `ml.gradcheck`. All operations of the package are tested with it, and it names
 # the entry at fault. Here it is with an operation whose vjp lacks a factor 2. (A `Tensor` is an
-# array that remembers how it was made, and `record` makes one, from a result, the parents and their
-# vjps. The results are first multiplied by random numbers and summed, so the gradient at 3 is
-# not simply 6: with all ones, some errors would cancel out.)
+# array that remembers how it was made, and `minilora_record` makes one, from a result, the parents
+# and their vjps; `requires_grad=True` asks for its gradient. The results are first multiplied by
+# random numbers and summed, so the gradient at 3 is not simply 6: with all ones, some errors would
+# cancel out.)
 
 
 # %%
@@ -361,17 +362,17 @@ except AssertionError as error:
 # %% [markdown]
 # ## Frozen
 #
-# Not every value needs a gradient: data never does. Nor does a weight that is not to be trained; it
-# is called *frozen*. An engine should then not compute its gradient and throw it away, but not
-# compute it at all. One rule does that:
+# Not every value needs a gradient: data never does. Nor does a *weight*, a matrix of parameters
+# such as W, that is not to be trained; it is called *frozen*. An engine should then not compute its
+# gradient and throw it away, but not compute it at all. One rule does that:
 #
 # > An edge is kept only if its parent needs a gradient. A result needs one if any of its parents
 # > does.
 #
 # With the edge, its vjp is dropped, and with the vjp all that it remembered. Take y = x W with W
-# frozen: `x.T @ g`, one of the three matrix products of a training step, is never computed, and
-# nothing keeps x alive for it. That is the saving of LoRA, which freezes W, and it is all there is
-# to it: nothing in an engine knows what LoRA is.
+# frozen: of the three matrix products of a training step, `x @ W`, `g @ W.T` and `x.T @ g`, the
+# last one is never computed, and nothing keeps x alive for it. That is the saving of LoRA, which
+# freezes W, and it is all there is to it: nothing in an engine knows what LoRA is.
 
 # %% [markdown]
 # ### Exercise 1.6: your engine
@@ -439,10 +440,10 @@ check.Value(Value)
 #
 # We count the multiplications and additions in all matrix products of `docs-tiny`, the small
 # language model of the next lessons, for 12 texts of 64 characters. With *full fine-tuning*
-# everything trains. With LoRA its matrices are frozen, and beside each of them two thin ones train,
-# an *adapter* (here of rank r = 4; `lora_alpha` scales it, which costs nothing). How much does the
-# *backward* pass cost, in multiples of the forward pass? Put your guess in place of the `...`, run,
-# then change the method and guess again.
+# everything trains. With LoRA its matrices are frozen, and beside each of them, (d_in, d_out), two
+# thin ones train, (d_in, r) and (r, d_out), an *adapter* (here r, its *rank*, is 4; `lora_alpha`
+# scales it, which costs nothing). How much does the *backward* pass cost, in multiples of the
+# forward pass? Put your guess in place of the `...`, run, then change the method and guess again.
 
 # %%
 METHOD = "LoRA"  # change me: "full"
@@ -467,11 +468,12 @@ check.predict(GUESS, backward / forward, unit="times the forward pass")
 # multiplications, and not more: the gradient still has to flow *through* all frozen matrices, to
 # reach the adapters of earlier layers.
 #
-# **Does it hold at scale?** The rule is the same in PyTorch. "LoRA Without Regret" (2025) counts
-# about 2/3 of full fine-tuning's operations for LoRA. In Hugging Face's benchmark of Llama-3.2-3B
-# (PEFT's method comparison, July 2026) LoRA on two matrices of each block, q and v (lesson 02),
-# took 44 % of full fine-tuning's time and 57 % of its memory: there the *optimizer* counts too, the
-# rule that turns gradients into steps; it has less to do (lesson 03).
+# **Does it hold at scale?** The rule is the same in PyTorch, with which large models are trained.
+# "LoRA Without Regret" (2025) counts about 2/3 of full fine-tuning's operations for LoRA. In
+# Hugging Face's benchmark of Llama-3.2-3B (PEFT's method comparison, July 2026) LoRA on two
+# matrices of each block, q and v (lesson 02), took 44 % of full fine-tuning's time and 57 % of its
+# memory: there the *optimizer* counts too, the rule that turns gradients into steps; it has less to
+# do (lesson 03).
 #
 # ## Where a graph ends
 #
@@ -553,7 +555,7 @@ with ml.plots.style():
 
 # %% [markdown]
 # A larger rate is faster, up to a point from which each step jumps further past the valley than it
-# started. Below about 0.05 nothing gets: that is the noise in the points. What rates suit LoRA, and
+# started. None gets below about 0.05: that is the noise in the points. What rates suit LoRA, and
 # why they differ from those of full fine-tuning, is the subject of lesson 08.
 
 # %% [markdown]

@@ -11,7 +11,7 @@
 # - turn logits into a loss, and into text;
 # - say which matrices LoRA adapts, and where they stand.
 #
-# **Time:** 5 seconds to run, 20 minutes to read, 110 with the exercises. **Before this:** NumPy
+# **Time:** 5 seconds to run, 25 minutes to read, 110 with the exercises. **Before this:** NumPy
 # (`@` on arrays of three axes multiplies the last two). No gradients are needed here, and no lesson
 # before this one. **Words:** this lesson explains the vocabulary of all others; the
 # [glossary](GLOSSARY.md) keeps it.
@@ -32,7 +32,8 @@ from minilora.learn import check
 #
 # Nearly all of them are *transformers*. Each position in the text has a row of numbers. The rows
 # run through a number of *blocks*, built alike, and every block adds something to them. This is one
-# block; you will have written it by the end of the lesson.
+# block. What its boxes do is explained below, one by one, and you will have written all of it by
+# the end of the lesson.
 
 # %% tags=["hide-input"]
 ml.plots.show(
@@ -53,11 +54,13 @@ ml.plots.show(
 # $$x \leftarrow x + \mathrm{attention}(\mathrm{norm}(x)), \qquad
 # x \leftarrow x + \mathrm{MLP}(\mathrm{norm}(x)).$$
 #
-# Attention lets the positions exchange information; the MLP works on each position alone. Around
-# the blocks stand a table, which turns symbols into rows, and a last matrix, which turns rows into
-# scores for the next symbol. The letters, here and in all code: T positions, C numbers in a row
-# (*channels*), H heads of D numbers each, V symbols. `docs-tiny` has T = 64 at most, C = 128, H =
-# 4, D = 32, V = 96, and 2 blocks. This is what it consists of:
+# Attention lets the positions exchange information; the MLP, in the picture up, GELU and down,
+# works on each position alone. Around the blocks stand a table, which turns symbols into rows, and
+# a last matrix, which turns rows into scores for the next symbol (here it is the table once more,
+# so the list below does not name it). The letters, here and in all code: T positions, C numbers in
+# a row (*channels*), H heads of D numbers each, V symbols. `docs-tiny` has T = 64 at most, C = 128,
+# H = 4, D = 32, V = 96, and 2 blocks. This is what it consists of, its *weights*: the numbers that
+# training has found.
 
 # %%
 model = ml.load_model("docs-tiny")
@@ -69,7 +72,7 @@ for name, array in weights.items():
 # %% [markdown]
 # ## Tokens and embeddings
 #
-# The unit that a model reads and writes is a *token*. Large models have some ten thousand of them,
+# The unit that a model reads and writes is a *token*. Large models have 30,000 to 200,000 of them,
 # words and pieces of words. Ours are single characters: 96 of them, the model's *vocabulary*. A
 # text becomes a list of their numbers, called ids.
 
@@ -135,15 +138,15 @@ check.softmax(softmax)
 # ## Attention
 #
 # To know what follows "the name of the fil", a position must look at others. Every position
-# computes three short rows from its own row, with three matrices:
+# computes three short rows of D numbers from its own row, with three matrices (C, D):
 #
 # - a *query* q: what it is looking for;
 # - a *key* k: what it has to offer;
 # - a *value* v: what it passes on to those that look at it.
 #
 # The product of a query with a key, summed over their D numbers, is a score: how much should this
-# position look at that one? The scores of a position go through the softmax, and with the weights
-# that come out, the values are mixed:
+# position look at that one? The scores of a position go through the softmax. What comes out, its
+# *attention weights*, are shares of 1, and in these shares the values are mixed:
 #
 # $$\mathrm{attention}(Q, K, V) =
 # \mathrm{softmax}\!\left(\frac{Q K^T}{\sqrt{D}} + \mathrm{mask}\right) V.$$
@@ -188,7 +191,8 @@ check.mask_later(mask_later)
 # %% [markdown]
 # ### Exercise 2.3: one head
 #
-# *Difficulty 2 of 5, 8 minutes.* Write the formula. A result has one row for each position.
+# *Difficulty 2 of 5, 8 minutes.* One attention like this is called a *head*. Write the formula,
+# mask included. A result has one row for each position.
 
 
 # %%
@@ -206,9 +210,8 @@ check.one_head(one_head)
 # %% [markdown]
 # ### What it looks at
 #
-# `docs-tiny` has four such attentions beside each other in each block; they are called *heads*.
-# Each has its own part of the channels. Below are the weights of three heads for a text of 16
-# characters: dark is where a row looks.
+# `docs-tiny` has four heads beside each other in each block, each with matrices of its own. Below
+# are the attention weights of three heads for a text of 16 characters: dark is where a row looks.
 
 
 # %% tags=["hide-input"]
@@ -285,14 +288,14 @@ check.split_heads(split_heads)
 # ## The norm layer
 #
 # The stream grows from block to block, as more and more is added. So each part reads it through a
-# *norm layer*, which brings every row to the same size. GPT-2, and `docs-tiny`, have *layer norm*:
-# take the row's mean off, divide by its standard deviation, then multiply by a weight and add a
-# bias, a number of each for every channel, which are learned:
+# *norm layer*, which brings every row to the same size. GPT-2 (OpenAI 2019), after which
+# `docs-tiny` is built, has *layer norm*: take the row's mean off, divide by its standard deviation,
+# then multiply by a weight and add a bias, a number of each for every channel, which are learned:
 #
 # $$\mathrm{norm}(x) = \frac{x - \mathrm{mean}(x)}{\sqrt{\mathrm{variance}(x) + 10^{-5}}}
 # \cdot \mathrm{weight} + \mathrm{bias}.$$
 #
-# Llama has RMSNorm, which is the same without the mean and the bias.
+# Llama (Meta 2023) has RMSNorm, which is the same without the mean and the bias.
 
 # %% [markdown]
 # ### Exercise 2.5: layer norm
@@ -363,6 +366,9 @@ check.block(block)
 
 # %% [markdown]
 # ## Where LoRA comes in
+#
+# To teach a trained model something new, LoRA leaves its large matrices as they are, and trains two
+# thin ones beside each (lesson 04).
 #
 # A block of `docs-tiny` has six matrices: q, k, v and o in attention, up and down in the MLP. In a
 # block of Llama there are seven: a *gate* stands beside up, and the two results are multiplied.
@@ -447,7 +453,8 @@ check.nats(nats)
 
 # %%
 corpus = ml.load_corpus("prose")
-ids_64, next_64 = corpus.batches(64, 64, "test")(np.random.default_rng(0))
+draw = corpus.batches(64, 64, "test")  # 64 pieces of 64 characters
+ids_64, next_64 = draw(np.random.default_rng(0))
 
 
 def loss_so_far(stream: ml.Tensor) -> float:
@@ -458,10 +465,10 @@ def loss_so_far(stream: ml.Tensor) -> float:
 with ml.no_grad():  # the model records nothing for gradients (lesson 01)
     stream = model.tok_embed(ids_64) + model.pos_embed(np.arange(64))
     stages = {"embedding": loss_so_far(stream)}
-    for i, part in enumerate(model.layers):
-        stream = stream + part.attn(part.attn_norm(stream), None, None)
+    for i, layer in enumerate(model.layers):  # None: nothing random, no cache
+        stream = stream + layer.attn(layer.attn_norm(stream), None, None)
         stages[f"block {i}: attention"] = loss_so_far(stream)
-        stream = stream + part.mlp(part.mlp_norm(stream), None)
+        stream = stream + layer.mlp(layer.mlp_norm(stream), None)
         stages[f"block {i}: MLP"] = loss_so_far(stream)
 for name, loss in stages.items():
     print(f"{name:<18} {loss:.2f}")

@@ -56,20 +56,19 @@ def product_vjps(yours: Yours) -> str:
 
 
 class _Node:
-    """A value as the exercise `gradients` describes it. The vjps count their calls."""
-
-    calls = 0
+    """A value as the exercise `gradients` describes it. sent: what its vjps were given."""
 
     def __init__(self, data: Any, *edges: tuple[_Node, Vjp]) -> None:
         self.data = np.asarray(data, float)
-        self.edges = [(parent, self._counted(vjp)) for parent, vjp in edges]
+        self.sent: list[Any] = []
+        self.edges = [(parent, self._noted(vjp)) for parent, vjp in edges]
 
-    def _counted(self, vjp: Vjp) -> Vjp:
-        def counting(g: Any) -> Any:
-            _Node.calls += 1
+    def _noted(self, vjp: Vjp) -> Vjp:
+        def noting(g: Any) -> Any:
+            self.sent.append(np.array(as_array(g), float))
             return vjp(g)
 
-        return counting
+        return noting
 
     def __repr__(self) -> str:
         return f"a node with {len(self.edges)} edges"
@@ -114,16 +113,7 @@ def _arrays() -> list[_Node]:
 def _walked(nodes: Sequence[_Node], mistake: str = "") -> np.ndarray:
     """The gradients of nodes, which stand in the order of their making, rightly or not."""
     grads: dict[int, Any] = {id(nodes[-1]): 1.0}
-    order = list(nodes[::-1])
-    if mistake == "first come":
-        order, todo, seen = [], [nodes[-1]], set()
-        while todo:
-            node = todo.pop()
-            if id(node) not in seen:
-                seen.add(id(node))
-                order.append(node)
-                todo += [parent for parent, _ in node.edges[::-1]]
-    for node in order:
+    for node in nodes[::-1]:
         for parent, vjp in node.edges:
             new = vjp(1.0 if mistake == "local" else grads.get(id(node), 0.0))
             sum_up = id(parent) in grads and mistake != "overwrite"
@@ -156,9 +146,21 @@ _GRAPHS: dict[str, Callable[[], list[_Node]]] = {
 }
 _WALKS = {
     "a node that is used twice gets the sum of both gradients, not the later one": "overwrite",
-    "a node passed its gradient on before all that use it had sent theirs": "first come",
     "each vjp must be given the gradient that has arrived, not 1": "local",
 }
+
+
+_TOO_EARLY = "a node passed its gradient on before all that use it had sent theirs"
+
+
+def _sent_too_early(nodes: Sequence[_Node], gradients: Sequence[np.ndarray]) -> bool:
+    """Whether a node before the root has passed on another gradient than it has in the end. Who
+    passes on 1 everywhere makes another mistake."""
+    passed = [(node.sent, own) for node, own in zip(nodes, gradients, strict=True) if node.sent]
+    if all(np.all(g == 1) for sent, _ in passed for g in sent):
+        return False
+    *early, of_root = [not np.allclose(sent[-1], own) for sent, own in passed]
+    return any(early) and not of_root
 
 
 @functools.cache
@@ -182,14 +184,13 @@ def gradients(yours: Yours) -> str:
         nodes = make()
         expected, mistakes = _expected(name)
         before = [(node.data.copy(), list(node.edges)) for node in nodes]
-        _Node.calls = 0
         limit = sys.getrecursionlimit()
         try:
             found = yours(nodes[-1])
             deeper = sys.getrecursionlimit() > limit
         finally:
             sys.setrecursionlimit(limit)
-        calls = _Node.calls
+        calls = sum(len(node.sent) for node in nodes)
         require(not deeper, "it raises Python's limit of nested calls; a stack needs none")
         for node, (data, edges) in zip(nodes, before, strict=True):
             kept = np.array_equal(node.data, data) and list(node.edges) == edges
@@ -199,14 +200,15 @@ def gradients(yours: Yours) -> str:
         require(not lacking, f"{len(lacking)} of {len(nodes)} nodes have no gradient, in {name}")
         arrays = [np.asarray(as_array(found[node]), float) for node in nodes]
         got = np.concatenate([array.ravel() for array in arrays])
-        yours.compare(f"gradient in the graph with {name}", got, expected, mistakes)
+        early = {_TOO_EARLY: got if _sent_too_early(nodes, arrays) else expected}
+        yours.compare(f"gradient in the graph with {name}", got, expected, mistakes | early)
         total = sum(len(node.edges) for node in nodes)
         if calls > total and np.allclose(got, expected):
             raise Wrong(
                 f"it is right, but calls vjps {calls:,} times where there are {total:,} edges: a "
                 "node must wait until all gradients have come, then pass on their sum once"
             )
-    return "Each edge was walked once; so a backward pass costs about as much as a forward pass."
+    return "Each edge was walked once: one walk gives all gradients, however many leaves there are."
 
 
 @exercise(

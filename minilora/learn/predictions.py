@@ -38,7 +38,8 @@ def predict(
         raise UsageError(f"the guess should be {kind}, got {guess!r}")
     if isinstance(guess, str) or isinstance(measured, str):
         right = str(guess).strip().casefold() == str(measured).strip().casefold()
-        return Prediction(right, f"{'Right' if right else 'No'}: it is {seen}.")
+        message = f"Right: {seen}." if right else f"No: you said {guess}, measured is {seen}."
+        return Prediction(right, message)
     off = abs(guess - measured)
     if off <= within * abs(measured):
         return Prediction(True, f"Near enough: you said {guess:g}, measured is {seen}.")

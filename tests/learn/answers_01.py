@@ -194,6 +194,24 @@ def _depth_first(root):
     return _send(root, order)
 
 
+def _last_edge_first(root):
+    order, stack, seen = [], [root], set()
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            order.append(node)
+            stack += [parent for parent, _ in node.edges]
+    return _send(root, order)
+
+
+def _breadth_first(root):
+    order = [root]
+    for node in order:
+        order += [parent for parent in dict(node.edges) if parent not in order]
+    return _send(root, order)
+
+
 def _only_leaves(root):
     return {node: g for node, g in _with_iterators(root).items() if not node.edges}
 
@@ -632,6 +650,8 @@ WRONG: dict[str, list[Answer]] = {
             "gets the sum of both gradients",
         ),
         (_depth_first, "before all that use it had sent theirs"),
+        (_last_edge_first, "before all that use it had sent theirs"),
+        (_breadth_first, "before all that use it had sent theirs"),
         (
             lambda root: _send(root, _topological(root), along=lambda vjp, g: vjp(1.0)),
             "not 1",

@@ -142,7 +142,7 @@ def problem_of(verdict: check.Verdict, words: str | None, all_words: list[str]) 
         return "a console of Windows cannot print it"
     if words is None and not (is_question or NO_REASON.search(found)):
         return "a reason is named"
-    if words is not None and (is_question or [w for w in all_words if w in found] != [words]):
+    if words is not None and (is_question or {w for w in all_words if w in found} != {words}):
         return f"its reason is not {words!r} alone"
     return ""
 

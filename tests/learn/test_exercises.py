@@ -357,8 +357,8 @@ def test_two_exercises_of_one_name_are_refused():
         (0.94, 0.47, False, "Too high by a factor of 2: measured is 0.47 nats."),
         (0.1, 0.47, False, "Too low by a factor of 4.7: measured is 0.47 nats."),
         (-1, 0.47, False, "No: you said -1, measured is 0.47 nats."),
-        ("lora", "LoRA", True, "Right: it is LoRA."),
-        ("full", "LoRA", False, "No: it is LoRA."),
+        ("lora", "LoRA", True, "Right: LoRA."),
+        ("full", "LoRA", False, "No: you said full, measured is LoRA."),
     ],
 )
 def test_a_guess_is_compared_with_what_was_measured(guess, measured, good, words):
