@@ -69,7 +69,7 @@ class Wrong(Exception):  # noqa: N818
 
 
 class NotAttempted(Exception):  # noqa: N818
-    """Ends a check: the stub is as it was."""
+    """Ends a check: what was called is a stub."""
 
 
 def strict(on: bool = True) -> None:
@@ -168,6 +168,8 @@ class Yours:
         names = _names(function, arguments)
         self.inputs = _describe(names, arguments)
         call = guarded_call(function, arguments, TIME_LIMIT)
+        if call.met_stub and isinstance(call.error, NotImplementedError):
+            raise NotAttempted
         if call.error is not None:
             raise Wrong(self._what_happened(call.error))
         for i in call.changed:
@@ -176,15 +178,19 @@ class Yours:
         if not may_be_none and (call.result is None or call.result is ...):
             if call.printed:
                 raise Wrong(
-                    f"it prints and returns None for {self.inputs}; put return in place of print"
+                    f"it prints and returns None {self._for_inputs()}; put return in place of print"
                 )
-            if self.answered:
-                raise Wrong(f"it returns None for {self.inputs}; is there a way without a return?")
-            raise NotAttempted
+            if call.met_stub:
+                raise NotAttempted
+            why = "is there a way without a return?" if self.answered else "has it a return?"
+            raise Wrong(f"it returns None {self._for_inputs()}; {why}")
         return call.result
 
+    def _for_inputs(self) -> str:
+        return f"for {self.inputs}" if self.inputs else "without arguments"
+
     def _what_happened(self, error: BaseException) -> str:
-        for_inputs = f"for {self.inputs}" if self.inputs else "without arguments"
+        for_inputs = self._for_inputs()
         if isinstance(error, TookTooLong):
             return f"no result after {TIME_LIMIT:g} seconds {for_inputs}: does a loop never end?"
         if isinstance(error, SystemExit):
@@ -323,6 +329,11 @@ def _names(function: Callable[..., Any], arguments: tuple[Any, ...]) -> list[str
 
 def _changed(name: str, value: Any) -> str:
     """What was done to an argument, and what to do instead, in the words of its kind."""
+    if isinstance(value, Tensor | Module):
+        parts = "its `.data` or `.requires_grad`"
+        if isinstance(value, Module):
+            parts = "the `.data` or `.requires_grad` of its parameters"
+        return f"you changed the {name} you were given: leave {parts} as it was"
     if isinstance(value, list):
         done, instead = f"`{name}.append(...)`", f"{name} = list({name})"
     elif isinstance(value, dict):

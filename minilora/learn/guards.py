@@ -3,6 +3,12 @@
 `guarded_call` calls it and says what it did. The time limit is a trace function (sys.settrace),
 because that works on every system, in any thread and in a browser; it sees each line of the
 learner's code, and of a library only the calls.
+
+What it cannot end is work that never comes back to Python, such as `sum(iter(int, 1))` or
+`list(itertools.count())`, which also takes all memory. Nothing else in the process can: Python
+looks for signals, and lets another thread run, only between its own instructions. So "Interrupt" of
+a notebook does not help, and the learner has to restart the kernel. `minilora grade` runs a
+notebook in a process of its own, and ends that.
 """
 
 from __future__ import annotations
@@ -14,7 +20,7 @@ import io
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType
@@ -30,35 +36,52 @@ _LIBRARIES = tuple(str(Path(str(room.__file__)).parent) for room in (minilora, n
 
 
 class TookTooLong(BaseException):
-    """The time is up. Not an Exception, so that `except Exception` does not catch it."""
+    """The time is up. Not an Exception, so that `except Exception` does not catch it; where a bare
+    `except:` has caught it, and it is forgotten, it calls `again`."""
+
+    def __init__(self, again: Callable[[], None]) -> None:
+        self.again = again
+
+    def __del__(self) -> None:
+        self.again()
 
 
 @dataclass(frozen=True)
 class Call:
-    """What came of a call: the result or the error, whether anything was printed, and the positions
-    of the arguments that are no longer what they were."""
+    """What came of a call: the result or the error, whether anything was printed, whether a
+    function was called that has nothing in it, and the positions of the arguments that are no
+    longer what they were."""
 
     result: Any
     error: BaseException | None
     printed: bool
+    met_stub: bool
     changed: tuple[int, ...]
 
 
 def guarded_call(function: Callable[..., Any], arguments: tuple[Any, ...], seconds: float) -> Call:
     """Call a function, and return whatever happens; Ctrl-C alone goes through."""
     before = [_copy_of(argument) for argument in arguments]
-    out = _Listening(sys.stdout)
+    out, watch = _Listening(sys.stdout), _Watch(seconds)
     result, error = None, None
     try:
-        with contextlib.redirect_stdout(out), _time_limit(seconds):
-            result = function(*arguments)
+        with contextlib.redirect_stdout(out):
+            # coverage or a debugger; it follows calls and returns, so the change is in one frame
+            tracer = sys.gettrace()
+            watch.running = True
+            sys.settrace(watch)
+            try:
+                result = function(*arguments)
+            finally:
+                watch.running = False
+                sys.settrace(tracer)
     except KeyboardInterrupt:
         raise
     except BaseException as raised:
         error = raised
     now = zip(arguments, before, strict=True)
     changed = tuple(i for i, (argument, copy) in enumerate(now) if not _is_still(argument, copy))
-    return Call(result, error, out.heard, changed)
+    return Call(result, error, out.heard, watch.met_stub, changed)
 
 
 def line_of(error: BaseException) -> str:
@@ -83,23 +106,50 @@ class _Listening(io.TextIOBase):
         self.out.flush()
 
 
-@contextlib.contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    deadline = time.monotonic() + seconds
+class _Watch:
+    """A trace function that raises TookTooLong when the time is up."""
 
-    def watch(frame: FrameType, event: str, argument: Any) -> Any:
-        if time.monotonic() > deadline:
-            raise TookTooLong
-        if event == "call" and _jumps_to_itself(frame.f_code):
-            frame.f_trace_opcodes = True
-        return None if _of_library(frame.f_code.co_filename) else watch
+    def __init__(self, seconds: float) -> None:
+        self.deadline = time.monotonic() + seconds
+        self.running, self.met_stub = False, False
 
-    outer = sys.gettrace()
-    sys.settrace(watch)
-    try:
-        yield
-    finally:
-        sys.settrace(outer)
+    def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
+        if time.monotonic() > self.deadline:
+            raise TookTooLong(self.again)
+        code = frame.f_code
+        if _of_library(code.co_filename):
+            return None
+        if event == "call":
+            self.met_stub = self.met_stub or is_stub(code)
+            frame.f_trace_opcodes = _jumps_to_itself(code)
+        return self
+
+    def again(self) -> None:
+        """A trace function that raises is dropped by Python, for new calls and for those under way:
+        take both up again, if the learner's function is still at work."""
+        frame: FrameType | None = sys._getframe()
+        while self.running and frame and frame.f_code is not guarded_call.__code__:
+            if not _of_library(frame.f_code.co_filename):
+                frame.f_trace = self
+            frame = frame.f_back
+        if self.running:
+            sys.settrace(self)
+
+
+@functools.cache
+def is_stub(code: CodeType) -> bool:
+    """Whether a def has nothing in it but `...`, pass, return or raise NotImplementedError."""
+    instructions = list(dis.get_instructions(code))
+    kinds = {one.opname for one in instructions} - {"RESUME", "NOP"}
+    if "RAISE_VARARGS" in kinds:
+        call = {"LOAD_CONST", "PUSH_NULL", "PRECALL", "CALL"}
+        name = {"LOAD_GLOBAL", "LOAD_COMMON_CONSTANT"}  # the second from Python 3.14 on
+        refuses = set(code.co_names) <= {"NotImplementedError"}
+        return refuses and kinds <= {"RAISE_VARARGS", *call, *name}
+    values = [one.argval for one in instructions if one.opname in ("LOAD_CONST", "RETURN_CONST")]
+    is_empty = all(value is None or value is ... for value in values)
+    is_lambda = code.co_name == "<lambda>"  # no stub: somebody has written it
+    return is_empty and not is_lambda and kinds <= {"LOAD_CONST", "RETURN_CONST", "RETURN_VALUE"}
 
 
 @functools.cache
@@ -115,13 +165,13 @@ def _of_library(filename: str) -> bool:
 
 
 def _copy_of(value: Any) -> Any:
-    """A copy of all arrays in a value, to compare with later."""
+    """A copy of all arrays in a value, and of what trains, to compare with later."""
     if isinstance(value, np.ndarray):
         return value.copy()
     if isinstance(value, Tensor):
-        return value.data.copy()
+        return value.data.copy(), value.requires_grad
     if isinstance(value, Module):
-        return {name: p.data.copy() for name, p in value.named_parameters()}
+        return {name: _copy_of(p) for name, p in value.named_parameters()}
     if isinstance(value, dict):
         return {key: _copy_of(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -134,9 +184,10 @@ def _is_still(value: Any, copy: Any) -> bool:
         alike = (value.shape, value.dtype) == (copy.shape, copy.dtype)
         return alike and (value.tobytes() == copy.tobytes() or bool(np.array_equal(value, copy)))
     if isinstance(value, Tensor):
-        return _is_still(value.data, copy)
+        data, trains = copy
+        return value.requires_grad == trains and _is_still(value.data, data)
     if isinstance(value, Module):
-        return _is_still({name: p.data for name, p in value.named_parameters()}, copy)
+        return _is_still(dict(value.named_parameters()), copy)
     if isinstance(value, dict):
         same_keys = value.keys() == copy.keys()
         return same_keys and all(_is_still(item, copy[key]) for key, item in value.items())

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from minilora.learn.exercises import NotAttempted, Yours, as_array, exercise, require, unpack
+from minilora.learn.guards import is_stub
 from minilora.module import Module, Parameter
 from minilora.nn import Embedding, Linear, Rng
 from minilora.tensor import Tensor
@@ -78,8 +79,9 @@ def _linear(d_in: int, d_out: int) -> Linear:
 def _new_layer(yours: Yours, base: Linear, r: int, alpha: float) -> Any:
     """A learner's layer around base, which has an A and a B. Raises NotAttempted for a stub."""
     d_in, d_out = base.weight.shape
-    layer = yours(base, r, alpha, np.random.default_rng(r))
-    if isinstance(layer, Module) and not vars(layer):
+    layer = yours(base, r, alpha, np.random.default_rng(r), changes=(0,))  # it freezes the base
+    begin = getattr(type(layer).__init__, "__code__", None)
+    if begin is not None and is_stub(begin):
         raise NotAttempted
     for name, shape in (("A", (d_in, r)), ("B", (r, d_out))):
         factor = getattr(layer, name, None)
@@ -93,9 +95,7 @@ def _new_layer(yours: Yours, base: Linear, r: int, alpha: float) -> Any:
 
 
 def _output(yours: Yours, layer: Any, x: Tensor) -> Tensor:
-    y = yours.use(layer, x, None)
-    if y is None:
-        raise NotAttempted
+    y = yours.use(layer, x, None, may_be_none=False)
     require(isinstance(y, Tensor), f"your layer returns a {type(y).__name__}; expected a Tensor")
     return y
 
@@ -173,9 +173,7 @@ def _computes_lora(yours: Yours) -> None:
         y = _output(yours, layer, x)
         _compare_product(yours, f"output {case}", y, plain + s * detour, known)
         if hasattr(layer, "delta"):
-            delta = yours.use(layer.delta)
-            if delta is None:
-                raise NotAttempted
+            delta = yours.use(layer.delta, may_be_none=False)
             known = {why: scale * A @ B for why, scale in scales.items()}
             _compare_product(yours, f"delta() {case}", delta, s * A @ B, known)
 

@@ -3,9 +3,11 @@ what a learner's function may do without harm."""
 
 import contextlib
 import sys
+import time
 from fractions import Fraction
 from functools import partial
 
+import coverage
 import numpy as np
 import pytest
 
@@ -62,14 +64,17 @@ def test_each_wrong_answer_gets_the_next_hint_and_a_correct_one_starts_again(dou
     assert repr(double(lambda x: x)).splitlines()[1] == "Hint 1: first hint"
 
 
+def stub(x): ...
+
+
 def test_what_is_not_an_attempt_uses_up_no_hint(double):
     double(None)
-    double(lambda x: None)
+    double(stub)
     assert repr(double(lambda x: x)).splitlines()[1] == "Hint 1: first hint"
 
 
 def test_a_verdict_is_true_only_if_the_answer_is_correct(double):
-    answers = {"correct": lambda x: 2 * x, "wrong": lambda x: x, "not attempted": lambda x: None}
+    answers = {"correct": lambda x: 2 * x, "wrong": lambda x: x, "not attempted": stub}
     for status, answer in answers.items():
         verdict = double(answer)
         assert (verdict.exercise, verdict.status) == ("double", status)
@@ -124,21 +129,78 @@ def test_an_exception_is_told_in_the_learners_terms_with_its_line(double):
     assert "in the line `return number / 0`" in found
 
 
-def test_an_endless_loop_is_ended(double):
-    def forever(x):
-        while True:
+def forever(x):
+    while True:
+        x += 1
+
+
+def forever_whatever_is_raised(x):
+    while True:
+        with contextlib.suppress(Exception):
             x += 1
 
-    def forever_whatever_is_raised(x):
-        while True:
-            with contextlib.suppress(Exception):
-                x += 1
 
-    def forever_in_one_line(x):
-        while True: pass  # noqa: E701 # fmt: skip
+def forever_in_one_line(x):
+    while True: pass  # noqa: E701 # fmt: skip
 
-    for loop in (forever, forever_whatever_is_raised, forever_in_one_line):
-        assert "no result after 0.5 seconds for x=3: does a loop never end?" in told(double(loop))
+
+def forever_behind_a_bare_except(x):
+    while True:
+        try:  # noqa: SIM105
+            x = forever(x)
+        except:  # noqa: E722
+            pass
+
+
+def forever_in_a_loop_that_catches_all_in_a_loop_that_does(x):
+    while True:
+        with contextlib.suppress(BaseException):
+            forever_behind_a_bare_except(x)
+
+
+def forever_and_counts_what_it_catches(x):
+    caught = 0
+    while caught < 5:
+        try:
+            forever(x)
+        except BaseException as error:
+            caught += bool(error)
+    forever(x)
+
+
+def late(x):
+    time.sleep(0.6)
+    return 2 * x
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        forever,
+        forever_whatever_is_raised,
+        forever_in_one_line,
+        forever_behind_a_bare_except,
+        forever_in_a_loop_that_catches_all_in_a_loop_that_does,
+        forever_and_counts_what_it_catches,
+        late,
+    ],
+)
+def test_an_answer_that_takes_too_long_is_ended(double, answer):
+    found = told(double(answer))
+    assert "no result after 0.5 seconds for x=3: does a loop never end?" in found
+    assert double(lambda x: 2 * x)
+
+
+def test_an_answer_that_was_late_and_caught_it_is_not_ended_later(double):
+    def patient(x):
+        with contextlib.suppress(BaseException):
+            time.sleep(0.6)
+            x += 1
+        return 2 * x
+
+    before = sys.gettrace()
+    double(patient)
+    assert sys.gettrace() is before
 
 
 def test_after_a_check_what_traced_the_program_before_traces_it_again(double):
@@ -146,6 +208,22 @@ def test_after_a_check_what_traced_the_program_before_traces_it_again(double):
     double(lambda x: 2 * x)
     double(lambda x: 1 / 0)
     assert sys.gettrace() is before
+
+
+def test_coverage_sees_what_a_checker_does_after_a_call():
+    def checker(yours: Yours) -> str:
+        yours(1)
+        remark = "seen"
+        yours(2)
+        return remark
+
+    first = checker.__code__.co_firstlineno
+    counted = coverage.Coverage(data_file=None, include=[__file__])
+    counted.start()
+    exercise(hints=("first", "second"))(checker)(lambda x: x)
+    counted.stop()
+    lines = counted.get_data().lines(__file__)
+    assert {first + i for i in (1, 2, 3, 4)} <= set(lines)
 
 
 def test_a_recursion_without_end_is_told(double):
@@ -173,6 +251,77 @@ def test_prints_beside_a_return_do_no_harm(double, capsys):
 
     assert double(chatty)
     assert capsys.readouterr().out == "x is 3\nx is 5\nx is 2\n"
+
+
+def only_words(x):
+    """What it will do."""
+
+
+def passes(x):
+    pass
+
+
+def returns_nothing(x):
+    return None
+
+
+def returns_dots(x):
+    return ...
+
+
+def raises(x):
+    raise NotImplementedError
+
+
+def raises_with_words(x):
+    raise NotImplementedError("still to do")
+
+
+def asks_a_stub(x):
+    return 2 * stub(x) if x < 0 else stub(x)
+
+
+class Callable:
+    def __call__(self, x):
+        """Nothing yet."""
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        stub, only_words, passes, returns_nothing, returns_dots, raises, raises_with_words,
+        asks_a_stub, Callable(), partial(stub),
+    ],
+)  # fmt: skip
+def test_a_stub_is_not_attempted_in_whatever_form_and_wherever_it_stands(double, answer):
+    assert double(answer).status == "not attempted"
+
+
+def forgets(x):
+    2 * x
+
+
+def forgets_a_result(x):
+    result = 2 * x  # noqa: F841
+
+
+def forgets_at_the_end(x):
+    for _ in range(2):
+        x = x + x
+
+
+def raises_for_some(x):
+    if x:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("answer", [forgets, forgets_a_result, forgets_at_the_end])
+def test_an_answer_without_a_return_is_no_stub(double, answer):
+    assert told(double(answer)) == "Not yet: it returns None for x=3; has it a return?"
+
+
+def test_what_raises_not_implemented_error_and_does_more_is_no_stub(double):
+    assert "your function raised NotImplementedError" in told(double(raises_for_some))
 
 
 def test_none_after_an_answer_is_a_wrong_answer_and_not_a_stub(double):
@@ -230,10 +379,18 @@ def test_a_tensor_or_a_model_that_was_changed_is_named_unless_that_is_the_task(m
         (it.weight if hasattr(it, "weight") else it).data[...] = 0
         return 1
 
-    yours = Yours(spoil)
-    with pytest.raises(Wrong, match="you changed the it you were given"):
-        yours(make())
-    assert yours(make(), changes=[0]) == 1
+    def freeze(it):
+        it.requires_grad = False
+        if hasattr(it, "weight"):
+            it.weight.requires_grad = False
+        return 1
+
+    for answer in (spoil, freeze):
+        yours, given = Yours(answer), make()
+        (given.weight if hasattr(given, "weight") else given).requires_grad = True
+        with pytest.raises(Wrong, match="you changed the it you were given: leave .*`.requires_g"):
+            yours(given)
+        assert yours(given, changes=[0]) == 1
 
 
 def test_what_an_answer_returns_is_guarded_too():

@@ -146,9 +146,15 @@ def test_a_thread_that_is_still_at_work_is_not_waited_for(marks):
 
 
 @pytest.mark.system
-def test_what_never_ends_is_ended_and_the_rest_is_marked(marks, monkeypatch):
+@pytest.mark.parametrize(
+    "endless",
+    [
+        "def wait():\n    while True:\n        pass\n\ncount_lora = wait()",
+        "def count_lora(a, b, r):\n    return sum(iter(int, 1))",  # Python itself cannot end it
+    ],
+)
+def test_what_never_ends_is_ended_and_the_rest_is_marked(marks, monkeypatch, endless):
     monkeypatch.setattr(marking, "LIMIT", 3.0)
-    endless = "def wait():\n    while True:\n        pass\n\ncount_lora = wait()"
     found = marks(endless, EVEN)
     assert found["break_even_rank"] == ("correct", "")
     assert "it takes more than 3 seconds" in found["count_lora"][1]
