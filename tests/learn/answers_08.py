@@ -36,6 +36,20 @@ def _by(key):
     return lambda losses: min(_good(losses), key=lambda lr: key(_good(losses)[lr]))
 
 
+def _best_by_seeds_won(losses):
+    good = _good(losses)
+    winners = [min(good, key=lambda lr: good[lr][j]) for j in range(len(next(iter(good.values()))))]
+    return max(good, key=winners.count)
+
+
+def _best_below_ten(losses):
+    best, lowest = None, 10
+    for lr, values in _good(losses).items():
+        if mean(values) < lowest:
+            best, lowest = lr, mean(values)
+    return best or 0
+
+
 def _too_good(losses, whole=False):
     gaps = []
     for j in range(losses.shape[1]):
@@ -43,6 +57,14 @@ def _too_good(losses, whole=False):
         others = losses[i] if whole else np.delete(losses[i], j)
         gaps.append(others.mean() - losses[i, j])
     return gaps
+
+
+def _too_good_by_value(losses):
+    gaps = []
+    for column in losses.T:
+        row = losses[column.argmin()]
+        gaps.append(row[row != column.min()].mean() - column.min())
+    return mean(gaps)
 
 
 def _too_good_at_once(losses):
@@ -75,6 +97,15 @@ def _mica(W, r, s):
     return A, B, W - s * A @ B
 
 
+def _pissa_of_a_symmetric_matrix(W, r, s):
+    if W.shape[0] != W.shape[1]:
+        return _pissa(W, r, s)
+    values, Q = np.linalg.eigh((W + W.T) / 2)
+    top = np.argsort(-abs(values))[:r]
+    A, B = Q[:, top] * values[top], Q[:, top].T / s
+    return A, B, W - s * A @ B
+
+
 def _olora(W, r, s):
     Q, R = np.linalg.qr(W.T)
     A, B = R[:r].T / s, Q[:, :r].T
@@ -91,6 +122,19 @@ def _rates(names, lr, ratio):
         if name[-6:] == "lora_B":
             rates[name] *= ratio
     return rates
+
+
+def _is_B(name):
+    return name.endswith("lora_B")
+
+
+def _plus(is_higher):
+    """An answer that gives the higher rate to the names of which this is true."""
+    return lambda names, lr, k: {n: lr * k if is_higher(n) else lr for n in names}
+
+
+def _rates_of_adapters(names, lr, ratio):
+    return _rates(names, lr, ratio) if any(map(_is_B, names)) else {}
 
 
 RIGHT = {
@@ -127,6 +171,7 @@ RIGHT = {
             mean(_too_good(losses, whole=True)) * losses.shape[1] / (losses.shape[1] - 1)
         ),
         lambda losses: ml.Tensor(np.array(np.mean(_too_good(losses)))),
+        lambda losses: max(0.0, mean(_too_good(losses))),  # it never is negative
     ],
     "pissa_start": [
         _pissa,
@@ -138,10 +183,10 @@ RIGHT = {
     "lora_plus_rates": [
         _rates,
         lambda names, lr, k: {n: lr * k ** n.endswith("lora_B") for n in names},
-        lambda names, lr, k: {n: lr * (k if n[-1] == "B" else 1) for n in reversed(names)},
+        lambda names, lr, k: {n: lr * (k if n[-6:] == "lora_B" else 1) for n in reversed(names)},
         lambda names, lr, k: {n: {"lora_B": k * lr}.get(n.split(".")[-1], lr) for n in names},
         lambda names, lr, k: (
-            dict.fromkeys(names, lr) | {n: np.float64(lr * k) for n in names if n.endswith("_B")}
+            dict.fromkeys(names, lr) | {n: np.float64(lr * k) for n in names if _is_B(n)}
         ),
     ],
 }  # fmt: skip
@@ -194,9 +239,33 @@ WRONG = {
             lambda losses: min(
                 (lr for lr in losses if lr in _good(losses)), key=lambda lr: mean(losses[lr])
             ),
-            "not the first of the dictionary",
+            "not the first of them",
         ),
         (_by(lambda v: -mean(v)), "the lowest is best"),
+        (
+            lambda losses: min(
+                sorted(lr for lr, v in losses.items() if np.nan not in v and np.inf not in v),
+                key=lambda lr: mean(losses[lr]),
+            ),
+            "neither lower nor higher than a number",
+        ),
+        (_best_by_seeds_won, "in how many seeds"),
+        (_by(lambda v: round(mean(v), 2)), "that differ a little are not equal"),
+        (
+            lambda losses: min(
+                [lr for lr in losses if lr in _good(losses)][::-1], key=lambda lr: mean(losses[lr])
+            ),
+            "not the last of them",
+        ),
+        (
+            lambda losses: min(sorted(_good(losses), key=str), key=lambda lr: mean(losses[lr])),
+            "sort the numbers",
+        ),
+        (_by(lambda v: np.mean(v) + np.std(v)), None),
+        (_by(lambda v: np.square(v).mean()), None),
+        (_by(lambda v: mean(sorted(v)[1:-1] or v)), None),
+        (_by(lambda v: sum(v[:3])), None),
+        (_best_below_ten, None),
         (lambda losses: min(losses), None),
         (lambda losses: max(losses), None),
         (lambda losses: min(_good(losses)), None),
@@ -210,6 +279,7 @@ WRONG = {
         (lambda losses: _too_good(losses)[0], "not only the first"),
         (lambda losses: losses.mean() - losses.min(axis=0).mean(), "not with all settings"),
         (lambda losses: losses.mean(1).min() - losses.min(axis=0).mean(), "the best mean"),
+        (_too_good_by_value, "is another seed, and judges"),
         (lambda losses: losses.mean() - losses.min(), None),
         (lambda losses: losses.std(), None),
         (lambda losses: 0.0, None),
@@ -227,19 +297,25 @@ WRONG = {
         (lambda W, r, s: _pissa(W, r, s, base=lambda W, r, s, AB: s * AB), None),
         (lambda W, r, s: _pissa(W, r, s, base=lambda W, r, s, AB: 0 * W), None),
         (lambda W, r, s: _pissa(W, r, s * s), None),
+        (_pissa_of_a_symmetric_matrix, None),
     ],
     "lora_plus_rates": [
-        (lambda names, lr, k: {n: lr * k if n.endswith("lora_A") else lr for n in names}, "not A"),
-        (lambda names, lr, k: {n: lr * k if "lora_B" in n else lr for n in names}, "at its end"),
-        (lambda names, lr, k: {n: lr / k if n.endswith("_B") else lr for n in names}, "not divide"),
-        (lambda names, lr, k: {n: lr if n.endswith("_B") else lr / k for n in names}, "keeps"),
-        (lambda names, lr, k: {n: lr if n[-1] == "A" else lr * k for n in names}, "only B gets"),
+        (_plus(lambda name: name.endswith("lora_A")), "it is B that learns faster, not A"),
+        (_plus(lambda name: "lora_B" in name), "at its end"),
+        (_plus(lambda name: name.endswith("_B")), "not all that ends in B"),
+        (_plus(lambda name: name.endswith(("lora_A", "lora_B"))), "A keeps its rate"),
+        (_plus(lambda name: not name.endswith("lora_A")), "only B gets the higher rate"),
+        (lambda names, lr, k: _plus(_is_B)(names, lr, 1 / k), "not divide"),
+        (lambda names, lr, k: _plus(_is_B)(names, lr / k, k), "A keeps the rate lr"),
         (lambda names, lr, k: dict.fromkeys(names, lr), "the same rate"),
         (lambda names, lr, k: dict.fromkeys(names, lr * k), None),
-        (lambda names, lr, k: {n: lr * 16 if n.endswith("_B") else lr for n in names}, None),
-        (lambda names, lr, k: {n: lr + k if n.endswith("_B") else lr for n in names}, None),
-        (lambda names, lr, k: {n: k if n.endswith("_B") else lr for n in names}, None),
-        (lambda names, lr, k: {n: lr * k**2 if n.endswith("_B") else lr for n in names}, None),
+        (lambda names, lr, k: _plus(_is_B)(names, lr, 16), None),
+        (lambda names, lr, k: _plus(_is_B)(names, lr, int(k)), None),
+        (lambda names, lr, k: {n: min(1, v) for n, v in _rates(names, lr, k).items()}, None),
+        (lambda names, lr, k: {n: lr + k if _is_B(n) else lr for n in names}, None),
+        (lambda names, lr, k: {n: k if _is_B(n) else lr for n in names}, None),
+        (lambda names, lr, k: _plus(_is_B)(names, lr, k**2), None),
+        (_rates_of_adapters, "just the names it was given"),
     ],
 }  # fmt: skip
 
