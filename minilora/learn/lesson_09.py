@@ -8,7 +8,15 @@ import numpy as np
 
 from minilora.learn.exercises import Yours, exercise, require, unpack
 
-_SHAPES = {"q_proj": (48, 40), "v_proj": (48, 24), "up_proj": (48, 190), "down_proj": (190, 48)}
+_SHAPES = {
+    "q_proj": (48, 40), "k_proj": (48, 40), "v_proj": (48, 24), "cross_v_proj": (60, 24),
+    "up_proj": (48, 190), "down_proj": (190, 48),
+}  # fmt: skip
+
+
+def _short(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Random numbers of one decimal, so that a message can show them, and none of them 0."""
+    return rng.choice([-1, 1], shape) * rng.integers(1, 40, shape) / 10
 
 
 def _nearest(budget: int, step: int) -> int:
@@ -32,7 +40,10 @@ def nearest_rank(yours: Yours) -> str:
         (5, ["q_proj"], 8, 0.5),
         (2, ["down_proj"], 0, 0.25),
         (2, ["v_proj", "q_proj", "up_proj"], 7, 0.0),
-        (4, ["v_proj", "down_proj"], int(rng.integers(20, 40)), 0.8),
+        (2, ["q_proj", "k_proj"], 5, 0.6),
+        (4, ["v_proj"], 1, 0.45),  # of 1 and 2 the nearer one by the ratio is 2
+        (3, ["up_proj", "q_proj"], 2, 0.501),  # one number above the middle
+        (4, ["v_proj", "down_proj"], int(rng.integers(70, 95)), 0.8),
     ):
         sides = [sum(_SHAPES[name]) for name in targets]
         step = n_layer * sum(sides)
@@ -46,6 +57,16 @@ def nearest_rank(yours: Yours) -> str:
             "the rank that is nearest may be above the budget": max(1, r),
             "the rank that is nearest may be below the budget": r + (part > 0),
             "a rank is at least 1": r + (part > 0.5),
+            "near is meant as a difference, not as a ratio": max(
+                1, r + ((r + part) ** 2 > r * (r + 1))
+            ),
+            "a target is a whole name, not a part or an end of it": _nearest(
+                budget,
+                n_layer * sum(sum(_SHAPES[k]) for k in _SHAPES if k.endswith(tuple(targets))),
+            ),
+            "two matrices of one shape are two": _nearest(
+                budget, n_layer * sum(map(sum, {_SHAPES[name] for name in targets}))
+            ),
             "a rank is a whole number": budget / step,
             "every block has its adapters": _nearest(budget, sum(sides)),
             "all the targets need the rank, not the first alone": _nearest(
@@ -56,6 +77,12 @@ def nearest_rank(yours: Yours) -> str:
         what = f"rank for budget={budget:,} at {step:,} numbers a rank"
         yours.compare(what, got, expected, mistakes)
     return "So the study of where to adapt chose its ranks."
+
+
+def _wins_each_seed(results: dict[str, list[float]], place: str) -> bool:
+    """Whether a place is better than every other with each seed, in the order of the lists."""
+    others = [errors for name, errors in results.items() if name != place]
+    return all(a < b for errors in others for a, b in zip(results[place], errors, strict=False))
 
 
 @exercise(
@@ -75,7 +102,10 @@ def best_place(yours: Yours) -> str:
         {"MLP": [1.8, 1.7], "q": [2.5, 2.9, 2.6, 2.7], "all": [1.4, 1.69, 1.1]},
         {"q": [0.6, 0.1, 0.2], "v": [0.4, 0.45, 0.42]},
         {"o": [0.5, 0.25], "v": [0.75, 0.5]},
-        {"k": [0.1, 0.5, 0.1, 0.1], "up": [0.9, 0.48, 0.9]},
+        {"k": [0.1, 0.1, 0.1, 0.5], "up": [0.9, 0.48, 0.9]},
+        {"o": [0.5, 0.3, 0.7], "v": [0.6, 0.4, 0.8], "q": [0.9, 0.8, 0.9]},
+        {"q": [0.2, 0.3], "k": [0.2, 0.3], "v": [0.5, 0.6]},
+        {"o": [2.004, 2.003], "up": [2.001, 2.002]},
         {"up": [0.3, 0.1, 0.2], "down": [0.6, 0.5, 0.4], "q": [0.35, 0.7, 0.8]},
     ):
         mean = {place: sum(e) / len(e) for place, e in results.items()}
@@ -86,6 +116,7 @@ def best_place(yours: Yours) -> str:
         shown = max(results[by_worst]) < min(others)
         runner_up = min(results[by_mean[1]])
         touches = max(results[by_worst]) <= min(others)
+        unlike = [e for errors in results.values() if errors != results[by_worst] for e in errors]
         mistakes = {
             "that has the best mean, and its seeds may overlap with another's": by_mean[0],
             "that has the best single seed, which may be luck": by_best,
@@ -95,6 +126,12 @@ def best_place(yours: Yours) -> str:
                 by_mean[0] if max(results[by_mean[0]]) < runner_up else none
             ),
             "equal errors are an overlap too": by_worst if touches else none,
+            "two places with the same errors are two, and neither is better": (
+                by_worst if max(results[by_worst]) < min(unlike) else none
+            ),
+            "the worst seed is compared with every seed of the others, not seed by seed": next(
+                (place for place in results if _wins_each_seed(results, place)), none
+            ),
             "some places do differ: those whose ranges are apart": none,
         }
         got = yours({place: list(errors) for place, errors in results.items()})
@@ -112,8 +149,9 @@ def best_place(yours: Yours) -> str:
 def bitfit_names(yours: Yours) -> str:
     for names in (
         ["tok.weight", "layers.0.up.weight", "layers.0.up.bias", "norm.bias", "head.bias"],
-        ["layers.0.bias_net.weight", "layers.0.bias_net.bias", "a.pos_bias", "norm.weight"],
+        ["layers.0.bias_net.weight", "layers.0.bias_net.bias", "a.pos_bias", "norm.gamma"],
         ["layers.1.q.bias", "layers.10.q.bias", "layers.1.norm.bias", "bias.q.scale", "biases.w"],
+        ["layers.1.q.bias_scale", "layers.1.q.weight"],
     ):
         biases = [name for name in names if name.rpartition(".")[2] == "bias"]
         groups = {
@@ -122,6 +160,9 @@ def bitfit_names(yours: Yours) -> str:
             ],
             "a name that ends in bias may be longer, such as pos_bias": [
                 name for name in names if name.endswith("bias")
+            ],
+            "a name that begins with bias may be longer, such as bias_scale": [
+                name for name in names if name.rpartition(".")[2].startswith("bias")
             ],
             "the biases of norms train too": [name for name in biases if "norm" not in name],
             "those are frozen: BitFit trains the others": [
@@ -137,9 +178,10 @@ def bitfit_names(yours: Yours) -> str:
         }
         got = yours(list(names))
         require(not isinstance(got, str), f"it returns the text {got!r}; expected a list of names")
-        mistakes = {why: " ".join(sorted(wrong)) for why, wrong in groups.items()}
-        found = " ".join(sorted(str(name) for name in got))
-        yours.compare(f"names out of {names}", found, " ".join(sorted(biases)), mistakes)
+        mistakes = {why: " ".join(sorted(wrong)) or "none" for why, wrong in groups.items()}
+        found = " ".join(sorted(str(name) for name in got)) or "none"
+        expected = " ".join(sorted(biases)) or "none"
+        yours.compare(f"choice out of {names}", found, expected, mistakes)
     return "A Llama has no such names: there BitFit has nothing to train."
 
 
@@ -151,9 +193,9 @@ def bitfit_names(yours: Yours) -> str:
 )
 def bottleneck(yours: Yours) -> str:
     rng = np.random.default_rng()
-    for n, C, m in ((5, 4, 3), (2, 6, 9), (7, 3, 2)):
-        y, D, U = (rng.standard_normal(shape) for shape in ((n, C), (C, m), (m, C)))
-        c, e = rng.standard_normal(m), rng.standard_normal(C)
+    for n, C, m, size in ((5, 4, 3, 1), (2, 6, 8, 1), (7, 3, 2, 100)):  # ReLU has no upper end
+        y, D, U = size * _short(rng, n, C), _short(rng, C, m), _short(rng, m, C)
+        c, e = _short(rng, m), _short(rng, C)
         z = y @ D + c
         h = np.maximum(z, 0)
         mistakes = {
@@ -190,8 +232,9 @@ def ia3_merge(yours: Yours) -> str:
     rng = np.random.default_rng()
     cases = ((4, 4, "outputs"), (4, 4, "inputs"), (5, 3, "outputs"), (2, 6, "inputs"))
     for d_in, d_out, where in cases:
-        W, b = rng.standard_normal((d_in, d_out)), rng.standard_normal(d_out)
-        l = rng.uniform(0.5, 2, d_out if where == "outputs" else d_in)
+        W, b = _short(rng, d_in, d_out), _short(rng, d_out)
+        l = np.round(rng.uniform(0.5, 2, d_out if where == "outputs" else d_in), 1)
+        l[:2] = -0.4, 0.3  # training may turn a factor round
         square = d_in == d_out
         rows, columns = (l[:, None] * W, W * l) if square else (W, W)
         if where == "outputs":
@@ -232,12 +275,9 @@ def ia3_merge(yours: Yours) -> str:
 )
 def vera(yours: Yours) -> str:
     rng = np.random.default_rng()
-    for n, d_in, d_out, r in ((3, 5, 4, 7), (6, 2, 8, 3)):
-        x, W, A, B = (
-            rng.standard_normal(shape)
-            for shape in ((n, d_in), (d_in, d_out), (d_in, r), (r, d_out))
-        )
-        d, b = rng.standard_normal(r), rng.standard_normal(d_out)
+    for n, d_in, d_out, r in ((3, 5, 4, 7), (6, 2, 8, 3), (3, 3, 3, 3)):
+        x, W, A = _short(rng, n, d_in), _short(rng, d_in, d_out), _short(rng, d_in, r)
+        B, d, b = _short(rng, r, d_out), _short(rng, r), _short(rng, d_out)
         inner = (x @ A * d) @ B
         mistakes = {
             "it lacks x W": inner * b,
@@ -275,7 +315,7 @@ def vera(yours: Yours) -> str:
 def trained_numbers(yours: Yours) -> str:
     rng = np.random.default_rng()
     unknown = tuple(int(rng.integers(*ends)) for ends in ((100, 200), (30, 90), (4, 20)))
-    for d_in, d_out, r in ((128, 512, 4), (320, 48, 6), unknown):
+    for d_in, d_out, r in ((128, 512, 5), (320, 48, 6), unknown):
         lora = r * (d_in + d_out)
         cases: dict[str, tuple[int, dict[str, int]]] = {
             "lora": (lora, {"A and B are two matrices": r * d_in}),
@@ -340,6 +380,7 @@ def advantages(yours: Yours) -> str:
     for rewards in (
         np.array([[1.0, 0, 0, 0], [1, 1, 0, 1], [0, 0, 0, 0]]),
         np.array([[1.0, 1], [0, 1], [0, 0], [1, 0]]),
+        np.array([[4.0, 0, 2], [0, 1, 0], [3, 0.5, 1]]),
         some,
     ):
         samples = rewards.shape[1]

@@ -105,6 +105,29 @@ def _two_deviations(results):
     return best if edge < min(others) else NONE
 
 
+def _by_pairs(results):
+    for place, errors in results.items():
+        others = [results[other] for other in results if other != place]
+        if all(a < b for theirs in others for a, b in zip(errors, theirs, strict=False)):
+            return place
+    return NONE
+
+
+def _unlike_the_others(results):
+    best = _by_worst(results)
+    others = [e for errors in results.values() if errors != results[best] for e in errors]
+    return best if max(results[best]) < min(others) else NONE
+
+
+def _most_pairs(results):
+    """As a test of ranks would (Mann and Whitney): nine of ten pairs are enough."""
+    for place, errors in results.items():
+        others = [e for other in results if other != place for e in results[other]]
+        if np.mean([a < b for a in errors for b in others]) > 0.9:
+            return place
+    return NONE
+
+
 def _names_by_loop(names):
     found = []
     for name in names:
@@ -370,6 +393,30 @@ WRONG = {
             None,
         ),
         (lambda s, n, t, budget: {3: 6, 5: 3}.get(n, 4), None),
+        (
+            lambda s, n, t, budget: min(
+                range(1, budget + 2), key=lambda r: abs(math.log(r * _step(s, n, t) / budget))
+            ),
+            "not as a ratio",
+        ),
+        (
+            lambda s, n, t, budget: _in_halves(s, n, [k for k in s if k.endswith((*t,))], budget),
+            "not a part or an end of it",
+        ),
+        (
+            lambda s, n, t, budget: _in_halves(
+                s, n, {shape: k for k, shape in s.items() if k in t}.values(), budget
+            ),
+            "of one shape are two",
+        ),
+        (lambda s, n, t, budget: _in_halves(s, 1, t, budget // n), None),
+        (lambda s, n, t, budget: min(64, _in_halves(s, n, t, budget)), None),
+        (
+            lambda s, n, t, budget: min(
+                _in_halves(s, n, t, budget), *(side for k in t for side in s[k])
+            ),
+            None,
+        ),
     ],
     "best_place": [
         (_by_mean, "may overlap with another's"),
@@ -386,6 +433,19 @@ WRONG = {
         (lambda results: min(results, key=lambda p: results[p][0]), None),
         (lambda results: _by_worst(results).upper() + "!", None),
         (list, "of type list"),
+        (_by_pairs, "not seed by seed"),
+        (_unlike_the_others, "two places with the same errors"),
+        (
+            lambda results: _place_by_loops({p: e[:3] for p, e in results.items()}),
+            None,
+        ),
+        (
+            lambda results: _place_by_loops(
+                {p: [round(e, 2) for e in errors] for p, errors in results.items()}
+            ),
+            None,
+        ),
+        (_most_pairs, None),
     ],
     "bitfit_names": [
         (lambda names: [n for n in names if "bias" in n], "may stand elsewhere too"),
@@ -409,6 +469,16 @@ WRONG = {
         (lambda names: [n.removesuffix(".bias") for n in names if n.endswith(".bias")], None),
         (lambda names: [n for n in names if n.endswith(".bias")][:1], None),
         (lambda names: [n for n in names if "layers.1." in n or n[:4] == "norm"], None),
+        (
+            lambda names: [n for n in names if n.split(".")[-1].startswith("bias")],
+            "begins with bias may be longer",
+        ),
+        (lambda names: [n for n in names if "bias" in n.split(".")[-1]], None),
+        (lambda names: [n for n in names if n != n.rstrip("bias")], None),
+        (
+            lambda names: [n for n in names if n.endswith(".bias")] or None,
+            "a way without a return",
+        ),
         (lambda names: "layers.0.up.bias", "it returns the text"),
         (lambda names: len(names), "not of the expected kind"),
     ],
@@ -427,6 +497,8 @@ WRONG = {
         (lambda y, D, c, U, e: y - np.maximum(y @ D + c, 0) @ U + e, None),
         (lambda y, D, c, U, e: y * (np.maximum(y @ D + c, 0) @ U + e), None),
         (lambda y, D, c, U, e: y, None),
+        (lambda y, D, c, U, e: y + np.clip(y @ D + c, 0, 6) @ U + e, None),
+        (lambda y, D, c, U, e: y + np.clip(y @ D + c, 0, 100) @ U + e, None),
         (lambda y, D, c, U, e: y @ D + c, "of shape"),
     ],
     "ia3_merge": [
@@ -461,7 +533,14 @@ WRONG = {
             lambda W, b, l, where: (W * l, b * l) if where == "outputs" else (W * l.mean(), b),
             None,
         ),
-        (lambda W, b, l, where: (W * np.sqrt(l[:1]), b), None),
+        (lambda W, b, l, where: (W * np.sqrt(abs(l[:1])), b), None),
+        (lambda W, b, l, where: _ia3_with_diagonals(W, b, abs(l), where), None),
+        (
+            lambda W, b, l, where: (
+                (W * l, b * l) if len(l) == W.shape[1] else (l[:, None] * W, b)
+            ),
+            None,
+        ),
         (
             lambda W, b, l, where: (
                 (W @ (l[:, None] * np.ones((len(l), len(l)))), b * l)
@@ -489,6 +568,18 @@ WRONG = {
         (lambda x, W, A, B, d, b: x @ W + (x @ A / d) @ B * b, None),
         (lambda x, W, A, B, d, b: x @ W + (x @ A * d) @ B * abs(b), None),
         (lambda x, W, A, B, d, b: (A * d) @ B * b, "of shape"),
+        (
+            lambda x, W, A, B, d, b: (
+                x @ W + ((x * d) @ A if len(d) == len(A) else x @ A * d) @ B * b
+            ),
+            None,
+        ),
+        (
+            lambda x, W, A, B, d, b: (
+                x @ W + (x @ A * d) @ B * (b[:, None] if len(b) == len(x) else b)
+            ),
+            None,
+        ),
     ],
     "trained_numbers": [
         (_but("lora", lambda d_in, d_out, r: r * d_in), "A and B are two matrices"),
@@ -545,6 +636,13 @@ WRONG = {
         (lambda rewards: rewards / np.maximum(rewards.sum(1, keepdims=True), 1), None),
         (lambda rewards: np.maximum(rewards - rewards.mean(1, keepdims=True), 0), None),
         (lambda rewards: rewards - rewards.max(axis=1, keepdims=True), None),
+        (lambda rewards: np.clip(rewards - rewards.mean(1, keepdims=True), -1, 1), None),
+        (
+            lambda rewards: rewards - rewards.mean(
+                axis=1, keepdims=len(rewards) != len(rewards[0])
+            ),
+            None,
+        ),
         (lambda rewards: np.sign(rewards - rewards.mean(axis=1, keepdims=True)), None),
     ],
 }  # fmt: skip
