@@ -44,6 +44,7 @@ from minilora.kernels import (
     rotate,
     silu_gate,
 )
+from minilora.rope_scaling import RopeScaling
 from minilora.system.errors import UsageError
 from minilora.tensor import Tensor, needs_grad, record
 
@@ -287,17 +288,23 @@ def dropout(x: Tensor, p: float, rng: np.random.Generator | None) -> Tensor:
     return record(x.data * mask, (x, lambda g: g * mask))
 
 
-def rope(x: Tensor, n_head: int, start: int = 0, theta: float = 10000.0) -> Tensor:
+def rope(
+    x: Tensor,
+    n_head: int,
+    start: int = 0,
+    theta: float = 10000.0,
+    scaling: RopeScaling | None = None,
+) -> Tensor:
     """Rotary positions (Su et al. 2021): rotate pairs of channels by an angle that grows with time.
 
     x (B, T, H*D) at positions start .. start+T-1. Pair i is (i, i + D/2) of each head, as in Llama,
-    and turns by position · theta^(-2i/D). A rotation's transpose is the rotation back, so
-    dx = G turned by the negative angle.
+    and turns by position · theta^(-2i/D), or less, by `scaling`. A rotation's transpose is the
+    rotation back, so dx = G turned by the negative angle.
     """
     require_rope(x, n_head, start, theta)
     B, T, C = x.shape
     per_head = (B, T, n_head, C // n_head)
-    cos, sin = rope_angles(start, T, C // n_head, theta, x.dtype)  # (T, 1, D/2) each
+    cos, sin = rope_angles(start, T, C // n_head, theta, x.dtype, scaling)  # (T, 1, D/2) each
 
     def turn(values: np.ndarray, sin: np.ndarray) -> np.ndarray:
         return rotate(values.reshape(per_head), cos, sin).reshape(B, T, C)

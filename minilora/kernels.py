@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from minilora.rope_scaling import RopeScaling
+
 GELU_A = math.sqrt(2 / math.pi)
 GELU_B = 0.044715 * GELU_A
 
@@ -67,11 +69,17 @@ def _half_of_one_plus_tanh(t: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def rope_angles(
-    start: int, T: int, D: int, theta: float, dtype: np.dtype[Any]
+    start: int,
+    T: int,
+    D: int,
+    theta: float,
+    dtype: np.dtype[Any],
+    scaling: RopeScaling | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """cos and sin, (T, 1, D/2) each, of position · theta^(-2i/D) at start .. start+T-1."""
     position = np.arange(start, start + T)[:, None, None]  # (T, 1, 1)
-    angle = position * theta ** (-np.arange(0, D, 2) / D)  # (T, 1, D/2)
+    frequencies = theta ** (-np.arange(0, D, 2) / D)  # (D/2,)
+    angle = position * (scaling.scaled(frequencies) if scaling else frequencies)  # (T, 1, D/2)
     cos, sin = np.cos(angle).astype(dtype), np.sin(angle).astype(dtype)
     cos.flags.writeable = sin.flags.writeable = False
     return cos, sin

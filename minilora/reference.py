@@ -15,6 +15,7 @@ import math
 import numpy as np
 
 from minilora import ops
+from minilora.rope_scaling import RopeScaling
 from minilora.tensor import Tensor
 
 
@@ -87,15 +88,20 @@ def dropout(x: Tensor, p: float, rng: np.random.Generator | None) -> Tensor:
     return ops.where(kept, x / (1 - p), 0.0)
 
 
-def rope(x: Tensor, n_head: int, start: int = 0, theta: float = 10000.0) -> Tensor:
+def rope(
+    x: Tensor, n_head: int, start: int = 0, theta: float = 10000.0,
+    scaling: RopeScaling | None = None,
+) -> Tensor:  # fmt: skip
     """Rotary positions (Su et al. 2021): pair i of each head, (i, i + D/2), turns by the angle
-    position · theta^(-2i/D).   x (B, T, H*D) at positions start .. start+T-1 -> (B, T, H*D)"""
+    position · theta^(-2i/D), or a slower one by `scaling`.
+    x (B, T, H*D) at positions start .. start+T-1 -> (B, T, H*D)"""
     B, T, C = x.shape
     half = C // n_head // 2
     pairs = x.reshape(B, T, n_head, 2, half)  # (B, T, H*D) -> (B, T, H, 2, D/2)
     first, second = pairs[:, :, :, 0], pairs[:, :, :, 1]  # (B, T, H, D/2) each
     position = np.arange(start, start + T)[:, None, None]  # (T, 1, 1)
-    angle = position * theta ** (-np.arange(half) / half)  # (T, 1, D/2)
+    frequencies = theta ** (-np.arange(half) / half)  # (D/2,)
+    angle = position * (scaling.scaled(frequencies) if scaling else frequencies)  # (T, 1, D/2)
     cos, sin = np.cos(angle), np.sin(angle)
     turned = [first * cos - second * sin, first * sin + second * cos]
     return ops.concatenate(turned, axis=-1).reshape(B, T, C)  # (B, T, H, D) -> (B, T, H*D)

@@ -59,20 +59,22 @@ def _std(d_in: int) -> float:
 
 class Attention(Module):
     def __init__(self, c: TransformerConfig, rng: Rng) -> None:
-        C, width, std = c.n_embd, c.kv_heads * c.head_size, _std(c.n_embd)
+        C, std, bias = c.n_embd, _std(c.n_embd), c.has_bias
+        wide, width = c.n_head * c.head_size, c.kv_heads * c.head_size
         self.config = c
-        self.q_proj = Linear(C, C, c.bias, rng=rng, std=std)
-        self.k_proj = Linear(C, width, c.bias, rng=rng, std=std)
-        self.v_proj = Linear(C, width, c.bias, rng=rng, std=std)
-        self.o_proj = Linear(C, C, c.bias, rng=rng, std=std / math.sqrt(2 * c.n_layer))
+        self.q_proj = Linear(C, wide, bias("q_proj"), rng=rng, std=std)
+        self.k_proj = Linear(C, width, bias("k_proj"), rng=rng, std=std)
+        self.v_proj = Linear(C, width, bias("v_proj"), rng=rng, std=std)
+        o_std = std / math.sqrt(2 * c.n_layer)
+        self.o_proj = Linear(wide, C, bias("o_proj"), rng=rng, std=o_std)
 
     def __call__(self, x: Tensor, rng: Rng | None, cache: KVCache | None) -> Tensor:
         c, start = self.config, cache.length if cache else 0
         q = self.q_proj(x, rng)  # (B, T, C) -> (B, T, H*D)
         k, v = self.k_proj(x, rng), self.v_proj(x, rng)  # (B, T, C) -> (B, T, J*D)
         if c.positions == "rope":
-            q = F.rope(q, c.n_head, start, c.rope_theta)
-            k = F.rope(k, c.kv_heads, start, c.rope_theta)
+            q = F.rope(q, c.n_head, start, c.rope_theta, c.rope_scaling)
+            k = F.rope(k, c.kv_heads, start, c.rope_theta, c.rope_scaling)
         if cache is not None:
             k, v = cache.extend(k, v)  # (B, T, J*D) -> (B, S, J*D)
         return self.o_proj(F.attention(q, k, v, c.n_head, c.kv_heads), rng)
@@ -83,10 +85,10 @@ class MLP(Module):
         C, hidden = c.n_embd, c.hidden
         self.config = c
         if c.activation == "swiglu":
-            self.gate_proj = Linear(C, hidden, c.bias, rng=rng, std=_std(C))
-        self.up_proj = Linear(C, hidden, c.bias, rng=rng, std=_std(C))
+            self.gate_proj = Linear(C, hidden, c.has_bias("gate_proj"), rng=rng, std=_std(C))
+        self.up_proj = Linear(C, hidden, c.has_bias("up_proj"), rng=rng, std=_std(C))
         down_std = _std(hidden) / math.sqrt(2 * c.n_layer)
-        self.down_proj = Linear(hidden, C, c.bias, rng=rng, std=down_std)
+        self.down_proj = Linear(hidden, C, c.has_bias("down_proj"), rng=rng, std=down_std)
 
     def __call__(self, x: Tensor, rng: Rng | None) -> Tensor:
         up = self.up_proj(x, rng)  # (B, T, C) -> (B, T, hidden)

@@ -52,8 +52,9 @@ ARCHITECTURES: dict[str, TransformerConfig] = {
 
 def matrix_shapes(config: TransformerConfig) -> dict[str, tuple[int, int]]:
     """(d_in, d_out) of every Linear in one block, by its short name."""
-    C, hidden, width = config.n_embd, config.hidden, config.kv_heads * config.head_size
-    shapes = {"q_proj": (C, C), "k_proj": (C, width), "v_proj": (C, width), "o_proj": (C, C)}
+    C, hidden, D = config.n_embd, config.hidden, config.head_size
+    wide, width = config.n_head * D, config.kv_heads * D
+    shapes = {"q_proj": (C, wide), "k_proj": (C, width), "v_proj": (C, width), "o_proj": (wide, C)}
     if config.activation == "swiglu":
         shapes["gate_proj"] = (C, hidden)
     return {**shapes, "up_proj": (C, hidden), "down_proj": (hidden, C)}
@@ -61,10 +62,10 @@ def matrix_shapes(config: TransformerConfig) -> dict[str, tuple[int, int]]:
 
 def total_parameters(config: TransformerConfig) -> int:
     """How many numbers Transformer(config) has; a tied head is counted once."""
-    C, shapes = config.n_embd, matrix_shapes(config).values()
+    C, shapes = config.n_embd, matrix_shapes(config)
     norm = 2 * C if config.norm == "layernorm" else C  # RMSNorm has no bias
-    biases = sum(d_out for _, d_out in shapes) if config.bias else 0
-    block = sum(d_in * d_out for d_in, d_out in shapes) + biases + 2 * norm
+    biases = sum(d_out for name, (_, d_out) in shapes.items() if config.has_bias(name))
+    block = sum(d_in * d_out for d_in, d_out in shapes.values()) + biases + 2 * norm
     tables = config.vocab_size * C * (1 if config.tie_embeddings else 2)
     positions = config.block_size * C if config.positions == "learned" else 0
     return tables + positions + config.n_layer * block + norm

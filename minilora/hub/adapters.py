@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minilora.hub.hf_layout import Layout, family, from_hf, to_hf
+from minilora.hub.hf_layout import Layout, family, from_hf, stores_transposed, to_hf
 from minilora.hub.models import base_arrays, layout_in, parameter_names, unchanged_source
 from minilora.hub.peft_layout import (
     Factors,
@@ -82,7 +82,7 @@ def save_adapter(model: Transformer, folder: str | Path, name: str | None = None
             trained[key] = array
     options = written_options(config, factors, whole, layout) | {
         "base_model_name_or_path": unchanged_source(model),
-        "fan_in_fan_out": family(model.config) != "llama",  # whether W is stored as (d_in, d_out)
+        "fan_in_fan_out": not stores_transposed(model.config),
     }
     write_folder(folder, ADAPTER_FILES, options, to_peft(factors, trained), np.float32)
 

@@ -1,18 +1,20 @@
-"""config.json: what a Hugging Face GPT-2 or Llama says of itself, and what it is as a Transformer.
+"""config.json: what a model of Hugging Face says of itself, and what it is as a Transformer.
 
-A table translates the names of the sizes. Whatever else changes what is computed must have the one
-value that our model computes: a model that would come out different is refused by name.
-Sources: configuration_gpt2.py and configuration_llama.py in transformers.
+GPT-2, Llama, and what is a Llama by another name: Qwen2 (biases on q, k and v), Mistral. A table
+translates the names of the sizes. Whatever else changes what is computed must have the one value
+that our model computes: a model that would come out different is refused by name.
+Sources: configuration_gpt2.py, _llama.py, _qwen2.py and _mistral.py in transformers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from minilora.hub.hf_layout import SWITCHES, family
 from minilora.hub.safetensors_files import first_two
+from minilora.rope_scaling import RopeScaling
 from minilora.system.errors import UsageError
 from minilora.transformer import TransformerConfig
 
@@ -28,6 +30,7 @@ _TABLE = """
     norm_eps         layer_norm_epsilon    rms_norm_eps
     dropout          resid_pdrop           resid_pdrop
     tie_embeddings   tie_word_embeddings   tie_word_embeddings
+    head_dim         -                     head_dim
 """  # Llama has no resid_pdrop: it stands there for us, and transformers passes over it
 
 _TANH_GELUS = ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_accurate", "gelu_fast")
@@ -42,15 +45,18 @@ _FIXED: dict[str, dict[str, tuple[Any, ...]]] = {
     },
     "llama": {
         "hidden_act": ("silu", "swish"),
-        "attention_bias": (False, None),
-        "mlp_bias": (False, None),
         "partial_rotary_factor": (None, 1),
         "quantization_config": (None,),
     },
     "minilora": {},
 }
+_FIXED["mistral"] = _FIXED["llama"]
+_FIXED["qwen2"] = _FIXED["llama"] | {"use_sliding_window": (False, None)}
 # What a config.json means that leaves these out, where it is not what we would mean.
-_DEFAULTS = {"gpt2": {}, "llama": {"norm_eps": 1e-6, "tie_embeddings": False}, "minilora": {}}
+_LLAMA = {"norm_eps": 1e-6, "tie_embeddings": False}
+_DEFAULTS = {"gpt2": {}, "llama": _LLAMA, "minilora": {}}
+_DEFAULTS |= {"qwen2": _LLAMA | {"n_kv_head": 32}, "mistral": _LLAMA | {"n_kv_head": 8}}
+_ORIGINAL = "original_max_position_embeddings"
 _REQUIRED = ["vocab_size", "block_size", "n_layer", "n_head", "n_embd"]
 
 
@@ -59,14 +65,16 @@ def _config_names(kind: str) -> dict[str, str]:
     if kind == "minilora":
         return {f.name: f.name for f in fields(TransformerConfig)}
     header, *rows = [line.split() for line in _TABLE.split("\n") if line.strip()]
-    column = header.index(kind)
+    column = header.index("gpt2" if kind == "gpt2" else "llama")
     return {row[0]: row[column] for row in rows if row[column] != "-"}
 
 
 def written_config(c: TransformerConfig, dtype: str) -> dict[str, Any]:
     """The content of config.json."""
     kind = family(c)
-    values = asdict(c) | ({"mlp_hidden": c.hidden} if kind == "llama" else {})
+    values = asdict(c)
+    if kind in ("llama", "qwen2"):
+        values |= {"mlp_hidden": c.hidden, "head_dim": c.head_size}
     data = {theirs: values[ours] for ours, theirs in _config_names(kind).items()}
     data |= {"model_type": kind, "dtype": dtype}
     data |= {key: allowed[0] for key, allowed in _FIXED[kind].items() if allowed[0] is not None}
@@ -75,11 +83,25 @@ def written_config(c: TransformerConfig, dtype: str) -> dict[str, Any]:
     if kind == "gpt2":
         data |= {"architectures": ["GPT2LMHeadModel"], "n_ctx": c.block_size}
         data |= {"embd_pdrop": c.dropout, "attn_pdrop": 0.0}
+    if kind in ("llama", "qwen2"):
+        name = "LlamaForCausalLM" if kind == "llama" else "Qwen2ForCausalLM"
+        data |= {"architectures": [name], "attention_dropout": 0.0}
+        data |= _written_rope(c)
     if kind == "llama":
-        data |= {"architectures": ["LlamaForCausalLM"], "attention_dropout": 0.0}
-        data |= {"rope_theta": c.rope_theta}  # before transformers 5; since then, the next line
-        data |= {"rope_parameters": {"rope_type": "default", "rope_theta": c.rope_theta}}
+        data |= {"attention_bias": c.has_bias("q_proj"), "mlp_bias": c.has_bias("up_proj")}
     return data
+
+
+def _written_rope(c: TransformerConfig) -> dict[str, Any]:
+    """As transformers 5 has it, in rope_parameters, and as it was before."""
+    s, rope = c.rope_scaling, dict[str, Any](rope_type="default")
+    if s is not None:
+        rope = {"rope_type": s.kind, "factor": s.factor}
+    if s is not None and s.kind == "llama3":
+        rope |= {"low_freq_factor": s.low_freq_factor, "high_freq_factor": s.high_freq_factor}
+        rope |= {_ORIGINAL: s.original_block_size}
+    written = {"rope_theta": c.rope_theta} | ({"rope_scaling": rope} if s is not None else {})
+    return written | {"rope_parameters": rope | {"rope_theta": c.rope_theta}}
 
 
 def read_config(data: Mapping[str, Any]) -> TransformerConfig:
@@ -100,33 +122,95 @@ def read_config(data: Mapping[str, Any]) -> TransformerConfig:
     if kind == "minilora" and strange:  # another version's: it may change what is computed
         raise UsageError(f"it has fields that are not known: {first_two(strange)}")
     values = _DEFAULTS[kind] | {o: data[t] for o, t in names.items() if t in data}
-    if kind == "llama":
-        values["rope_theta"] = _rope_theta(data)
+    if kind == "minilora":
+        values["rope_scaling"] = _own_scaling(values.get("rope_scaling"))
+    elif kind != "gpt2":
+        values["rope_theta"], values["rope_scaling"] = _rope(data)
+        values["bias"] = "qkv" if kind == "qwen2" else _bias(data)
+        _refuse_windows(kind, data, values["block_size"])
     hints = get_type_hints(TransformerConfig)
     for ours, value in values.items():
         if not _has_type(value, hints[ours]):
             raise UsageError(f"{names.get(ours, ours)}={value!r} has the wrong type")
-    width, heads = data.get("head_dim"), values["n_head"]
-    if width is not None and width * heads != values["n_embd"]:
-        raise UsageError(f"head_dim={width!r} is not supported, only hidden_size / {heads} heads")
-    return TransformerConfig(**values, **SWITCHES.get(kind, {}))
+    head, heads = values.get("head_dim"), values["n_head"]
+    if head and head * heads == values["n_embd"]:
+        values["head_dim"] = None
+    return TransformerConfig(**SWITCHES.get("llama" if kind == "mistral" else kind, {}) | values)
 
 
 def _has_type(value: Any, hint: Any) -> bool:
     if hint is float:
         return type(value) in (int, float) and abs(value) < 1e308  # neither NaN nor infinity
-    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+    return isinstance(value, hint) and (bool in (hint, *get_args(hint)) or type(value) is not bool)
 
 
-def _rope_theta(data: Mapping[str, Any]) -> Any:
-    """transformers 5 keeps it in rope_parameters; before, it stood beside rope_scaling."""
-    theta = data.get("rope_theta", 10000.0)
+def _bias(data: Mapping[str, Any]) -> bool | str:
+    """Which Linears of a Llama have a bias."""
+    attention, mlp = data.get("attention_bias") or False, data.get("mlp_bias") or False
+    if (attention, mlp) not in ((False, False), (True, False), (True, True)):
+        raise UsageError(
+            f"attention_bias={attention!r} with mlp_bias={mlp!r} is not supported, only both, "
+            "neither, or the first alone"
+        )
+    return mlp or ("attention" if attention else False)
+
+
+def _refuse_windows(kind: str, data: Mapping[str, Any], block_size: Any) -> None:
+    """Raise ValueError for attention that sees only a window of the last positions."""
+    window = data.get("sliding_window", 4096) if kind == "mistral" else None
+    if window is not None and not (_has_type(window, int) and window >= block_size):
+        raise UsageError(
+            f"sliding_window={window!r} is not supported where it is less than "
+            f"max_position_embeddings={block_size!r}; set one of them to the other"
+        )
+    others = set(data.get("layer_types") or []) - {"full_attention"}
+    if others:
+        raise UsageError(f"layer_types={sorted(map(str, others))} are not supported")
+
+
+def _rope(data: Mapping[str, Any]) -> tuple[Any, RopeScaling | None]:
+    """theta and scaling. transformers 5 keeps them in rope_parameters; before, theta stood beside
+    rope_scaling."""
+    theta, scaling = data.get("rope_theta", 10000.0), None
     for key in ("rope_scaling", "rope_parameters"):
         rope = data.get(key) or {"rope_theta": theta}
         plain = isinstance(rope, dict) and rope.get("partial_rotary_factor", 1) == 1
-        if not plain or rope.get("rope_type", rope.get("type", "default")) != "default":
+        kind = rope.get("rope_type", rope.get("type", "default")) if plain else None
+        if kind not in ("default", "linear", "llama3"):
             raise UsageError(
-                f"{key}={rope!r} is not supported, only rope_type='default' for whole heads"
+                f"{key}={rope!r} is not supported, only rope_type 'default', 'linear' and 'llama3' "
+                "for whole heads"
             )
         theta = rope.get("rope_theta", theta)
-    return theta
+        if kind != "default":
+            numbers = {ours: rope.get(theirs) for ours, theirs in _SCALING[kind].items()}
+            scaling = _scaling(kind, numbers)
+    return theta, scaling
+
+
+_SCALING = {"linear": {"factor": "factor"}}
+_SCALING["llama3"] = {
+    "factor": "factor",
+    "low_freq_factor": "low_freq_factor",
+    "high_freq_factor": "high_freq_factor",
+    "original_block_size": _ORIGINAL,
+}
+
+
+def _own_scaling(written: Any) -> RopeScaling | None:
+    """The rope_scaling in a config.json of ours."""
+    if written is None:
+        return None
+    names = {f.name for f in fields(RopeScaling)}
+    if not isinstance(written, dict) or written.keys() != names:
+        raise UsageError(f"rope_scaling={written!r} has the wrong type")
+    return _scaling(written["kind"], {k: v for k, v in written.items() if k != "kind"})
+
+
+def _scaling(kind: Any, numbers: Mapping[str, Any]) -> RopeScaling:
+    """Raises ValueError, naming the number, for one that is missing or of the wrong type."""
+    hints = get_type_hints(RopeScaling)
+    for name, value in numbers.items():
+        if not _has_type(value, hints[name]):
+            raise UsageError(f"{name}={value!r} of the rope scaling has the wrong type")
+    return RopeScaling(kind, **numbers)

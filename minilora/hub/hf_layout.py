@@ -41,10 +41,12 @@ _TABLE = """
 """  # noqa: E501
 
 
-# The switches of a Transformer that make it one of them.
+_COLUMN = {"qwen2": "llama"}  # the names are the same
+# The switches of a Transformer that make it one of them; the last that fits is the one.
 SWITCHES: dict[str, dict[str, Any]] = {
     "gpt2": dict(norm="layernorm", activation="gelu", positions="learned", bias=True),
-    "llama": dict(norm="rmsnorm", activation="swiglu", positions="rope", bias=False),
+    "llama": dict(norm="rmsnorm", activation="swiglu", positions="rope"),
+    "qwen2": dict(norm="rmsnorm", activation="swiglu", positions="rope", bias="qkv"),
 }
 
 
@@ -61,12 +63,20 @@ Layout = dict[str, Counterpart]  # by our path
 
 
 def family(c: TransformerConfig) -> str:
-    """ "gpt2", "llama", or "minilora" for a mix of switches that neither of them has."""
-    for kind, switches in SWITCHES.items():
-        same = all(getattr(c, name) == value for name, value in switches.items())
-        if same and (kind != "gpt2" or c.kv_heads == c.n_head):
-            return kind
-    return "minilora"
+    """ "gpt2", "llama", "qwen2" (a Llama with biases on q, k and v), or "minilora" for a mix of
+    switches that none of them has."""
+    kinds = [
+        kind
+        for kind, switches in SWITCHES.items()
+        if all(getattr(c, name) == value for name, value in switches.items())
+    ]
+    plain_heads = c.kv_heads == c.n_head and c.n_head * c.head_size == c.n_embd
+    return "minilora" if not kinds or (kinds == ["gpt2"] and not plain_heads) else kinds[-1]
+
+
+def stores_transposed(c: TransformerConfig) -> bool:
+    """Whether the weight of a Linear is (d_out, d_in) in the files of this family."""
+    return family(c) in ("llama", "qwen2")
 
 
 def layout_of(c: TransformerConfig) -> Layout:
@@ -78,9 +88,10 @@ def layout_of(c: TransformerConfig) -> Layout:
         "head": c.tie_embeddings,
     }
     layout: Layout = {}
+    kind = family(c)
     for row in rows:
         ours = row[0]
-        theirs = ours if family(c) == "minilora" else row[header.index(family(c))]
+        theirs = ours if kind == "minilora" else row[header.index(_COLUMN.get(kind, kind))]
         if not absent.get(ours):
             for i in map(str, range(c.n_layer if "#" in ours else 1)):
                 layout[ours.replace("#", i)] = _parse(theirs.replace("#", i))
@@ -95,15 +106,16 @@ def _parse(text: str) -> Counterpart:
 
 def parameter_shapes(c: TransformerConfig) -> Shapes:
     """The shape of every parameter of a Transformer of this configuration, without making one."""
-    C, width, hidden = c.n_embd, c.kv_heads * c.head_size, c.hidden
+    C, hidden = c.n_embd, c.hidden
+    wide, width = c.n_head * c.head_size, c.kv_heads * c.head_size
     weights: Shapes = {
         "tok_embed": (c.vocab_size, C),
         "pos_embed": (c.block_size, C),
         "attn_norm": (C,),
-        "q_proj": (C, C),
+        "q_proj": (C, wide),
         "k_proj": (C, width),
         "v_proj": (C, width),
-        "o_proj": (C, C),
+        "o_proj": (wide, C),
         "mlp_norm": (C,),
         "gate_proj": (C, hidden),
         "up_proj": (C, hidden),
@@ -111,7 +123,7 @@ def parameter_shapes(c: TransformerConfig) -> Shapes:
         "norm": (C,),
         "head": (C, c.vocab_size),
     }
-    biased = {name: c.bias for name in weights if name.endswith("_proj")}
+    biased = {name: c.has_bias(name) for name in weights if name.endswith("_proj")}
     biased |= {name: c.norm == "layernorm" for name in weights if name.endswith("norm")}
     shapes: Shapes = {}
     for path in layout_of(c):

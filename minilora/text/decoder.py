@@ -92,7 +92,7 @@ def _attention(
         q = qkv[:, : H * D].reshape(B, J, H // J, D)
         k, v = qkv[:, H * D : (H + J) * D], qkv[:, (H + J) * D :]
         if c.positions == "rope":
-            angles = rope_angles(t, 1, D, c.rope_theta, x.dtype)
+            angles = rope_angles(t, 1, D, c.rope_theta, x.dtype, c.rope_scaling)
             q, k = rotate(q, *angles), rotate(k.reshape(B, J, D), *angles).reshape(B, J * D)
         K, V = cache.append(k[:, None], v[:, None])  # (B, 1, J*D) -> (B, S, J*D)
         K = K.reshape(B, t + 1, J, D).transpose(0, 2, 3, 1)  # (B, S, J*D) -> (B, J, D, S)

@@ -12,9 +12,11 @@ from minilora.hub import load_adapter, load_model
 from minilora.hub.models import parameter_names
 from minilora.hub.safetensors_files import ADAPTER_FILES, MODEL_FILES
 from minilora.lora import active_adapter, adapters, lora_layers
+from minilora.rope_scaling import RopeScaling
 
 V, T, C = 11, 6, 8
 IDS = np.random.default_rng(3).integers(0, V, (2, T))
+SCALED = RopeScaling("linear", 2.5)
 KINDS = {
     "gpt2": ("gpt2", {}),
     "gpt2-untied": ("gpt2", dict(tie_embeddings=False, mlp_hidden=12, norm_eps=1e-3, dropout=0.25)),
@@ -22,6 +24,12 @@ KINDS = {
     "llama-tied": (
         "llama",
         dict(n_kv_head=None, mlp_hidden=None, rope_theta=77.0, norm_eps=1e-3, tie_embeddings=True),
+    ),
+    "qwen2": ("llama", dict(bias="qkv", rope_scaling=RopeScaling("llama3", 8.0, 1.0, 4.0, 5))),
+    "llama-wide": ("llama", dict(bias=True, head_dim=6, rope_scaling=SCALED)),
+    "mixed-wide": (
+        "gpt2",
+        dict(positions="rope", head_dim=6, rope_scaling=SCALED),
     ),
     "mixed": ("gpt2", dict(activation="swiglu", positions="rope", n_kv_head=2, dropout=0.25)),
     "mixed-untied": ("gpt2", dict(norm="rmsnorm", tie_embeddings=False)),

@@ -14,6 +14,7 @@ import pytest
 
 import minilora as ml
 from minilora.hub import load_model, save_model
+from minilora.rope_scaling import RopeScaling
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -32,6 +33,8 @@ LLAMA = dict(
     num_key_value_heads=2,
     max_position_embeddings=T,
 )
+LLAMA_3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0)
+LLAMA_3 |= dict(original_max_position_embeddings=20, rope_theta=30.0)
 HF_MODELS = {
     "gpt2": ("gpt2", {}),
     "gpt2-untied": ("gpt2", dict(tie_word_embeddings=False)),
@@ -45,12 +48,27 @@ HF_MODELS = {
     "llama-tied": ("llama", dict(tie_word_embeddings=True)),
     "llama-full-heads": ("llama", dict(num_key_value_heads=None, rms_norm_eps=1e-3)),
     "llama-theta": ("llama", dict(rope_parameters=dict(rope_type="default", rope_theta=50.0))),
+    "llama-linear": ("llama", dict(rope_parameters=dict(rope_type="linear", factor=2.5))),
+    "llama-3": ("llama", dict(rope_parameters=LLAMA_3)),
+    "llama-attention-bias": ("llama", dict(attention_bias=True)),
+    "llama-all-biases": ("llama", dict(attention_bias=True, mlp_bias=True)),
+    "llama-wide-heads": ("llama", dict(head_dim=6)),
+    "qwen2": ("qwen2", dict(tie_word_embeddings=True)),
+    "qwen2-linear": ("qwen2", dict(rope_parameters=dict(rope_type="linear", factor=2.0))),
+    "mistral": ("mistral", dict(sliding_window=None)),
+    "mistral-wide": ("mistral", dict(sliding_window=T, head_dim=8)),
 }
 OUR_MODELS = {
     "gpt2": {},
     "gpt2-untied": dict(tie_embeddings=False, mlp_hidden=24, norm_eps=1e-3),
     "llama-grouped": dict(n_kv_head=2, tie_embeddings=False, mlp_hidden=20, rope_theta=50.0),
     "llama-tied": dict(norm_eps=1e-3),
+    "llama-linear": dict(rope_scaling=RopeScaling("linear", 2.5)),
+    "llama-3": dict(rope_scaling=RopeScaling("llama3", 8.0, 1.0, 4.0, 20), rope_theta=30.0),
+    "llama-attention-bias": dict(bias="attention"),
+    "llama-all-biases": dict(bias=True),
+    "llama-wide-heads": dict(head_dim=6, n_kv_head=2),
+    "qwen2": dict(bias="qkv", n_kv_head=2, rope_scaling=RopeScaling("linear", 3.0)),
 }
 SWITCHES = dict(norm="rmsnorm", activation="swiglu", positions="rope", bias=False)
 IDS = np.random.default_rng(3).integers(0, V, (2, T))
@@ -64,7 +82,9 @@ def hf_model(kind, seed=0):
         config = transformers.GPT2Config(**GPT2 | options, bos_token_id=None, eos_token_id=None)
         model = transformers.GPT2LMHeadModel(config)
     else:
-        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA | options))
+        name = family.capitalize()
+        config = getattr(transformers, f"{name}Config")(**LLAMA | options)
+        model = getattr(transformers, f"{name}ForCausalLM")(config)
     with torch.no_grad():
         for p in model.parameters():
             p.add_(torch.randn_like(p) * 0.3)
@@ -73,9 +93,9 @@ def hf_model(kind, seed=0):
 
 def our_model(kind):
     rng = np.random.default_rng(0)
-    switches = SWITCHES if kind.startswith("llama") else {}
+    switches = {} if kind.startswith("gpt2") else SWITCHES
     sizes = dict(vocab_size=V, block_size=T, n_layer=2, n_head=4, n_embd=16)
-    model = ml.Transformer(ml.TransformerConfig(**sizes, **switches | OUR_MODELS[kind]), rng=rng)
+    model = ml.Transformer(ml.TransformerConfig(**sizes, **(switches | OUR_MODELS[kind])), rng=rng)
     for p in model.parameters():
         p.data += rng.standard_normal(p.shape).astype(np.float32) * 0.3
     return model
@@ -104,7 +124,8 @@ def test_transformers_computes_the_logits_of_what_we_save(kind, tmp_path):
     save_model(ours, tmp_path)
     auto = transformers.AutoModelForCausalLM
     theirs, report = auto.from_pretrained(tmp_path, output_loading_info=True)
-    assert type(theirs).__name__ == ("LlamaForCausalLM" if "llama" in kind else "GPT2LMHeadModel")
+    names = dict(gpt2="GPT2LMHeadModel", llama="LlamaForCausalLM", qwen2="Qwen2ForCausalLM")
+    assert type(theirs).__name__ == names[kind.partition("-")[0]]
     assert not any(report.values())
     assert np.abs(hf_logits(theirs.eval()) - our_logits(ours)).max() <= 1e-4
 
@@ -172,14 +193,13 @@ def test_old_top_level_rope_theta_loads(tmp_path):
         ("gpt2", dict(scale_attn_weights=False), "scale_attn_weights"),
         ("gpt2", dict(activation_function="relu"), "activation_function"),
         ("llama-grouped", dict(hidden_act="gelu"), "hidden_act"),
-        ("llama-grouped", dict(attention_bias=True), "attention_bias"),
         ("llama-grouped", dict(mlp_bias=True), "mlp_bias"),
-        ("llama-grouped", dict(head_dim=8), "head_dim"),
         (
             "llama-grouped",
-            dict(rope_parameters=dict(rope_type="linear", factor=2.0, rope_theta=1e4)),
+            dict(rope_parameters=dict(rope_type="yarn", factor=2.0, rope_theta=1e4)),
             "rope_parameters",
         ),
+        ("mistral", dict(sliding_window=4), "sliding_window"),
     ],
 )
 def test_each_option_that_we_refuse_does_change_what_transformers_computes(
