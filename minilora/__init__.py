@@ -11,7 +11,7 @@ from typing import Any
 
 import minilora.methods.variants  # noqa: F401  (adds DoRA, PiSSA and OLoRA to lora.KINDS)
 from minilora.functional import cross_entropy
-from minilora.hub import load_adapter, load_model, save_adapter, save_model
+from minilora.hub import load_adapter, load_model, load_tokenizer, save_adapter, save_model
 from minilora.lora import (
     LoraLinear,
     active_adapter,
@@ -71,8 +71,8 @@ __all__ = [
     "TransformerConfig", "__version__", "active_adapter", "add_adapter", "clip_grad_norm",
     "count_parameters", "cross_entropy", "decode", "delete_adapter", "disable_adapter", "encode",
     "exact_match", "generate", "get_delta_weight", "grad", "gradcheck", "keep_freed_memory",
-    "load_adapter", "load_corpus", "load_model", "load_text", "load_words", "lora_state_dict",
-    "merge_adapter", "merge_and_unload", "no_grad", "print_trainable_parameters",
-    "random_windows", "save_adapter", "save_model", "set_adapter", "text_loss", "to_alphabet",
+    "load_adapter", "load_corpus", "load_model", "load_text", "load_tokenizer", "load_words",
+    "lora_state_dict", "merge_adapter", "merge_and_unload", "no_grad",
+    "print_trainable_parameters", "random_windows", "save_adapter", "save_model", "set_adapter", "text_loss", "to_alphabet",
     "train", "unmerge_adapter", "warmup_cosine", "write",
 ]  # fmt: skip

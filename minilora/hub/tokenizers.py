@@ -1,0 +1,131 @@
+"""A model's tokenizer, from the files that come with the model, and back into such files.
+
+A folder of transformers has a tokenizer.json, which PyPI's `tokenizers` reads, and says in other
+files which tokens are special, which of them end an answer, and how a chat is written. A GGUF file
+has all of it in its metadata: see gguf_tokenizer.py.
+Source: PreTrainedTokenizerFast and GenerationConfig in transformers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from minilora.hub.gguf import read_gguf
+from minilora.hub.gguf_tokenizer import tokenizer_in
+from minilora.hub.models import ASSETS
+from minilora.hub.safetensors_files import damaged, read_json
+from minilora.system.errors import UsageError
+from minilora.system.files import explained, write_atomically
+from minilora.text.tokenizer import Tokenizer, library
+
+_FILE, _ABOUT, _TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
+
+
+def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
+    """The tokenizer of a model, by the name or path that load_model takes: a folder with a
+    tokenizer.json, or a .gguf file.
+
+    Raises FileNotFoundError for what is not there; ValueError for damaged files, for a kind of
+    tokenizer that is not supported, and for a model of our own, which reads characters;
+    MissingExtraError without PyPI's tokenizers.
+    """
+    path = Path(name_or_path)
+    if str(name_or_path) in {config.parent.name for config in ASSETS.glob("*/config.json")}:
+        raise UsageError(
+            f"{name_or_path} reads the symbols of ALPHABET: use encode() and decode(), or write() "
+            "without a tokenizer"
+        )
+    if not path.exists():
+        raise FileNotFoundError(f"there is no folder and no file {str(path)!r}")
+    return tokenizer_in(read_gguf(path)) if path.is_file() else _from_folder(path)
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
+    """Write tokenizer.json, tokenizer_config.json, generation_config.json, which says what ends an
+    answer, and chat_template.jinja if there is one. transformers reads them too."""
+    about = {"tokenizer_class": "PreTrainedTokenizerFast", **tokenizer.names}
+    texts = {
+        _FILE: tokenizer.backend.to_str(),
+        _ABOUT: json.dumps(about, indent=2),
+        "generation_config.json": json.dumps({"eos_token_id": list(tokenizer.eos_ids)}),
+    }
+    if tokenizer.chat_template is not None:
+        texts[_TEMPLATE] = tokenizer.chat_template
+    with explained(Path(folder)):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        write_atomically(Path(folder, name), partial(Path.write_bytes, data=text.encode()))
+
+
+def _from_folder(folder: Path) -> Tokenizer:
+    file = folder / _FILE
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{folder} has no {_FILE}; load the model's tokenizer in transformers, save it with "
+            "save_pretrained, and put it there"
+        )
+    tokenizers = library()
+    read_json(file)  # says how a file is damaged, or that it is none
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # it raises nothing more special
+        raise damaged(file, error) from None
+    about = _optional(folder / _ABOUT)
+    special = _optional(folder / "special_tokens_map.json") | about
+    names = {name: _content(special.get(name)) for name in _NAMES}
+    names = {name: text for name, text in names.items() if text}
+    return Tokenizer(
+        backend,
+        eos_ids=_eos_ids(folder) or _id_of(backend, names.get("eos_token")),
+        names=names,
+        chat_template=_template(folder, about),
+        source=str(folder),
+    )
+
+
+def _optional(file: Path) -> dict[str, Any]:
+    return read_json(file) if file.is_file() else {}
+
+
+def _content(token: Any) -> str:
+    """A special token stands there as its text, or as an object that holds it."""
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else ""
+
+
+def _eos_ids(folder: Path) -> list[int]:
+    for name in ("generation_config.json", "config.json"):
+        found = _optional(folder / name).get("eos_token_id")
+        if found is None:
+            continue
+        ids: list[Any] = found if isinstance(found, list) else [found]
+        if not all(type(i) is int and i >= 0 for i in ids):
+            raise damaged(folder / name, f"eos_token_id is {found!r:.80}")
+        return ids
+    return []
+
+
+def _id_of(backend: Any, text: str | None) -> list[int]:
+    found = backend.token_to_id(text) if text else None
+    return [] if found is None else [found]
+
+
+def _template(folder: Path, about: Mapping[str, Any]) -> str | None:
+    file = folder / _TEMPLATE
+    if file.is_file():
+        try:
+            return file.read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise damaged(file, error) from None
+    found = about.get("chat_template")
+    if isinstance(found, list):  # several, each with a name
+        named = [entry for entry in found if isinstance(entry, dict)]
+        found = next((e.get("template") for e in named if e.get("name") == "default"), None)
+    if not isinstance(found, str | None):
+        raise damaged(folder / _ABOUT, "its chat_template is no text")
+    return found

@@ -1,0 +1,181 @@
+"""Text as a real model reads it: pieces of words, each with an id, and chats.
+
+The small models of this package read characters (alphabet.py). A real one has a vocabulary of some
+ten thousand pieces, found by byte pair encoding (Sennrich et al. 2016), and some special tokens
+that no text contains: SmolLM2's <|im_end|> ends what one speaker says. Who could write it in a
+message could put words into the other's mouth, so text is only ever text here: the ids of special
+tokens come from the chat template, or where `special=True` asks for them.
+
+The work is done by PyPI's `tokenizers`; hub/tokenizers.py makes one from a model's files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from minilora.system.errors import MissingExtraError, UsageError
+from minilora.text.chat import Message, checked_messages, render
+
+# A code point that Unicode keeps out of all texts: until a chat is encoded, it stands within what
+# is spelled like a special token in a message.
+_BREAK = "\ufdd0"
+_INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # what `tokenizers` shows of a part of a character
+
+
+def library() -> ModuleType:
+    """PyPI's `tokenizers`. Raises MissingExtraError if it is not installed."""
+    try:
+        import tokenizers
+    except ModuleNotFoundError:
+        raise MissingExtraError(
+            "a real model's tokenizer needs PyPI's tokenizers: pip install \"minilora[hf]\""
+        ) from None
+    return tokenizers
+
+
+class Tokenizer:
+    """Text to ids and back, for one model.
+
+    eos_ids: with which an answer ends. names: the special tokens as a chat template calls them,
+    such as {"eos_token": "<|im_end|>"}. source: the file, for errors.
+    """
+
+    def __init__(
+        self,
+        backend: Any,
+        *,
+        eos_ids: Sequence[int] = (),
+        names: Mapping[str, str] | None = None,
+        chat_template: str | None = None,
+        source: str = "this tokenizer",
+    ) -> None:
+        backend.no_padding()
+        backend.no_truncation()
+        self.backend, self.source = backend, source
+        self.names, self.chat_template = dict(names or {}), chat_template
+        added = backend.get_added_tokens_decoder()
+        self.special_ids = {token.content: i for i, token in added.items() if token.special}
+        self.vocab_size = 1 + max(backend.get_vocab().values(), default=-1)
+        self.eos_ids = tuple(sorted(set(eos_ids)))
+        # The first character of a special token, wherever one begins: also within another.
+        starts = "|".join(map(re.escape, self.special_ids)) or "(?!)"
+        self._special_start = re.compile(f"(?={starts})(.)", re.DOTALL)
+
+    def __repr__(self) -> str:
+        return f"Tokenizer({self.vocab_size} tokens, from {self.source})"
+
+    def encode(self, text: str, *, special: bool = False, start: bool = False) -> np.ndarray:
+        """The ids of a text, int64 (n,).
+
+        special: what is spelled like a special token becomes that token; otherwise it stays text.
+        start: begin with what the model expects before any text, such as Llama's
+        <|begin_of_text|>; SmolLM2 and GPT-2 expect nothing.
+        Raises TypeError for no str, ValueError for half of a surrogate pair.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"a text must be a str, got {type(text).__name__}")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"the text has {error.object[error.start]!r} at position {error.start}, half of a "
+                "surrogate pair, which no UTF-8 text contains; leave it out"
+            ) from None
+        self.backend.encode_special_tokens = not special
+        ids = self.backend.encode(text, add_special_tokens=start).ids
+        return np.array(ids, np.int64)
+
+    def decode(self, ids: Sequence[int] | np.ndarray, *, special: bool = False) -> str:
+        """The text of ids, any whole numbers of shape (n,). Special tokens are left out, or
+        (special) written. Raises ValueError for another shape or type, and for an id that the
+        vocabulary lacks, such as a masked target."""
+        array = np.asarray(ids)
+        if array.size and (array.ndim != 1 or array.dtype.kind not in "iu"):
+            raise UsageError(
+                f"decode() takes whole numbers of shape (n,), got {array.dtype} {array.shape}; "
+                "of a batch, decode one row after the other"
+            )
+        if array.size and (array.min() < 0 or array.max() >= self.vocab_size):
+            raise UsageError(
+                f"ids go from {array.min()} to {array.max()}, those of {self.source} from 0 to "
+                f"{self.vocab_size - 1}; leave out masked targets (IGNORE_INDEX) before decoding"
+            )
+        return self.backend.decode(array.tolist(), skip_special_tokens=not special)
+
+    def stream(self) -> TextStream:
+        """For text that is shown while it is made: see TextStream."""
+        return TextStream(self)
+
+    def apply_chat_template(
+        self, messages: Sequence[Message], add_generation_prompt: bool = True
+    ) -> str:
+        """A chat as one text, written as the model was trained to read it.
+
+        messages: {"role": "user", "content": "…"} each; roles are system, user and assistant.
+        add_generation_prompt: end where the assistant begins to answer.
+        To get ids use `encode_chat`: in this text nobody can tell a special token of the template
+        from one that a user has typed.
+        Raises ValueError if the model has no template, or it refuses the messages.
+        """
+        if self.chat_template is None:
+            raise UsageError(
+                f"{self.source} has no chat template, so the model was not trained to chat; use "
+                "plain text, or a model whose name says instruct or chat"
+            )
+        return render(
+            self.chat_template,
+            checked_messages(messages),
+            self.names | {"add_generation_prompt": add_generation_prompt},
+            f"the chat template of {self.source}",
+        )
+
+    def encode_chat(
+        self, messages: Sequence[Message], add_generation_prompt: bool = True
+    ) -> np.ndarray:
+        """The ids of a chat, int64 (n,): the template's special tokens are special, those that are
+        spelled in a message are text."""
+        broken = [
+            {key: self._broken(value) for key, value in message.items()}
+            for message in checked_messages(messages)
+        ]
+        pieces = self.apply_chat_template(broken, add_generation_prompt).split(_BREAK)
+        return np.concatenate([self.encode(piece, special=True) for piece in pieces])
+
+    def _broken(self, text: str) -> str:
+        """The text with a break within each special token: what is left of one on either side is
+        none, whatever a template cuts off."""
+        return self._special_start.sub(rf"\1{_BREAK}", text.replace(_BREAK, ""))
+
+
+class TextStream:
+    """The text of ids that come one by one: `push(id)` returns what can be shown of it, `end()`
+    what is left. The parts add up to the whole text's `decode`.
+
+    A character outside ASCII may need several tokens; nothing is shown until it is whole.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer, self._special = tokenizer, set(tokenizer.special_ids.values())
+        self._ids: list[int] = []  # the last one whose text is out, then those that are waiting
+        self._shown = 0  # characters of what they say that are out
+
+    def push(self, new: int) -> str:
+        if new in self._special:
+            return ""
+        self._ids.append(new)
+        text = self._tokenizer.decode(self._ids)
+        return "" if text.endswith(_INCOMPLETE) else self._release(text)
+
+    def end(self) -> str:
+        return self._release(self._tokenizer.decode(self._ids))
+
+    def _release(self, text: str) -> str:
+        new = text[self._shown :]
+        self._ids = self._ids[-1:]  # not none: a first token may lose its leading space
+        self._shown = len(self._tokenizer.decode(self._ids))
+        return new
