@@ -11,7 +11,7 @@
 # - derive the two gradients of a matrix product, and undo broadcasting;
 # - prove a gradient right or wrong without knowing where it comes from;
 # - build an *engine*, a program that does all this, train a network with it, and say what it saves
-# when a weight   is frozen, which is where LoRA begins.
+#   when a weight is frozen, which is where LoRA begins.
 #
 # **Time:** 5 seconds to run, 25 minutes to read, 125 with the exercises. **Before this:** you know
 # NumPy arrays, the matrix product, and derivatives with the chain rule. **Words:** the
