@@ -314,7 +314,11 @@ def _short(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"a dictionary of {len(value)}"
     number = {int: "{:,}", float: "{:.6g}"}.get(type(value), "{!r}")
-    return number.format(value) if len(repr(value)) <= 60 else f"{value!r:.57}..."
+    if len(repr(value)) <= 60:
+        return number.format(value)
+    are_floats = isinstance(value, list) and all(isinstance(one, float) for one in value)
+    text = f"[{', '.join(f'{one:.4g}' for one in value)}]" if are_floats else repr(value)
+    return text if len(text) <= 60 else f"{text:.57}..."
 
 
 def _names(function: Callable[..., Any], arguments: tuple[Any, ...]) -> list[str]:

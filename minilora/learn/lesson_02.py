@@ -141,13 +141,17 @@ def one_head(yours: Yours) -> str:
             "the scores are divided by D, and not by its root": "D",
             "the scores are divided by the root of T; D, the length of a query, is meant": "T",
             "a position sees later ones": "unmasked",
-            "the mask comes after the softmax, so the weights no longer sum to 1": "late",
+            "the mask comes after the softmax, so the shares no longer sum to 1": "late",
             "the softmax runs down the columns; each query's row must sum to 1": "axis",
             "the scores are transposed: rows belong to queries, columns to keys": "transposed",
         }
         mistakes = {why: _one_head(q, k, v, how) for why, how in known.items()}
         what = f"attention with T = {T} and D = {D}"
-        yours.compare(what, yours(q, k, v), _one_head(q, k, v), mistakes)
+        got = yours(q, k, v)
+        array = as_array(got)
+        finite = array is None or np.all(np.isfinite(array))
+        require(finite, f"{what} has nan or infinity in it: does the mask come after the softmax?")
+        yours.compare(what, got, _one_head(q, k, v), mistakes)
     return "The first row of the result is the first value: there is nothing else to look at."
 
 
@@ -359,7 +363,7 @@ def logits_of(yours: Yours) -> str:
         mistakes = {why: _logits(ids, *sizes, how) for why, how in known.items()}
         name = "a small random model" if expected is None else "docs-tiny"
         got = yours(ids, *sizes)
-        yours.compare(f"logits of {name}", got, right, mistakes, tolerance=1e-5)
+        yours.compare(f"array of logits of {name}", got, right, mistakes, tolerance=1e-5)
     gap = np.abs(np.asarray(as_array(got), float) - logits).max()
     near = "1e-4" if gap < 1e-4 else f"{gap:.0e}"
     return f"On a sentence of {len(sentence)} characters yours and minilora's differ by < {near}."

@@ -339,6 +339,8 @@ def adapt(yours: Yours) -> str:
             done, wish = path in adapted, path in wanted
             require(not wish or done, f"{path} is as it was for {case}; expected it to be adapted")
             require(wish or not done, f"{path} is adapted for {case}; expected it to be left alone")
+        others = [path for path in adapted if path not in before]
+        require(not others, f"it adapts {', '.join(others)} for {case}; expected Linears alone")
         rng = np.random.default_rng(5)
         for path in wanted:
             layer, linear = after[path], before[path]

@@ -63,6 +63,12 @@ def _mask_by_adding(scores):
     return scores + np.triu(np.full((T, T), -np.inf), 1)
 
 
+def _masked_to_nan(q, k, v):
+    weights = _softmax(q @ k.T / math.sqrt(q.shape[-1]))
+    with np.errstate(invalid="ignore"):
+        return _mask_by_adding(weights) @ v
+
+
 def _mask_in_place(scores):
     T = scores.shape[-1]
     scores[..., np.triu(np.ones((T, T), bool), 1)] = -np.inf
@@ -438,6 +444,7 @@ WRONG: dict[str, list[Answer]] = {
         (_head(scale=lambda q: math.sqrt(len(q))), "by the root of T"),
         (_head(mask=False), "a position sees later ones"),
         (_head(late=True), "the mask comes after the softmax"),
+        (_masked_to_nan, "does the mask come after the softmax?"),
         (_head(axis=0), "runs down the columns"),
         (_head(flip=True), "the scores are transposed"),
         (_head(mix=lambda p, v: p), "is an array of shape (5, 5)"),

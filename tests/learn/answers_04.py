@@ -519,7 +519,7 @@ WRONG = {
         (_adapt(result=lambda model, paths: len(paths)), None),
         (_adapt(wanted=lambda path, names: True), None),
         (_in_the_order_of_the_names, None),
-        (_whatever_has_a_weight, None),
+        (_whatever_has_a_weight, "expected Linears alone"),
         (_refuses_no_match, "your function raised ValueError: nothing matches"),
     ],
     "lora_op": [

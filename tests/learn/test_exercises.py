@@ -413,6 +413,8 @@ def test_small_arrays_are_shown_and_large_ones_by_their_shapes():
     yours = Yours(lambda S, W, r: 1)
     yours(np.array([4.0, 2.0]), np.zeros((2, 3)), 2)
     assert yours.inputs == "S=[4.0, 2.0], W (2, 3), r=2"
+    yours(np.array([1.0, 2.0, 4.0]) / 3e7, 0, 2)
+    assert yours.inputs == "S=[3.333e-08, 6.667e-08, 1.333e-07], W=0, r=2"
     yours = Yours(partial(lambda a, b: 1, b=3))
     yours(np.zeros(20))
     assert yours.inputs == "a (20,)"
