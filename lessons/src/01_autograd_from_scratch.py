@@ -192,9 +192,10 @@ print({name: found.get(node) for name, node in {"a": a, "b": b, "c": c}.items()}
 # ## Arrays: broadcasting
 #
 # Everything so far holds for arrays too, entry by entry, with one addition. NumPy *broadcasts*: in
-# `h + bias`, with h of shape (4, 3) and a bias of shape (3,), the bias is used four times, once for
-# each row. A value that is used several times gets the sum of all gradients. So the gradient of the
-# bias is the sum of g over the rows; an array of shape (1, 3) or a single number is treated alike.
+# `h + bias`, with h of shape (4, 3) and a *bias*, a row that is added, of shape (3,), the bias is
+# used four times, once for each row of h. A value that is used several times gets the sum of all
+# gradients. So the gradient of the bias is the sum of g over the rows; an array of shape (1, 3) or
+# a single number is treated alike.
 
 # %%
 g = np.arange(12.0).reshape(4, 3)
@@ -439,11 +440,12 @@ check.Value(Value)
 # ### Predict, change, run: what a frozen model saves
 #
 # We count the multiplications and additions in all matrix products of `docs-tiny`, the small
-# language model of the next lessons, for 12 texts of 64 characters. With *full fine-tuning*
-# everything trains. With LoRA its matrices are frozen, and beside each of them, (d_in, d_out), two
-# thin ones train, (d_in, r) and (r, d_out), an *adapter* (here r, its *rank*, is 4; `lora_alpha`
-# scales it, which costs nothing). How much does the *backward* pass cost, in multiples of the
-# forward pass? Put your guess in place of the `...`, run, then change the method and guess again.
+# language model of the next lessons, in one step of *fine-tuning*, which is to train a trained
+# model further, on 12 texts of 64 characters. With *full* fine-tuning everything trains. With LoRA
+# its matrices are frozen, and beside each of them, (d_in, d_out), two thin ones train, (d_in, r)
+# and (r, d_out), an *adapter* (here r, its *rank*, is 4; `lora_alpha` scales it, which costs
+# nothing). How much does the *backward* pass cost, in multiples of the forward pass? Put your guess
+# in place of the `...`, run, then change the method and guess again.
 
 # %%
 METHOD = "LoRA"  # change me: "full"
@@ -470,7 +472,7 @@ check.predict(GUESS, backward / forward, unit="times the forward pass")
 #
 # **Does it hold at scale?** The rule is the same in PyTorch, with which large models are trained.
 # "LoRA Without Regret" (2025) counts about 2/3 of full fine-tuning's operations for LoRA. In
-# Hugging Face's benchmark of Llama-3.2-3B (PEFT's method comparison, July 2026) LoRA on two
+# Hugging Face's benchmark of Llama-3.2-3B (July 2026, with its library PEFT) LoRA on two
 # matrices of each block, q and v (lesson 02), took 44 % of full fine-tuning's time and 57 % of its
 # memory: there the *optimizer* counts too, the rule that turns gradients into steps; it has less to
 # do (lesson 03).
