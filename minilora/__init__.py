@@ -73,6 +73,6 @@ __all__ = [
     "exact_match", "generate", "get_delta_weight", "grad", "gradcheck", "keep_freed_memory",
     "load_adapter", "load_corpus", "load_model", "load_text", "load_tokenizer", "load_words",
     "lora_state_dict", "merge_adapter", "merge_and_unload", "no_grad",
-    "print_trainable_parameters", "random_windows", "save_adapter", "save_model", "set_adapter", "text_loss", "to_alphabet",
-    "train", "unmerge_adapter", "warmup_cosine", "write",
+    "print_trainable_parameters", "random_windows", "save_adapter", "save_model", "set_adapter",
+    "text_loss", "to_alphabet", "train", "unmerge_adapter", "warmup_cosine", "write",
 ]  # fmt: skip

@@ -15,20 +15,25 @@ Message = Mapping[str, str]  # {"role": "user", "content": "…"}
 
 
 def checked_messages(messages: Sequence[Message]) -> list[dict[str, str]]:
-    """The messages as dicts. Raises ValueError unless each has a role and a content, both texts."""
+    """The messages as dicts, without what is None. Raises ValueError unless each has a role and a
+    content, and all it has are texts."""
     if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
         raise UsageError(
             'messages must be a list such as [{"role": "user", "content": "Hello"}], got a '
             f"{type(messages).__name__}"
         )
+    checked = []
     for i, message in enumerate(messages):
-        whole = isinstance(message, Mapping) and {"role", "content"} <= message.keys()
-        if not whole or not all(isinstance(value, str) for value in message.values()):
+        given = dict(message) if isinstance(message, Mapping) else {}
+        texts = {key: value for key, value in given.items() if value is not None}
+        whole = {"role", "content"} <= texts.keys()
+        if not whole or not all(isinstance(value, str) for value in texts.values()):
             raise UsageError(
                 f'message {i} must be {{"role": "user", "content": "…"}}, both texts; '
                 f"got {message!r:.80}"
             )
-    return [dict(message) for message in messages]
+        checked.append(texts)
+    return checked
 
 
 def render(

@@ -69,7 +69,7 @@ def load_text(path: str | os.PathLike[str]) -> Corpus:
     to_alphabet() drops are named in a warning. Raises TextError if the file cannot be read, is not
     text, has too few characters, or if the alphabet lacks half of them.
     """
-    text = _read_text(Path(path))
+    text = read_text(Path(path))
     if not text.strip():
         raise TextError(f"{path} is empty; choose a file of at least {20 * WINDOW} characters")
     _report_dropped(path, *dropped(text))
@@ -101,7 +101,8 @@ def _report_dropped(path: str | os.PathLike[str], lost: Counter[str], total: int
     )
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8. Raises TextError if it cannot be read, or is no text."""
     try:
         if path.is_dir():
             raise TextError(f"{path} is a folder; choose a text file inside it")

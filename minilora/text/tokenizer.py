@@ -139,17 +139,58 @@ class Tokenizer:
     ) -> np.ndarray:
         """The ids of a chat, int64 (n,): the template's special tokens are special, those that are
         spelled in a message are text."""
+        return self._ids(self._written(messages, add_generation_prompt))
+
+    def encode_answers(self, messages: Sequence[Message]) -> tuple[np.ndarray, np.ndarray]:
+        """A chat to learn from: its ids, int64 (n,), up to the end of the last answer, and which of
+        them the assistant says, bool (n,), the end of each answer included.
+
+        Where an answer begins, the ids are as `encode_chat` leaves them for the model to go on.
+        Raises ValueError if nobody answers, or if the template writes a chat anew at each turn.
+        """
+        messages = checked_messages(messages)
+        turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        if not turns:
+            raise UsageError("the chat has no message of the role assistant to learn from")
+        so_far, parts = "", []
+        for i in turns:
+            prompt, whole = (
+                self._written(messages[:i], True),
+                self._written(messages[: i + 1], False),
+            )
+            if not (prompt.startswith(so_far) and whole.startswith(prompt)):
+                raise UsageError(
+                    f"the chat template of {self.source} writes what was said before message {i} "
+                    "in another way once it is answered; learn from chats of one question and one "
+                    "answer, and with a model that answers after a question"
+                )
+            asked, answer = self._ids(prompt[len(so_far) :]), self._ids(whole[len(prompt) :])
+            ends = np.flatnonzero(np.isin(answer, self.eos_ids))
+            length = 1 + ends[-1] if len(ends) else len(answer)
+            parts += [
+                (asked, np.zeros(len(asked), bool)),
+                (answer, np.arange(len(answer)) < length),
+            ]
+            so_far = whole
+        ids, said = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        n = 1 + np.flatnonzero(said)[-1]
+        return ids[:n], said[:n]
+
+    def _written(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+        """The chat, with a break within each special token that is spelled in a message: what is
+        left of one on either side is none, whatever the template cuts off."""
         broken = [
-            {key: self._broken(value) for key, value in message.items()}
+            {
+                key: self._special_start.sub(rf"\1{_BREAK}", value.replace(_BREAK, ""))
+                for key, value in message.items()
+            }
             for message in checked_messages(messages)
         ]
-        pieces = self.apply_chat_template(broken, add_generation_prompt).split(_BREAK)
-        return np.concatenate([self.encode(piece, special=True) for piece in pieces])
+        return self.apply_chat_template(broken, add_generation_prompt)
 
-    def _broken(self, text: str) -> str:
-        """The text with a break within each special token: what is left of one on either side is
-        none, whatever a template cuts off."""
-        return self._special_start.sub(rf"\1{_BREAK}", text.replace(_BREAK, ""))
+    def _ids(self, written: str) -> np.ndarray:
+        pieces = written.split(_BREAK)
+        return np.concatenate([self.encode(piece, special=True) for piece in pieces])
 
 
 class TextStream:

@@ -7,6 +7,7 @@ words whose whole answer is right.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from minilora import functional as F
 from minilora.system.errors import UsageError
 from minilora.tensor import no_grad
+from minilora.text.pairs import Example, padded
 from minilora.text.windows import IGNORE_INDEX, spaced_windows
 from minilora.transformer import Transformer
 
@@ -34,6 +36,7 @@ EXACT = Metric("exact", "share of answers exactly right", higher_is_better=True,
 METRICS = {metric.name: metric for metric in (NATS, EXACT)}
 
 _ROWS = 64  # rows per forward pass: enough to be quick, few enough to need little memory
+_CHATS = 4  # likewise of a real model, whose logits are some fifty thousand at every place
 
 
 @no_grad()
@@ -49,6 +52,22 @@ def text_loss(model: Transformer, tokens: np.ndarray, windows: int = 256) -> flo
         part = slice(i, i + _ROWS)
         total += F.cross_entropy(model(ids[part]), targets[part]).item() * len(ids[part])
     return total / windows
+
+
+@no_grad()
+def answer_loss(model: Transformer, examples: Sequence[Example]) -> float:
+    """Nats per token of the answers in these chats, each token counted once. NaN for a model with
+    weights that are not finite. Raises ValueError if there are no examples."""
+    if not examples:
+        raise UsageError("there are no examples to judge the model by")
+    by_length = sorted(examples, key=lambda example: len(example[0]))
+    total, counted = 0.0, 0
+    for i in range(0, len(by_length), _CHATS):
+        ids, targets = padded(by_length[i : i + _CHATS])
+        n = int((targets != IGNORE_INDEX).sum())
+        total += F.cross_entropy(model(ids), targets).item() * n
+        counted += n
+    return total / counted
 
 
 @no_grad()
