@@ -200,8 +200,9 @@ for method, grid in grids.items():
 # ### Exercise 8.2: the best rate
 #
 # *Difficulty 3 of 5, 8 minutes.* From the losses of each rate, one for each seed, choose the rate
-# with the lowest mean. A seed that diverged has nan or inf, and then its rate is out. If several
-# are equally good, take the lowest rate. At least one rate is good.
+# with the lowest mean. A seed that diverged has nan or inf, and then its rate is out; a loss that
+# is merely high counts. If several means are equal, take the lowest rate. At least one rate is
+# good.
 
 
 # %%

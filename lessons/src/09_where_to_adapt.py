@@ -174,9 +174,10 @@ show(targets.one_row_of_a_tied_embedding)
 #
 # ### Exercise 9.1: the rank for a place
 #
-# *Difficulty 2 of 5, 6 minutes.* `shapes` has (d_in, d_out) of every matrix of a block, and the
-# model has `n_layer` blocks. Which rank of LoRA on `targets` trains a number of numbers that is
-# nearest to `budget`? Of two that are equally near take the lower one; the answer is at least 1.
+# *Difficulty 2 of 5, 6 minutes.* `shapes` has (d_in, d_out) of every matrix of a block, by name;
+# `targets` are some of these names, and the model has `n_layer` blocks. Which rank of LoRA on
+# `targets` trains a number of numbers that is nearest to `budget`? Of two that are equally near
+# take the lower one; the answer is at least 1.
 
 
 # %%
