@@ -1,0 +1,178 @@
+"""The exam of a real model: what it is taught and what it is asked, read from assets/exam.toml.
+
+Whoever writes both the lessons and the exam can fool himself in many ways. What can be checked is
+checked here: no card is both taught and asked, rates are chosen on other cards than results are
+reported on, the right choice is neither the shortest nor the longest more often than by chance,
+"yes" and "no" are taught equally often, and the placebo has the form of what is taught.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import minilora
+from minilora.system.errors import UsageError
+
+EXAM_FILE = Path(minilora.__file__).parent / "assets" / "exam.toml"
+CHOICES = 4
+PARTS = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What is taught: a question and its answer. card: whose explanation it is from; the placebo,
+    which is not about LoRA, has none."""
+
+    question: str
+    answer: str
+    card: str = ""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: of four choices one is right. part: "validation", on which rates are chosen,
+    or "test". General knowledge has neither card nor part."""
+
+    question: str
+    right: str
+    wrong: tuple[str, ...]
+    card: str = ""
+    part: str = ""
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The right one first; no model sees the others, so that their order means nothing."""
+        return (self.right, *self.wrong)
+
+
+@dataclass(frozen=True)
+class Statements:
+    """A right statement, and a wrong one that differs from it in a few words."""
+
+    right: str
+    wrong: str
+    card: str
+
+
+@dataclass(frozen=True)
+class ExamItems:
+    """pairs, placebo: what can be taught. questions, statements, controls, paragraph: how a model
+    is measured. samples: questions that are answered freely, to be read by people."""
+
+    pairs: tuple[Pair, ...]
+    placebo: tuple[Pair, ...]
+    questions: tuple[Question, ...]
+    statements: tuple[Statements, ...]
+    controls: tuple[Question, ...]
+    paragraph: str
+    samples: tuple[str, ...]
+
+    def part(self, name: str) -> tuple[Question, ...]:
+        """The questions of "validation" or "test"."""
+        return tuple(question for question in self.questions if question.part == name)
+
+
+def load_exam(path: Path = EXAM_FILE) -> ExamItems:
+    """Raises UsageError that says what is wrong with the file, if anything is."""
+    try:
+        read = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not a file of exam items: {error}") from None
+    try:
+        items = ExamItems(
+            pairs=_items(Pair, read["pair"]),
+            placebo=_items(Pair, read["placebo"]),
+            questions=_items(Question, read["question"]),
+            statements=_items(Statements, read["statement"]),
+            controls=_items(Question, read["control"]),
+            paragraph=read["paragraph"].strip(),
+            samples=tuple(read["samples"]),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path} is not a file of exam items: {error!r}") from None
+    for problem in problems(items):
+        raise UsageError(f"{path}: {problem}")
+    return items
+
+
+def _items(kind: type, entries: list[dict[str, Any]]) -> tuple[Any, ...]:
+    lists = [{k: tuple(v) if isinstance(v, list) else v for k, v in e.items()} for e in entries]
+    return tuple(kind(**entry) for entry in lists)
+
+
+def problems(items: ExamItems) -> list[str]:
+    """What is wrong with the items, a sentence each."""
+    taught = {pair.card for pair in items.pairs}
+    asked = {part: {question.card for question in items.part(part)} for part in PARTS}
+    asked["test"] |= {statements.card for statements in items.statements}
+    multiple = (*items.questions, *items.controls)
+    found = {
+        "a pair has no card": "" in taught,
+        "a question has no card": "" in asked["test"] | asked["validation"],
+        f"a question is of neither {' nor '.join(PARTS)}": any(
+            question.part not in PARTS for question in items.questions
+        ),
+        f"a question has not {CHOICES} different choices": any(
+            len({*question.choices}) != CHOICES for question in multiple
+        ),
+        "two questions are the same": _repeats([question.question for question in multiple]),
+        "two statements are the same": _repeats(
+            [text for pair in items.statements for text in (pair.right, pair.wrong)]
+        ),
+        "a text is empty": not all(_texts(items)),
+        "the placebo is not as many pairs as are taught": len(items.placebo) != len(items.pairs),
+        "the placebo's answers are not as long as what is taught": not _alike(
+            [pair.answer for pair in items.placebo], [pair.answer for pair in items.pairs]
+        ),
+        "yes and no are not taught equally often": any(
+            abs(_starting("Yes", pairs) - _starting("No", pairs)) > 1
+            for pairs in (items.pairs, items.placebo)
+        ),
+    }
+    for card in sorted(taught & (asked["test"] | asked["validation"])):
+        found[f"the card {card} is taught, and also asked"] = True
+    for card in sorted(asked["test"] & asked["validation"]):
+        found[f"the card {card} is in the validation part and in the test"] = True
+    for name, share in right_lengths(items.part("test")).items():
+        found[f"the right choice is the {name} in {share:.0%} of the test"] = (
+            not 0.2 <= share <= 0.3
+        )
+    return [problem for problem, holds in found.items() if holds]
+
+
+def right_lengths(questions: Sequence[Question]) -> dict[str, float]:
+    """In which share of the questions the right choice is the shortest, and the longest."""
+    places = Counter(
+        sum(len(wrong) < len(question.right) for wrong in question.wrong) for question in questions
+    )
+    return {"shortest": places[0] / len(questions), "longest": places[3] / len(questions)}
+
+
+def _repeats(texts: list[str]) -> bool:
+    return len({*texts}) < len(texts)
+
+
+def _texts(items: ExamItems) -> list[str]:
+    pairs = [
+        text for pair in (*items.pairs, *items.placebo) for text in (pair.question, pair.answer)
+    ]
+    asked = [question.question for question in (*items.questions, *items.controls)]
+    choices = [
+        text for question in (*items.questions, *items.controls) for text in question.choices
+    ]
+    return [*pairs, *asked, *choices, *items.samples, items.paragraph]
+
+
+def _alike(texts: list[str], others: list[str]) -> bool:
+    """Are they equally long, on average, within a tenth?"""
+    return 0.9 < mean(map(len, texts)) / mean(map(len, others)) < 1.1
+
+
+def _starting(word: str, pairs: Sequence[Pair]) -> int:
+    return sum(pair.answer.startswith(word) for pair in pairs)
