@@ -1,9 +1,10 @@
 """The exam of a real model: what it is taught and what it is asked, read from assets/exam.toml.
 
 Whoever writes both the lessons and the exam can fool himself in many ways. What can be checked is
-checked here: no card is both taught and asked, rates are chosen on other cards than results are
-reported on, the right choice is neither the shortest nor the longest more often than by chance,
-"yes" and "no" are taught equally often, and the placebo has the form of what is taught.
+checked here: the test asks no card that is taught, and what is asked of taught cards, in other
+words, is kept apart; rates are chosen on cards that results are not reported on; the right choice
+is neither the shortest nor the longest more often than by chance; "yes" and "no" are taught equally
+often; and the placebo has the form of what is taught.
 """
 
 from __future__ import annotations
@@ -21,7 +22,11 @@ from minilora.system.errors import UsageError
 
 EXAM_FILE = Path(minilora.__file__).parent / "assets" / "exam.toml"
 CHOICES = 4
-PARTS = ("validation", "test")
+PARTS = {
+    "validation": "cards that are not taught, on which rates are chosen",
+    "reworded": "cards that are taught, asked in other words",
+    "test": "cards that are not taught",
+}
 
 
 @dataclass(frozen=True)
@@ -36,8 +41,8 @@ class Pair:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked: of four choices one is right. part: "validation", on which rates are chosen,
-    or "test". General knowledge has neither card nor part."""
+    """What is asked: of four choices one is right. part: one of PARTS; general knowledge has
+    neither card nor part."""
 
     question: str
     right: str
@@ -74,7 +79,7 @@ class ExamItems:
     samples: tuple[str, ...]
 
     def part(self, name: str) -> tuple[Question, ...]:
-        """The questions of "validation" or "test"."""
+        """The questions of one of PARTS."""
         return tuple(question for question in self.questions if question.part == name)
 
 
@@ -114,15 +119,17 @@ def problems(items: ExamItems) -> list[str]:
     multiple = (*items.questions, *items.controls)
     found = {
         "a pair has no card": "" in taught,
-        "a question has no card": "" in asked["test"] | asked["validation"],
-        f"a question is of neither {' nor '.join(PARTS)}": any(
+        "a question has no card": any("" in cards for cards in asked.values()),
+        f"a question's part is none of {', '.join(PARTS)}": any(
             question.part not in PARTS for question in items.questions
         ),
         f"a question has not {CHOICES} different choices": any(
             len({*question.choices}) != CHOICES for question in multiple
         ),
-        "two questions are the same": _repeats([question.question for question in multiple]),
-        "two statements are the same": _repeats(
+        "a question is there twice": _repeats(
+            [item.question for item in (*multiple, *items.pairs, *items.placebo)]
+        ),
+        "a statement is there twice": _repeats(
             [text for pair in items.statements for text in (pair.right, pair.wrong)]
         ),
         "a text is empty": not all(_texts(items)),
@@ -136,13 +143,15 @@ def problems(items: ExamItems) -> list[str]:
         ),
     }
     for card in sorted(taught & (asked["test"] | asked["validation"])):
-        found[f"the card {card} is taught, and also asked"] = True
+        found[f"the card {card} is taught, and asked as if it were not"] = True
+    for card in sorted(asked["reworded"] - taught):
+        found[f"the card {card} is asked in other words, but not taught"] = True
     for card in sorted(asked["test"] & asked["validation"]):
         found[f"the card {card} is in the validation part and in the test"] = True
-    for name, share in right_lengths(items.part("test")).items():
-        found[f"the right choice is the {name} in {share:.0%} of the test"] = (
-            not 0.2 <= share <= 0.3
-        )
+    for part in PARTS:
+        for name, share in right_lengths(items.part(part)).items():
+            problem = f"the right choice is the {name} in {share:.0%} of the {part} part"
+            found[problem] = not 0.2 <= share <= 0.3
     return [problem for problem, holds in found.items() if holds]
 
 
@@ -151,7 +160,8 @@ def right_lengths(questions: Sequence[Question]) -> dict[str, float]:
     places = Counter(
         sum(len(wrong) < len(question.right) for wrong in question.wrong) for question in questions
     )
-    return {"shortest": places[0] / len(questions), "longest": places[3] / len(questions)}
+    count = max(1, len(questions))
+    return {"shortest": places[0] / count, "longest": places[CHOICES - 1] / count}
 
 
 def _repeats(texts: list[str]) -> bool:
@@ -159,14 +169,12 @@ def _repeats(texts: list[str]) -> bool:
 
 
 def _texts(items: ExamItems) -> list[str]:
-    pairs = [
-        text for pair in (*items.pairs, *items.placebo) for text in (pair.question, pair.answer)
-    ]
-    asked = [question.question for question in (*items.questions, *items.controls)]
-    choices = [
-        text for question in (*items.questions, *items.controls) for text in question.choices
-    ]
-    return [*pairs, *asked, *choices, *items.samples, items.paragraph]
+    found = [*items.samples, items.paragraph]
+    for pair in (*items.pairs, *items.placebo):
+        found += [pair.question, pair.answer]
+    for question in (*items.questions, *items.controls):
+        found += [question.question, *question.choices]
+    return found
 
 
 def _alike(texts: list[str], others: list[str]) -> bool:
