@@ -38,6 +38,7 @@ from minilora.system.version import __version__
 from minilora.tensor import Tensor, grad, no_grad
 from minilora.testing import gradcheck
 from minilora.text.alphabet import decode, encode, to_alphabet
+from minilora.text.answers import answer
 from minilora.text.corpora import load_corpus, load_text, load_words
 from minilora.text.sampling import generate, write
 from minilora.text.windows import random_windows
@@ -68,8 +69,8 @@ def __dir__() -> list[str]:
 __all__ = [
     "SGD", "AdamW", "Embedding", "LayerNorm", "Linear", "LoraConfig", "LoraLinear", "Module",
     "ModuleList", "Parameter", "RMSNorm", "Tensor", "TrainConfig", "Training", "Transformer",
-    "TransformerConfig", "__version__", "active_adapter", "add_adapter", "clip_grad_norm",
-    "count_parameters", "cross_entropy", "decode", "delete_adapter", "disable_adapter", "encode",
+    "TransformerConfig", "__version__", "active_adapter", "add_adapter", "answer",
+    "clip_grad_norm",    "count_parameters", "cross_entropy", "decode", "delete_adapter", "disable_adapter", "encode",
     "exact_match", "generate", "get_delta_weight", "grad", "gradcheck", "keep_freed_memory",
     "load_adapter", "load_corpus", "load_model", "load_text", "load_tokenizer", "load_words",
     "lora_state_dict", "merge_adapter", "merge_and_unload", "no_grad",

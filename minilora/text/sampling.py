@@ -7,7 +7,7 @@ offer to attention is read from the KV cache. `generate` works on ids, `write` o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,9 +19,29 @@ from minilora.system.errors import UsageError
 from minilora.tensor import no_grad
 from minilora.text.alphabet import ALPHABET, decode, dropped, encode, to_alphabet
 from minilora.text.decoder import Decoder, is_plain
+from minilora.text.tokenizer import Tokenizer
 from minilora.transformer import KVCache, Transformer
 
 _LOWEST_TEMPERATURE = 1e-6  # below it, logits / temperature can overflow
+
+
+class _Symbols:
+    """The symbols of ALPHABET, with what is asked of a Tokenizer. stop: ends a text, and is none of
+    it."""
+
+    def __init__(self, stop: str | None) -> None:
+        if stop is not None and stop not in list(ALPHABET):
+            raise UsageError(f"stop must be one symbol of ALPHABET, got {stop!r}")
+        self.eos_ids = () if stop is None else (ALPHABET.index(stop),)
+
+    def stream(self) -> _Symbols:
+        return self
+
+    def push(self, new: int) -> str:
+        return "" if new in self.eos_ids else decode([new])
+
+    def end(self) -> str:
+        return ""
 
 
 def write(
@@ -29,6 +49,7 @@ def write(
     prompt: str,
     length: int,
     *,
+    tokenizer: Tokenizer | None = None,
     temperature: float = 0.7,
     top_k: int | None = None,
     top_p: float | None = None,
@@ -36,46 +57,88 @@ def write(
     stop: str | None = None,
     on_text: Callable[[str], Any] | None = None,
 ) -> str:
-    """Continue a text by `length` symbols; returns the prompt and what follows it.
+    """Continue a text by `length` symbols, or (tokenizer) tokens; returns the prompt and what
+    follows it.
 
-    stop: a symbol before which the text ends, such as the newline after a string task's answer.
-    on_text: called with every new symbol as soon as it is chosen. The rest as in `generate`, with
-    default_rng(seed). Raises ValueError for a prompt with characters that are not in ALPHABET and
-    have no look-alike there, or a model with another vocabulary.
+    tokenizer: a real model's, from load_tokenizer(); the text may end before `length`, where the
+    model ends it. Without one the model must read the symbols of ALPHABET, and then
+    stop is a symbol before which the text ends, such as the newline after a string task's answer.
+    on_text: called with every new piece of text as soon as it is chosen. The rest as in `generate`,
+    with default_rng(seed). Raises ValueError for a prompt with characters that are not in ALPHABET
+    and have no look-alike there, and for a model of another vocabulary.
     """
     if isinstance(model, str):
         raise UsageError(f"write() takes a model: load_model({model!r}), not its name")
-    if model.config.vocab_size != len(ALPHABET):
-        raise UsageError(
-            f"write() knows the {len(ALPHABET)} symbols of ALPHABET, and this model has "
-            f"{model.config.vocab_size}; use generate() with the ids of the model's own tokenizer"
-        )
-    if lost := "".join(dropped(prompt)[0]):
-        raise UsageError(f"the prompt has {lost!r}, which the model's alphabet lacks; leave it out")
-    if stop is not None and stop not in list(ALPHABET):
-        raise UsageError(f"stop must be one symbol of ALPHABET, got {stop!r}")
     require_whole(0, length=length, seed=seed)
-    if on_text is not None and not callable(on_text):
-        raise UsageError(f"on_text must be a function of the new text, got {on_text!r}")
-
-    def show(new: np.ndarray) -> None:
-        if on_text and decode(new) != stop:
-            on_text(decode(new))
-
-    text = to_alphabet(prompt)
-    ids = generate(
+    if tokenizer is None:
+        prompt = _in_alphabet(model, prompt)
+        ids = encode(prompt)
+    elif stop is not None:
+        raise UsageError("stop is a symbol of ALPHABET; with a tokenizer the model ends its text")
+    else:
+        ids = tokenizer.encode(prompt, start=True)
+    return prompt + written(
         model,
-        encode(text),
+        ids,
         length,
+        tokenizer or _Symbols(stop),
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
         rng=np.random.default_rng(seed),
-        eos_token_id=None if stop is None else ALPHABET.index(stop),
-        on_token=show,
+        on_text=on_text,
     )
-    following = decode(ids[0, len(text) :])
-    return text + (following if stop is None else following.partition(stop)[0])
+
+
+def _in_alphabet(model: Transformer, prompt: str) -> str:
+    if model.config.vocab_size != len(ALPHABET):
+        raise UsageError(
+            f"write() knows the {len(ALPHABET)} symbols of ALPHABET, and this model has "
+            f"{model.config.vocab_size}; pass its tokenizer=load_tokenizer(…)"
+        )
+    if lost := "".join(dropped(prompt)[0]):
+        raise UsageError(f"the prompt has {lost!r}, which the model's alphabet lacks; leave it out")
+    return to_alphabet(prompt)
+
+
+def written(
+    model: Transformer,
+    ids: np.ndarray,
+    length: int,
+    tokenizer: Tokenizer | _Symbols,
+    *,
+    on_text: Callable[[str], Any] | None = None,
+    **options: Any,
+) -> str:
+    """The text that a model writes after ids (n,), at most `length` tokens of it.
+
+    on_text: called with each new piece. options: of `generate`. Raises ValueError if the tokenizer
+    has ids that the model lacks: it is another model's.
+    """
+    if on_text is not None and not callable(on_text):
+        raise UsageError(f"on_text must be a function of the new text, got {on_text!r}")
+    V = model.config.vocab_size
+    if isinstance(tokenizer, Tokenizer) and tokenizer.vocab_size > V:
+        raise UsageError(
+            f"{tokenizer} is of another model: this one has {V} tokens; load both from one place"
+        )
+    stream, parts = tokenizer.stream(), []
+
+    def show(part: str) -> None:
+        parts.append(part)
+        if part and on_text:
+            on_text(part)
+
+    generate(
+        model,
+        ids,
+        length,
+        eos_token_id=tokenizer.eos_ids,
+        on_token=lambda new: show(stream.push(int(new[0]))),
+        **options,
+    )
+    show(stream.end())
+    return "".join(parts)
 
 
 @no_grad()
@@ -88,25 +151,23 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     rng: Rng | None = None,
-    eos_token_id: int | None = None,
+    eos_token_id: int | Sequence[int] | None = None,
     on_token: Callable[[np.ndarray], Any] | None = None,
 ) -> np.ndarray:
     """Continue each prompt, one token at a time.   int (B, T) -> int (B, T + max_new_tokens)
 
     temperature 0 takes the likeliest token; otherwise logits / temperature are sampled with `rng`,
     from the top_k likeliest only, and from the smallest set holding top_p of the probability
-    (Holtzman et al. 2020). A row that has drawn `eos_token_id` repeats it, and once all rows have,
-    the result ends. `on_token` is called with each new column (B,). When block_size is reached,
-    the model goes on with the later half of what it sees (after prompt tuning, which cannot use a
-    cache, with all that fits). Raises ValueError for options outside their range, a prompt that is
-    empty or no integers, and logits that are NaN; IndexError for an id outside the vocabulary.
+    (Holtzman et al. 2020). A row that has drawn `eos_token_id`, or one of several, repeats it, and
+    once all rows have, the result ends. `on_token` is called with each new column (B,). When
+    block_size is reached, the model goes on with the later half of what it sees (after prompt
+    tuning, which cannot use a cache, with all that fits). Raises ValueError for options outside
+    their range, a prompt that is empty or no integers, and logits that are NaN; IndexError for an
+    id outside the vocabulary.
     """
     prompt = _checked_prompt(prompt_ids)
     _check_options(max_new_tokens, temperature, top_k, top_p, rng, on_token)
-    if eos_token_id is not None:
-        require_whole(0, eos_token_id=eos_token_id)
-        if eos_token_id >= model.config.vocab_size:
-            raise UsageError(f"eos_token_id={eos_token_id} is not in the model's vocabulary")
+    ends = _checked_ends(eos_token_id, model.config.vocab_size)
     block, cache = model.config.block_size, None
     next_logits = Decoder(model) if is_plain(model) else partial(_next_logits, model)
     B, T = prompt.shape
@@ -125,13 +186,12 @@ def generate(
             new = logits.argmax(axis=1)
         else:
             new = _sample(logits / float(temperature), top_k, top_p, rng)
-        if eos_token_id is not None:
-            new[ended] = eos_token_id
-            ended |= new == eos_token_id
+        new[ended] = ids[ended, end - 1]
+        ended |= np.isin(new, ends)
         ids[:, end] = new
         if on_token:
             on_token(new)
-        if eos_token_id is not None and ended.all():
+        if ended.all():
             return ids[:, : end + 1]
     return ids
 
@@ -147,6 +207,17 @@ def _checked_prompt(prompt_ids: np.ndarray) -> np.ndarray:
             "encode() makes them of a text"
         )
     return prompt.astype(np.int64)
+
+
+def _checked_ends(eos_token_id: int | Sequence[int] | None, vocab_size: int) -> list[int]:
+    if eos_token_id is None:
+        return []
+    ends = list(eos_token_id) if isinstance(eos_token_id, Sequence) else [eos_token_id]
+    for end in ends:
+        require_whole(0, eos_token_id=end)
+        if end >= vocab_size:
+            raise UsageError(f"eos_token_id={end} is not in the model's vocabulary")
+    return ends
 
 
 def _check_options(

@@ -116,7 +116,7 @@ REFUSED = [
     (lambda: written(seed=-1), "seed must be a whole number of at least 0, got -1"),
     (lambda: written(seed=None), "seed must be .* got None"),
     (lambda: write("docs-tiny", "ab", 3), r"takes a model: load_model\('docs-tiny'\)"),
-    (lambda: write(tiny(), "ab", 3), "this model has 11; use generate"),
+    (lambda: write(tiny(), "ab", 3), "this model has 11; pass its tokenizer"),
 ]
 
 
