@@ -17,10 +17,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import minilora
+from minilora.hub.models import ASSETS
 from minilora.system.errors import UsageError
 
-EXAM_FILE = Path(minilora.__file__).parent / "assets" / "exam.toml"
+EXAM_FILE = ASSETS / "exam.toml"
 CHOICES = 4
 PARTS = {
     "validation": "cards that are not taught, on which rates are chosen",
@@ -127,7 +127,8 @@ def problems(items: ExamItems) -> list[str]:
             len({*question.choices}) != CHOICES for question in multiple
         ),
         "a question is there twice": _repeats(
-            [item.question for item in (*multiple, *items.pairs, *items.placebo)]
+            [question.question for question in multiple]
+            + [pair.question for pair in (*items.pairs, *items.placebo)]
         ),
         "a statement is there twice": _repeats(
             [text for pair in items.statements for text in (pair.right, pair.wrong)]
