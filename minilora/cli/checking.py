@@ -13,12 +13,12 @@ from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
-from minilora.cli.output import how_many, make_folder, say
+from minilora.cli.output import make_folder, say
 from minilora.cli.tables import print_table
 from minilora.learn.notebooks import grading
 from minilora.learn.notebooks.lessons import Lesson, Task, lesson_of
 from minilora.learn.notebooks.marking import Mark, mark_notebook
-from minilora.system.errors import UsageError
+from minilora.system.errors import UsageError, how_many
 
 _SHOWN = {"correct": "correct", "wrong": "not yet", "not attempted": "not attempted"}
 _STYLES = {"correct": "green", "wrong": "yellow", "not attempted": "dim"}

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.padding import Padding
 
-from minilora.cli.output import MAKING_PAGE, how_many, say, suggest
+from minilora.cli.output import MAKING_PAGE, say, suggest
 from minilora.learn.exam.cards import TOPICS, Card, by_topic, load_cards
 from minilora.learn.exam.maths import to_text
 from minilora.learn.exports.anki import anki_text, write_anki
@@ -21,7 +21,7 @@ from minilora.learn.exports.json_file import cards_json
 from minilora.learn.exports.moodle import moodle_xml
 from minilora.learn.exports.qti import write_qti
 from minilora.learn.page.build import write_page
-from minilora.system.errors import UsageError
+from minilora.system.errors import UsageError, how_many
 from minilora.system.files import write_atomically
 
 _Write = Callable[[list[Card], Path], object]
@@ -86,7 +86,7 @@ def run_cards(args: argparse.Namespace) -> int:
     for name, path in paths.items():
         write, next_step = FORMATS[name]
         write_atomically(path, partial(write, cards))
-        what = "The page is" if name == "html" else f"{how_many(len(cards))} in"
+        what = "The page is" if name == "html" else f"{how_many(len(cards), 'card')} in"
         print(f"{what} {path}. {next_step}", flush=True)
     return 0
 
@@ -108,6 +108,6 @@ def _list(cards: list[Card]) -> None:
             console.print(Padding(card.id, (0, 0, 0, 2), expand=False), style="cyan")
             question = " ".join(to_text(card.question).split())
             console.print(Padding(question, (0, 0, 0, 4), expand=False))
-    print(f"{how_many(len(cards))}. "
+    print(f"{how_many(len(cards), 'card')}. "
           "They can be answered here, in Anki, Moodle and Canvas, and on paper.")  # fmt: skip
     print(suggest("quiz"))

@@ -21,11 +21,6 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def how_many(n: int, what: str = "card") -> str:
-    """1 card, 2 cards."""
-    return f"{n} {what}{'' if n == 1 else 's'}"
-
-
 def suggest(*argv: object) -> str:
     """A command line to try next, started as this one was: by its name, or with python -m."""
     by_module = Path(sys.argv[0]).parts[-2:] == ("minilora", "__main__.py")

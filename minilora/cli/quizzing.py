@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic
 
 from minilora.cli.keyboard import Ended, Keyboard, TimeOver
-from minilora.cli.output import how_many, say
+from minilora.cli.output import say
 from minilora.cli.quiz_screen import Screen
 from minilora.learn.demos.demo import prove
 from minilora.learn.exam import review
@@ -25,7 +25,7 @@ from minilora.learn.exam.paper_exam import paper_exam
 from minilora.learn.exam.progress import Progress
 from minilora.learn.exam.quiz import PASS, Answer, Question, draw, passed, question
 from minilora.learn.notebooks.lessons import LESSONS
-from minilora.system.errors import MiniloraError, MissingExtraError, UsageError
+from minilora.system.errors import MiniloraError, MissingExtraError, UsageError, how_many
 from minilora.system.files import write_atomically
 
 _LATER = "-"
@@ -132,8 +132,8 @@ class Record:
         if times and self._has_fsrs and self._progress.kept:
             first = min(times)
             then = sum(time <= first + timedelta(days=1) for time in times)
-            say(f"Next: {how_many(then)} due {_when(first, now)}, for minilora quiz --review; "
-                f"progress is kept in {self._progress.path}")  # fmt: skip
+            say(f"Next: {how_many(then, 'card')} due {_when(first, now)}, for minilora quiz "
+                f"--review; progress is kept in {self._progress.path}")  # fmt: skip
 
     def _say_note(self) -> None:
         """Once."""

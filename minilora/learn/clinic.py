@@ -30,6 +30,7 @@ from minilora.learn.examination import (
 )
 from minilora.learn.exercises import Yours, exercise, require, unpack
 from minilora.lora_config import LoraConfig
+from minilora.system.errors import how_many
 from minilora.text.windows import IGNORE_INDEX
 from minilora.transformer import Transformer, TransformerConfig
 
@@ -125,7 +126,8 @@ def _examined(yours: Yours, fault: str, kind: str = "all") -> None:
 def _symptom(chart: Chart, shipped: Any, kind: str) -> str | None:
     """What is unsound about a run, or None."""
     if chart.model is None or len(chart.rows) != _STEPS:
-        return f"it made {len(chart.rows)} steps; expected one of Adam for each of {_STEPS} batches"
+        made = how_many(len(chart.rows), "step")
+        return f"it made {made}; expected one of Adam for each of {_STEPS} batches"
     if not isinstance(shipped, Transformer):
         return f"it ships a {type(shipped).__name__}; expected the model"
     base = _reference(kind).weights

@@ -38,7 +38,7 @@ import numpy as np
 
 from minilora.learn.guards import TookTooLong, guarded_call, line_of
 from minilora.module import Module
-from minilora.system.errors import UsageError
+from minilora.system.errors import UsageError, how_many
 from minilora.tensor import Tensor
 
 EXERCISES: dict[str, tuple[str, str]] = {}  # the two hints of each exercise, by its name
@@ -262,7 +262,8 @@ def unpack(got: Any, names: str) -> list[Any]:
     n = len(names.split(","))
     if isinstance(got, tuple | list | np.ndarray) and len(got) == n:
         return list(got)
-    found = f"{len(got)} values" if isinstance(got, tuple | list) else type(got).__name__
+    several = isinstance(got, tuple | list)
+    found = how_many(len(got), "value") if several else type(got).__name__
     raise Wrong(f"it returns {found}; expected {n} values, as in `return {names}`")
 
 

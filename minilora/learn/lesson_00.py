@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minilora.learn.exercises import Yours, as_array, exercise, require, unpack
+from minilora.system.errors import how_many
 
 
 def _whole_numbers(*shapes: tuple[int, ...]) -> list[np.ndarray]:
@@ -78,7 +79,7 @@ def trained_share(yours: Yours) -> str:
             "the numbers of A and B come on top of those of W, they do not replace any": trained
             / (total - trained),
         }
-        what = f"share for total={total:,}, r={r} and {len(shapes)} matrices"
+        what = f"share for total={total:,}, r={r} and {how_many(len(shapes), 'matrix', 'matrices')}"
         yours.compare(what, yours(total, list(shapes), r), expected, mistakes)
     return "The first of the models tried was docs-tiny, with LoRA of rank 4 on all its matrices."
 

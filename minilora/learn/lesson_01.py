@@ -19,6 +19,7 @@ from minilora.learn.exercises import (
     require,
     unpack,
 )  # fmt: skip
+from minilora.system.errors import how_many
 from minilora.tensor import Tensor
 
 Vjp = Callable[[Any], Any]
@@ -70,7 +71,7 @@ class _Node:
         return noting
 
     def __repr__(self) -> str:
-        return f"a node with {len(self.edges)} edges"
+        return f"a node with {how_many(len(self.edges), 'edge')}"
 
 
 def _times(node: _Node, factor: float) -> tuple[_Node, Vjp]:
@@ -196,7 +197,8 @@ def gradients(yours: Yours) -> str:
             require(kept, "it changes the data or the edges of a node; leave the graph as it is")
         require(isinstance(found, dict), f"it returns {type(found).__name__}, not a dictionary")
         lacking = [node for node in nodes if node not in found]
-        require(not lacking, f"{len(lacking)} of {len(nodes)} nodes have no gradient, in {name}")
+        which = f"{len(lacking)} of {how_many(len(nodes), 'node')}, in the graph with {name}"
+        require(not lacking, f"it returns no gradient for {which}")
         arrays = [np.asarray(as_array(found[node]), float) for node in nodes]
         got = np.concatenate([array.ravel() for array in arrays])
         early = {_TOO_EARLY: got if _sent_too_early(nodes, arrays) else expected}
@@ -204,7 +206,7 @@ def gradients(yours: Yours) -> str:
         total = sum(len(node.edges) for node in nodes)
         if calls > total and np.allclose(got, expected):
             raise Wrong(
-                f"it is right, but calls vjps {calls:,} times where there are {total:,} edges: a "
+                f"it is right, but calls vjps {calls:,} times for {how_many(total, 'edge')}: a "
                 "node must wait until all gradients have come, then pass on their sum once"
             )
     return "Each edge was walked once: one walk gives all gradients, however many leaves there are."

@@ -1,7 +1,7 @@
 """Errors that a user can mend: their text is one sentence with the cause and the remedy.
 
 The command line shows these as that sentence alone. Any other exception is a fault of minilora's
-own and keeps its traceback.
+own and keeps its traceback. `how_many` is for sentences with a number in them.
 """
 
 from __future__ import annotations
@@ -21,3 +21,8 @@ class StateError(MiniloraError, RuntimeError):
 
 class MissingExtraError(MiniloraError, ModuleNotFoundError):
     """A package that only one extra needs is not installed."""
+
+
+def how_many(n: int, what: str, several: str = "") -> str:
+    """1 card, 2 cards; with several="entries" 1 entry, 2 entries."""
+    return f"{n:,} {what if n == 1 else several or what + 's'}"
