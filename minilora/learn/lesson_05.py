@@ -61,7 +61,8 @@ def count_model(yours: Yours) -> str:
         "down_proj": (side, 70),
         "o_proj": (70, 40),
         "v_proj": (70, 40),
-        "qkv_proj": (70, 210),  # its name contains that of another
+        "qkv_proj": (70, 210),  # its name contains that of another,
+        "o_proj_gate": (50, 90),  # and this one begins like another
     }
     for shapes, n_layer, r, targets in (
         (_BLOCK, 3, 4, ["q_proj", "v_proj"]),

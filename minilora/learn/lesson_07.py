@@ -75,6 +75,7 @@ def k90(yours: Yours) -> str:
         [0.8, 0.6, 0.5, 0.3],
         [5, 4, 3, 2, 1, 1, 0.2, 0, 0],
         [2] * 15 + [1] * 5,
+        [7, 4, 4, 3],  # just 90 per cent, and exactly so: 49 + 16 + 16 of 90
         [5],
     ):
         S = np.array(values, np.float64)
@@ -88,6 +89,8 @@ def k90(yours: Yours) -> str:
             + 1,
             "that is the index, which starts at 0; count the directions": expected - 1,
             "that is one too many": expected + 1,
+            "just 90 per cent are enough: at least 90, not more": np.argmax(held > 0.9 * held[-1])
+            + 1,
             "90 per cent is of the sum of the squares, without a root": np.argmax(
                 held >= 0.81 * held[-1]
             )
@@ -198,8 +201,8 @@ def similarity(yours: Yours) -> str:
 def _planted(top: list[int], seed: int) -> tuple[np.ndarray, np.ndarray]:
     """W and W_after (16, 16). The strongest output directions of W_after are `top`: 0 to 4 are W's
     own, from the strongest, 5 to 7 W's weakest, and 8 to 15 are new: mixed evenly from the other
-    eight of W's, to each of which they have the cosine 1 / √8 = 0.35. Of the input directions the
-    eight strongest are new."""
+    eight of W's, to each of which they have the cosine 1 / √8 = 0.35. Of the input directions eight
+    are new in the same way, but others than of the output directions."""
     rng = np.random.default_rng(seed)
     U, V = (np.linalg.qr(rng.standard_normal((16, 16)))[0] for _ in range(2))
     two = np.array([[1, 1], [1, -1]])
@@ -208,7 +211,9 @@ def _planted(top: list[int], seed: int) -> tuple[np.ndarray, np.ndarray]:
     there = np.concatenate([V[:, :5], V[:, 13:], mixed], axis=1)
     order = top + [i for i in range(16) if i not in top]
     S = np.arange(16.0, 0, -1)
-    U_after = np.concatenate([U[:, :8] @ evenly, U[:, 8:]], axis=1)
+    U_after = U.copy()
+    new = [0, 1, 5, 6, 9, 10, 13, 14]
+    U_after[:, new] = U[:, new] @ evenly
     return (U * S) @ V.T, (U_after * S * 2) @ there[:, order].T
 
 
@@ -275,18 +280,18 @@ Weights = dict[str, np.ndarray]
 
 
 def _tuned(
-    shapes: dict[str, tuple[int, int]], r: int, size: float, change: float
+    shapes: dict[str, tuple[int, int]], r: int, size: float, change: float, last: float
 ) -> tuple[Weights, Weights]:
     """(before, after): float32 weights of standard deviation `size`, to which a ΔW is added that
-    has rank r, or the highest that its shape allows, and `change` as its largest singular value;
-    "frozen" is not changed."""
+    has rank r, or the highest that its shape allows, with singular values from `change` down to
+    `last` times that; "frozen" is not changed."""
     rng = np.random.default_rng(r)
     before, after = {}, {}
     for name, (d_in, d_out) in shapes.items():
         W = (size * rng.standard_normal((d_in, d_out))).astype(np.float32)
         n = min(d_in, d_out, r)
         U, V = (np.linalg.qr(rng.standard_normal((d, n)))[0] for d in (d_in, d_out))
-        delta = 0 * W if name == "frozen" else (U * change * np.geomspace(1, 3e-4, n)) @ V.T
+        delta = 0 * W if name == "frozen" else (U * change * np.geomspace(1, last, n)) @ V.T
         before[name], after[name] = W, (W + delta).astype(np.float32)
     return before, after
 
@@ -300,17 +305,18 @@ def _tuned(
     )
 )
 def tuned_how(yours: Yours) -> str:
-    for about, shapes, r, size, change in (
-        ("LoRA of rank 3", {"q": (24, 24), "up": (16, 48)}, 3, 0.1, 1),
-        ("LoRA of rank 5 on one matrix", {"frozen": (24, 24), "down": (48, 16)}, 5, 0.1, 1),
-        ("LoRA of rank 2 on large W", {"q": (24, 24), "frozen": (16, 48)}, 2, 33, 1),
-        ("LoRA of rank 13", {"frozen": (8, 30), "up": (24, 48)}, 13, 0.1, 1),
-        ("LoRA of rank 8", {"frozen": (8, 30), "up": (24, 48)}, 8, 0.1, 1),
-        ("LoRA of rank 4, a small change", {"k": (20, 20), "v": (20, 10)}, 4, 0.1, 0.01),
-        ("full fine-tuning", {"up": (16, 48), "frozen": (16, 48)}, 99, 0.1, 1),
-        ("full fine-tuning of small matrices", {"frozen": (9, 9), "down": (20, 4)}, 99, 1, 1),
+    for about, shapes, r, size, change, last in (
+        ("LoRA of rank 3", {"q": (24, 24), "up": (16, 48)}, 3, 0.1, 1, 3e-4),
+        ("LoRA of rank 5 on one matrix", {"frozen": (24, 24), "down": (48, 16)}, 5, 0.1, 1, 3e-4),
+        ("LoRA of rank 2 on large W", {"q": (24, 24), "frozen": (16, 48)}, 2, 33, 1, 3e-4),
+        ("LoRA of rank 13", {"frozen": (8, 30), "up": (24, 48)}, 13, 0.1, 1, 3e-4),
+        ("LoRA of rank 8", {"frozen": (8, 30), "up": (24, 48)}, 8, 0.1, 1, 3e-4),
+        ("LoRA of rank 4, a small change", {"k": (20, 20), "v": (20, 10)}, 4, 0.1, 0.01, 3e-4),
+        ("LoRA with a hidden direction", {"q": (48, 48), "frozen": (9, 9)}, 2, 1, 5, 6e-7),
+        ("full fine-tuning", {"up": (16, 48), "frozen": (16, 48)}, 99, 0.1, 1, 3e-4),
+        ("full fine-tuning, small matrices", {"frozen": (9, 9), "down": (20, 4)}, 99, 1, 1, 3e-4),
     ):
-        before, after = _tuned(shapes, r, size, change)
+        before, after = _tuned(shapes, r, size, change, last)
         method, rank = unpack(yours(dict(before), dict(after)), "method, rank")
         is_text = isinstance(method, str) and method.strip().casefold() in ("lora", "full")
         require(is_text, f'the method is "LoRA" or "full", not {method!r:.40}')
@@ -340,6 +346,9 @@ def _verdicts(before: Weights, after: Weights) -> dict[str, tuple[str, int]]:
         ),
         "the tolerance is made from W_after, whose rounding it is, not from the change": _together(
             _ranks(before, after, lambda W, S: eps * np.linalg.norm(S)), min
+        ),
+        "the tolerance takes the Frobenius norm, not the largest singular value": _together(
+            _ranks(before, after, lambda W, S: eps * np.linalg.norm(W, 2)), min
         ),
         "it is full if the rank of a matrix is the highest it can have, min(d_in, d_out)": (
             _together(right, max)

@@ -11,6 +11,7 @@ import numpy as np
 import minilora as ml
 from minilora.learn.demos.small_models import moved_adapter, tiny_gpt2, tiny_llama
 from minilora.learn.exercises import Yours, exercise, require, unpack
+from minilora.system.errors import how_many
 
 
 @exercise(
@@ -50,10 +51,15 @@ def score_by_topic(yours: Yours) -> str:
             ],
         }
         got = yours(list(sheet))
+        topics = how_many(len(right), "topic")
         require(
-            isinstance(got, list | tuple) and len(got) == len(right),
-            f"it returns {len(got) if isinstance(got, list | tuple | dict) else 'no'} entries "
-            f"where {len(right)} topics were asked: a list with a triple for each topic",
+            isinstance(got, list | tuple),
+            f"it returns {type(got).__name__} for answers on {topics}; expected a list of triples",
+        )
+        require(
+            len(got) == len(right),
+            f"it returns {how_many(len(got), 'triple')} for answers on {topics}; expected one for "
+            "each topic",
         )
         for i, (topic, r, n) in enumerate(right):
             found = unpack(got[i], "topic, right, asked")
@@ -129,6 +135,7 @@ def fewest_right(yours: Yours) -> str:
         (42, 0.1, 0.05),
         (10, 0.5, 0.9),
         (40, 0.25, 1e-6),
+        (10, 0.5, 56 / 1024),  # exactly the chance of 8 or more: sums of halves are not rounded
     ):
         terms = _terms(n, p)
         tails = [sum(terms[k:]) for k in range(n + 2)]
@@ -136,6 +143,9 @@ def fewest_right(yours: Yours) -> str:
         deviation = math.sqrt(n * p * (1 - p))
         mistakes = {
             "that many can still be guessed too often: one more": right - 1,
+            "a chance equal to the level is not below it": next(
+                k for k, tail in enumerate(tails) if tail <= level
+            ),
             "that is one more than needed": right + 1,
             "ask for at least k, not for exactly k": next(
                 (k for k in range(math.ceil(n * p), n + 1) if terms[k] < level), n + 1

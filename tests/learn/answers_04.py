@@ -89,6 +89,10 @@ def _formed_first(self, x, rng=None):
     return x @ W + self.base.bias
 
 
+def _s_before_and_after(self, x, rng=None):
+    return self.base(x) + self.s * ((self.s * (x @ self.A)) @ self.B)
+
+
 def _package(self, x, rng=None):
     return F.lora_linear(x, self.base.weight, self.base.bias, self.A, self.B, self.s)
 
@@ -470,7 +474,10 @@ RIGHT = {
         _op(dx=lambda G, x, W, A, B, s: G @ (W + s * A @ B).T),
     ],
     "Broken1": RIGHT_LAYERS,
-    "Broken2": RIGHT_LAYERS,
+    "Broken2": [
+        *RIGHT_LAYERS,
+        layer(forward=_s_before_and_after, scale=lambda a, r: math.sqrt(a / r), delta=None),
+    ],
     "Broken3": RIGHT_LAYERS,
     "Broken4": RIGHT_LAYERS,
     "Broken5": MERGING_RIGHT,
@@ -507,7 +514,7 @@ WRONG = {
         (_adapt(wanted=lambda path, names: path in names), None),
         (_adapt(wanted=lambda path, names: path.split(".")[0] in names), None),
         (_adapt(freeze=False), "still trains"),
-        (_frozen_after, "0 arrays train"),
+        (_frozen_after, "arrays that train is 0"),
         (_adapt(order=lambda chosen: chosen[::-1]), "has other draws"),
         (_adapt(each=lambda rng: np.random.default_rng(5)), None),
         (_adapt(once=True), None),

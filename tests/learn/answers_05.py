@@ -202,6 +202,18 @@ WRONG = {
             ),
             None,
         ),
+        (
+            lambda s, n, r, targets: (
+                n * r * sum(sum(s[name]) for name in s if name.startswith(tuple(targets)))
+            ),
+            None,
+        ),
+        (
+            lambda s, n, r, targets: (
+                n * r * sum(sum(s[name]) for name in s if name[0] in {t[0] for t in targets})
+            ),
+            None,
+        ),
         (lambda s, n_layer, r, targets: sum(r * sum(s[t]) for t in targets), "that is one block"),
         (lambda s, n_layer, r, targets: n_layer * r * sum(map(sum, s.values())), "every matrix"),
         (lambda s, n_layer, r, targets: n_layer * r * sum(s[targets[0]]), "the first target"),

@@ -47,6 +47,11 @@ def _reach(held, share=0.9):
     return int(np.argmax(held >= share * held[-1])) + 1
 
 
+def _more_than_90(S):
+    held = np.cumsum(S**2)
+    return int(np.argmax(held > 0.9 * held[-1])) + 1
+
+
 def _k90_by_a_loop(S):
     held, k = 0.0, 0
     while held < 0.9 * sum(s * s for s in S):
@@ -150,6 +155,11 @@ def _intruders_by_loops(W, W_after, k, epsilon):
 def _intruders_by_eigenvectors(W, W_after, k, epsilon):
     V, V_after = (np.linalg.eigh(M.T @ M)[1][:, ::-1] for M in (W, W_after))
     return np.count_nonzero(np.abs(V.T @ V_after[:, :k]).max(axis=0) < epsilon)
+
+
+def _new_on_sides(W, W_after, epsilon):
+    """Of input and of output directions, which are new."""
+    return np.array([_cosines(W, W_after, side).max(axis=0) < epsilon for side in (0, 2)])
 
 
 def _in_subspace(W, W_after, k, epsilon):
@@ -312,6 +322,7 @@ WRONG: dict[str, list[tuple[Any, str | None]]] = {
         (lambda S: int(np.sum(S / S[0] > 0.1)), "a tenth of the largest"),
         (lambda S: math.ceil(0.9 * len(S)), "whatever they hold"),
         (lambda S: int(np.sum(S > 0)), "all that are not 0"),
+        (_more_than_90, "at least 90, not more"),
         (lambda S: _reach(np.cumsum(S**2), 0.7), None),
         (lambda S: _reach(np.cumsum(S**2), 0.95), None),
         (lambda S: _reach(np.cumsum(S**2)[::-1]), None),
@@ -388,11 +399,14 @@ WRONG: dict[str, list[tuple[Any, str | None]]] = {
         (lambda W, X, k, e: np.sum(_cosines(W, X).max(axis=0)[:k] < e**2), None),
         (lambda W, X, k, e: int(np.linalg.matrix_rank(X - W)), None),
         (lambda W, X, k, e: np.sum(np.abs(_svd(X)[1][:k] - _svd(W)[1][:k]) > e), None),
+        (lambda W, X, k, e: np.sum(_new_on_sides(W, X, e).all(axis=0)[:k]), None),
+        (lambda W, X, k, e: np.sum(_new_on_sides(W, X, e).any(axis=0)[:k]), None),
     ],
     "tuned_how": [
         (_how(tolerance=lambda W, S: 1e-12 * S[0]), "rounding alone gives every direction"),
         (_how(tolerance=lambda W, S: 1e-7 * np.linalg.norm(S)), "made from W_after"),
         (_how(tolerance=lambda W, S: 0.01 * S[0]), "weak directions count too"),
+        (_how(tolerance=lambda W, S: EPS * np.linalg.norm(W, 2)), "not the largest singular value"),
         (_how(pick=lambda ranks: ranks[0]), "not the first"),
         (_how(pick=lambda ranks: ranks[-1]), "not the last"),
         (_how(pick=min), "not the smallest"),
@@ -413,11 +427,6 @@ WRONG: dict[str, list[tuple[Any, str | None]]] = {
 }  # fmt: skip
 
 EQUIVALENT = {
-    "k90": {
-        "line 4: held >= 0.9 * held[-1] -> held > 0.9 * held[-1]": (
-            "where a sum is 90 per cent exactly, rounding decides"
-        )
-    },
     "truncate": {"line 3: False -> True": "the columns of U that are added are cut off again"},
     "intruders": {
         "line 5: cosines.max(axis=0) < epsilon -> cosines.max(axis=0) <= epsilon": (

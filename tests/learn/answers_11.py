@@ -97,6 +97,10 @@ def fewest_from_above(n, p, level):
     return k
 
 
+def fewest_that_may_be_the_level(n, p, level):
+    return next(k for k in range(n + 2) if sum(L._terms(n, p)[k:]) <= level)
+
+
 def fewest_by_bisection(n, p, level):
     low, high = 0, n + 1
     while low < high:
@@ -219,6 +223,12 @@ def share(top, bottom=lambda p: True, size=lambda p: p.data.nbytes):
 
 def trains(p):
     return p.requires_grad
+
+
+def share_and_freezes(model):
+    found = share(trains)(model)
+    model.requires_grad_(False)
+    return found
 
 
 def share_by_loops(model):
@@ -344,10 +354,11 @@ WRONG: dict[str, list[tuple[Callable[..., Any], str | None]]] = {
         (scored(lambda r, n: r - n), "not by how many are wrong"),
         (scored(lambda r, n: 0), "alphabetical order"),
         (scored(backwards=True), "the first by name comes first"),
+        (lambda answers: scored()(answers)[:1], "it returns 1 triple for answers on 2 topics"),
+        (lambda answers: dict(answers), "it returns dict for answers on 2 topics"),
         (scored(shown=lambda t, r, n: (t, n - r, n)), "the middle number"),
         (scored(shown=lambda t, r, n: (t, r, n - r)), "is of all answers on the topic"),
         (scored(shown=lambda t, r, n: (t, r / n)), "expected 3 values"),
-        (lambda sheet: L._scored(sheet)[:1], "a list with a triple for each topic"),
         (score_in_order_of_appearance, None),
         (scored(lambda r, n: n), None),
         (scored(lambda r, n: -n), None),
@@ -388,6 +399,7 @@ WRONG: dict[str, list[tuple[Callable[..., Any], str | None]]] = {
         (lambda n, p, level: fewest_from_above(n, 0.25, level), "not always one in four"),
         (lambda n, p, level: min(n, fewest_from_above(n, p, level)), "return n + 1"),
         (lambda n, p, level: ceil(n * p + 2 * sqrt(n * p * (1 - p))), "whatever the level"),
+        (fewest_that_may_be_the_level, "equal to the level"),
         (fewest_by_normal, None),
         (lambda n, p, level: ceil(n * (1 - level)), None),
         (lambda n, p, level: ceil(0.7 * n), None),
@@ -439,6 +451,7 @@ WRONG: dict[str, list[tuple[Callable[..., Any], str | None]]] = {
         (share_of_lora, "what trains need not be an adapter"),
         (lambda model: 4 * share(trains)(model), "only the parameters are asked for"),
         (share(trains, size=lambda p: p.shape[-1]), None),
+        (share_and_freezes, "you changed the model you were given"),
         (share(lambda p: p.ndim < 2), None),
         (lambda model: 0.01, None),
         (share(lambda p: p.requires_grad and p.data.dtype == np.float32), None),
@@ -471,9 +484,6 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     "chance_at_least": {"line 3: 1 -> 2": "comb(n, n + 1) is 0"},
     "fewest_right": {
         "line 3: 0 -> 1": "the chance of at least 0 is 1, which is below no level",
-        "line 4: chance_at_least(k, n, p) >= level -> chance_at_least(k, n, p) > level": (
-            "a chance that is the level to the last bit does not occur"
-        ),
     },
     "adapter_share": {
         "line 5: bytes_of[p.requires_grad] += p.data.nbytes -> "
