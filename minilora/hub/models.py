@@ -1,7 +1,7 @@
 """Reading and writing whole models: config.json and model.safetensors, as Hugging Face has them.
 
-transformers loads what is saved here as a GPT2LMHeadModel or LlamaForCausalLM if it is one, and
-whatever transformers saved as one of them is loaded here.
+transformers loads what is saved here as a GPT2LMHeadModel, LlamaForCausalLM or Qwen2ForCausalLM if
+it is one, and whatever transformers saved as one of them is loaded here; so is a .gguf file.
 Source: save_pretrained and from_pretrained in transformers.
 """
 
@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from minilora.hub.gguf import read_gguf
+from minilora.hub.gguf_models import gguf_arrays, gguf_config, gguf_tensors
 from minilora.hub.hf_config import read_config, written_config
 from minilora.hub.hf_layout import (
     Layout,
@@ -22,6 +24,7 @@ from minilora.hub.hf_layout import (
     shapes_to_hf,
     to_hf,
 )
+from minilora.hub.places import bundled_models, model_place
 from minilora.hub.safetensors_files import (
     MODEL_FILES,
     Arrays,
@@ -39,8 +42,7 @@ from minilora.lora_targets import base_modules, plain_path
 from minilora.nn import Module, Parameter
 from minilora.system.errors import UsageError
 from minilora.transformer import Transformer
-
-ASSETS = Path(__file__).parents[1] / "assets"
+from minilora.transformer_config import TransformerConfig
 
 
 class _NoNumbers(np.random.Generator):
@@ -80,20 +82,34 @@ def save_model(model: Transformer, folder: str | Path, *, dtype: Any = np.float3
     write_folder(folder, MODEL_FILES, written_config(model.config, kind), tensors, kind)
 
 
-def load_model(name_or_folder: str | Path) -> Transformer:
-    """A Transformer in float32, from a bundled name or from a folder with a GPT-2 or Llama, whether
-    minilora or transformers wrote it, in float16, bfloat16 or float32, in one file or in shards.
+def load_model(name_or_path: str | Path) -> Transformer:
+    """A Transformer in float32: a bundled name, "smollm2", a folder with a GPT-2 or a Llama (also
+    Qwen2 and Mistral), whether minilora or transformers wrote it, in float16, bfloat16 or float32,
+    in one file or in shards, or a .gguf file of llama.cpp's (a Llama).
 
-    Where it was loaded from stands in `model.loaded_from`. Raises FileNotFoundError for what is
-    not there, and ValueError for damaged files, for a model that ours cannot compute, and for
-    weights that do not fit it, in which case nothing of the model's size was made.
+    What is stored as float32 is mapped, not read: the weights are views of the file until they
+    change, so do not overwrite the file in place meanwhile. Where the model was loaded from stands
+    in `model.loaded_from`. Raises FileNotFoundError for what is not there, and ValueError for
+    damaged files, for a model that ours cannot compute, and for weights that do not fit it, in
+    which case nothing of the model's size was made.
     """
-    bundled = {path.parent.name: path.parent for path in ASSETS.glob("*/config.json")}
-    name = str(name_or_folder)
-    folder = bundled.get(name, Path(name_or_folder))
-    if not folder.exists():
-        known = ", ".join(sorted(bundled)) or "none"
-        raise FileNotFoundError(f"there is no folder {str(folder)!r}; bundled models: {known}")
+    name, place = str(name_or_path), model_place(name_or_path)
+    config, arrays = _in_gguf(place) if place.suffix == ".gguf" else _in_folder(place)
+    model = Transformer(config, rng=_NoNumbers(np.random.PCG64()))
+    for path, p in model.named_parameters():
+        p.data = arrays[path]
+    known = name in bundled_models() or name == "smollm2"
+    model.loaded_from = name if known else os.path.abspath(place)
+    return model
+
+
+def _in_gguf(path: Path) -> tuple[TransformerConfig, Arrays]:
+    file = read_gguf(path)
+    config = gguf_config(file)
+    return config, gguf_arrays(gguf_tensors(file, config), file)
+
+
+def _in_folder(folder: Path) -> tuple[TransformerConfig, Arrays]:
     config_file = require_files(folder, MODEL_FILES)
     data = read_json(config_file)
     try:
@@ -118,12 +134,7 @@ def load_model(name_or_folder: str | Path) -> Transformer:
             )
     what = f"the weights in {folder} do not fit its config.json"
     require_fit(found, shapes, what, "copy or download both files again")
-    model = Transformer(config, rng=_NoNumbers(np.random.PCG64()))
-    arrays = from_hf(found, layout)
-    for path, p in model.named_parameters():
-        p.data = arrays[path]
-    model.loaded_from = name if name in bundled else os.path.abspath(folder)
-    return model
+    return config, from_hf(found, layout)
 
 
 def unchanged_source(model: Transformer) -> str | None:

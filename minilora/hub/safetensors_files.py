@@ -164,7 +164,7 @@ def _is_finite(array: np.ndarray) -> bool:
     return not array.size or bool(np.isfinite(array.min()) and np.isfinite(array.max()))
 
 
-def require_fit(found: Arrays, shapes: Shapes, what: str, remedy: str) -> None:
+def require_fit(found: Mapping[str, Any], shapes: Shapes, what: str, remedy: str) -> None:
     """Raise ValueError, which says `what` is wrong and the remedy, unless keys and shapes fit."""
     wrong = [f"missing {key} {shape}" for key, shape in shapes.items() if key not in found]
     wrong += [f"unexpected {key} {a.shape}" for key, a in found.items() if key not in shapes]

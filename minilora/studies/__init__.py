@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from minilora.experiments.rows import Rows
-from minilora.hub.models import ASSETS
+from minilora.hub.places import ASSETS
 from minilora.studies.study import Study
 from minilora.system.errors import UsageError
 

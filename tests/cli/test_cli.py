@@ -287,8 +287,11 @@ def test_text_that_cannot_be_used_is_explained(command, content, message, here, 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["generate", "--model", "no-such"], "there is no folder 'no-such'; bundled models: docs-"),
-        (["params", "--model", "no-such"], "bundled models: docs-tiny, words-tiny"),
+        (
+            ["generate", "--model", "no-such"],
+            "there is no folder 'no-such'; models known by name: docs",
+        ),
+        (["params", "--model", "no-such"], "models known by name: docs-tiny, words-tiny, smollm2"),
         (["generate", "--adapter", "no-such"], "there is no folder 'no-such'"),
         (["pretrain", "no-such"], "there is no base model 'no-such'; use: docs-tiny, words-tiny"),
         (["--rank", "0"], "r must be a whole number of at least 1, got 0"),

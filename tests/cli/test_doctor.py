@@ -15,7 +15,7 @@ import pytest
 
 from minilora.cli import doctor
 from minilora.experiments.tasks import BASE_MODELS
-from minilora.hub import models as hub
+from minilora.hub import places as hub
 from minilora.text import corpora as data
 from minilora.text import library
 

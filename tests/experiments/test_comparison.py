@@ -21,7 +21,7 @@ import minilora as ml
 from minilora.cli.tables import print_comparison
 from minilora.experiments.comparison import DEFAULT_METHODS, compare, folder_name, forget
 from minilora.experiments.tasks import BASE_MODELS, load_task
-from minilora.hub.models import ASSETS
+from minilora.hub.places import ASSETS
 from minilora.lora import lora_layers
 from minilora.methods.registry import METHODS
 from minilora.nn import Linear

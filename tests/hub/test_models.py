@@ -22,7 +22,7 @@ from folders import (
 )
 
 import minilora as ml
-from minilora.hub import load_model, models, save_model
+from minilora.hub import load_model, models, places, save_model
 from minilora.hub.hf_layout import parameter_shapes
 from minilora.hub.models import unchanged_source
 
@@ -212,11 +212,13 @@ def test_tied_head_in_the_file_must_be_the_embedding(kind, tmp_path):
 
 
 def test_bundled_model_is_found_by_its_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "ASSETS", tmp_path)
+    monkeypatch.setattr(places, "ASSETS", tmp_path)
     model = make()
     save_model(model, tmp_path / "docs-tiny", dtype=np.float16)
     assert load_model("docs-tiny").config == model.config
-    with pytest.raises(FileNotFoundError, match=r"'no-such'; bundled models: docs-tiny"):
+    with pytest.raises(
+        FileNotFoundError, match=r"'no-such'; models known by name: docs-tiny, smollm2"
+    ):
         load_model("no-such")
 
 
