@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from minilora.hub.models import ASSETS
+from minilora.hub.places import ASSETS
 from minilora.system.errors import UsageError
 
 EXAM_FILE = ASSETS / "exam.toml"

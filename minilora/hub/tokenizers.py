@@ -16,7 +16,7 @@ from typing import Any
 
 from minilora.hub.gguf import read_gguf
 from minilora.hub.gguf_tokenizer import tokenizer_in
-from minilora.hub.models import ASSETS
+from minilora.hub.places import bundled_models, model_place
 from minilora.hub.safetensors_files import damaged, read_json
 from minilora.system.errors import UsageError
 from minilora.system.files import explained, write_atomically
@@ -34,14 +34,12 @@ def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
     tokenizer that is not supported, and for a model of our own, which reads characters;
     MissingExtraError without PyPI's tokenizers.
     """
-    path = Path(name_or_path)
-    if str(name_or_path) in {config.parent.name for config in ASSETS.glob("*/config.json")}:
+    if str(name_or_path) in bundled_models():
         raise UsageError(
             f"{name_or_path} reads the symbols of ALPHABET: use encode() and decode(), or write() "
             "without a tokenizer"
         )
-    if not path.exists():
-        raise FileNotFoundError(f"there is no folder and no file {str(path)!r}")
+    path = model_place(name_or_path)
     return tokenizer_in(read_gguf(path)) if path.is_file() else _from_folder(path)
 
 

@@ -217,7 +217,7 @@ def test_damage_in_a_gguf_file_is_one_sentence_that_names_it(changes, sentence):
 
 
 def test_what_is_not_there_says_what_to_do(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no folder and no file"):
+    with pytest.raises(FileNotFoundError, match="models known by name"):
         load_tokenizer(tmp_path / "nothing")
     with pytest.raises(
         FileNotFoundError, match=r"has no tokenizer\.json; load the model's tokenizer"
