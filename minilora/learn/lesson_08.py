@@ -67,11 +67,12 @@ _GRIDS: tuple[dict[float, list[float]], ...] = (
     {1e-2: [1.90, 1.93, 1.91], 1e-3: [2.0, 2.1, 2.05], 3e-2: [1.70, 1.75, 2.9]},
     {0.04: [1.1, float("nan"), 1.2], 0.02: [1.6, 1.5, 1.4], 0.01: [1.7, 1.8, 1.55]},
     {0.5: [float("inf"), 0.25], 0.25: [3.0, 2.0], 0.125: [2.25, 2.25], 1.0: [float("nan")] * 2},
+    {0.02: [float("nan"), 1.0], 0.04: [1.5, 2.0], 0.01: [3.0, 3.0]},  # a higher rate may be good
     {0.005: [float("nan"), 1.0], 0.02: [1.5, 2.0], 0.01: [2.0, 2.5]},  # min() keeps a first NaN
     {0.2: [1.5, 1.5], 0.4: [1.75, 1.25], 0.1: [1.0, 2.0], 0.3: [1.25, 1.75], 0.05: [2.0, 3.0]},
     {1e-3: [2.5, 2.5], 1e-4: [2.0, 3.0], 1e-5: [3.0, 2.0], 5e-4: [2.25, 2.75]},  # equal, as texts
     {0.003: [2.0, 2.004], 0.03: [2.002, 1.996]},  # nearly equal
-    {0.5: [12e3, 2e3], 0.25: [9e3, 9e3]},  # high is not diverged
+    {0.5: [12e3, 2e3], 0.25: [9e3, 9e3], 0.75: [float("nan"), 5.0]},  # high is not diverged
     {0.02: [1.0, 9.0, 3.0], 0.01: [2.0, 2.0, 4.0]},  # the first is lower in more seeds, twice
     {0.02: [9.0, 1.0, 1.0], 0.01: [2.0, 2.0, 2.0]},
     {0.02: [1.0, 4.0, 1.0], 0.01: [2.0, 2.25, 2.125]},  # spread is no fault, twice
@@ -147,7 +148,7 @@ def too_good(yours: Yours) -> str:
         losses[0, 0] -= 6  # not all seeds choose the same, which would give exactly 0
         losses[1, 1] -= 5
         tables.append(losses)
-    for losses in (*tables, np.array([[1.0, 1.0, 4.0], [2.0, 3.0, 2.0]])):
+    for losses in (*tables, np.array([[3.0, 1.0, 1.0], [2.0, 3.0, 4.0]])):
         n = losses.shape[1]
         chosen, others, whole, unlike = [], [], [], []
         for j in range(n):
@@ -237,7 +238,7 @@ _NAMES = (
     "layers.0.q_proj.lora_B",
     "layers.1.up_proj.lora_B",
     "layers.1.up_proj.lora_A",
-    "lora_B_probe.lora_A",
+    "lora_B_probe.weight",
     "layers.1.up_proj.vera_B",
     "head.bias",
 )

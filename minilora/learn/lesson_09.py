@@ -314,7 +314,7 @@ def vera(yours: Yours) -> str:
 )
 def trained_numbers(yours: Yours) -> str:
     rng = np.random.default_rng()
-    unknown = tuple(int(rng.integers(*ends)) for ends in ((100, 200), (30, 90), (4, 20)))
+    unknown = tuple(int(rng.integers(*ends)) for ends in ((100, 200), (40, 90), (17, 30)))
     for d_in, d_out, r in ((128, 512, 5), (320, 48, 6), unknown):
         lora = r * (d_in + d_out)
         cases: dict[str, tuple[int, dict[str, int]]] = {

@@ -50,6 +50,16 @@ def _best_below_ten(losses):
     return best or 0
 
 
+def _by_of_all(key):
+    return lambda losses: min(sorted(losses), key=lambda lr: key(losses[lr]))
+
+
+def _best_below_what_diverged(losses):
+    bad = [lr for lr in losses if lr not in _good(losses)]
+    low = {lr: v for lr, v in _good(losses).items() if not bad or lr < min(bad)}
+    return min(low or _good(losses), key=lambda lr: mean(losses[lr]))
+
+
 def _too_good(losses, whole=False):
     gaps = []
     for j in range(losses.shape[1]):
@@ -65,6 +75,11 @@ def _too_good_by_value(losses):
         row = losses[column.argmin()]
         gaps.append(row[row != column.min()].mean() - column.min())
     return mean(gaps)
+
+
+def _too_good_of_the_lowest(losses):
+    i, j = np.unravel_index(losses.argmin(), losses.shape)
+    return np.delete(losses[i], j).mean() - losses[i, j]
 
 
 def _too_good_at_once(losses):
@@ -266,6 +281,8 @@ WRONG = {
         (_by(lambda v: mean(sorted(v)[1:-1] or v)), None),
         (_by(lambda v: sum(v[:3])), None),
         (_best_below_ten, None),
+        (_best_below_what_diverged, None),
+        (_by_of_all(lambda v: mean(10.0 if math.isnan(x) else x for x in v)), None),
         (lambda losses: min(losses), None),
         (lambda losses: max(losses), None),
         (lambda losses: min(_good(losses)), None),
@@ -280,6 +297,7 @@ WRONG = {
         (lambda losses: losses.mean() - losses.min(axis=0).mean(), "not with all settings"),
         (lambda losses: losses.mean(1).min() - losses.min(axis=0).mean(), "the best mean"),
         (_too_good_by_value, "is another seed, and judges"),
+        (_too_good_of_the_lowest, None),
         (lambda losses: losses.mean() - losses.min(), None),
         (lambda losses: losses.std(), None),
         (lambda losses: 0.0, None),

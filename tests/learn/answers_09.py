@@ -609,6 +609,7 @@ WRONG = {
         (_but("ia3", lambda d_in, d_out, r: d_in + d_out), None),
         (lambda method, d_in, d_out, r: r * (d_in + d_out), None),
         (lambda method, d_in, d_out, r: d_in * d_out, None),
+        (lambda method, d_in, d_out, r: _counts(method, d_in, d_out, min(r, 16)), None),
     ],
     "advantages": [
         (lambda rewards: rewards, "those are the rewards"),
