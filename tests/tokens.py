@@ -12,7 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders import tiny
 from chats import CHATML
+
+from minilora.hub import save_model
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 _LINES = """
@@ -66,6 +69,13 @@ def write_tokenizer(folder: Path, **changes: Any) -> Path:
     names = {"bos_token": SPECIAL[1], "eos_token": SPECIAL[2], "unk_token": unknown}
     (folder / "tokenizer_config.json").write_text(json.dumps(names), "utf-8")
     (folder / "chat_template.jinja").write_text(CHATML, "utf-8")
+    return folder
+
+
+def write_chat_model(folder: Path, block_size: int = 300, seed: int = 0) -> Path:
+    """A folder with the small tokenizer and a tiny Llama for it, which writes nonsense."""
+    write_tokenizer(folder)
+    save_model(tiny("llama", seed, vocab_size=360, block_size=block_size), folder)
     return folder
 
 

@@ -22,7 +22,7 @@ from minilora.system.memory import keep_freed_memory
 COMMANDS = {  # the file of this room that has run_NAME; it is imported when it is needed
     "compare": "training",
     "finetune": "training",
-    "generate": "training",
+    "generate": "writing",
     "pretrain": "training",
     "params": "looking",
     "profile": "looking",

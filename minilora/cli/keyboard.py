@@ -42,6 +42,12 @@ class Keyboard:
             raise TimeOver  # where there is no alarm
         return self._unless_ended(typed)
 
+    def message(self, prompt: str) -> str:
+        """The next line likewise, whatever it says: "q" too."""
+        typed = self._read(prompt)
+        self._show(typed)
+        return typed
+
     def key(self, prompt: str, keys: str) -> str:
         """One of the keys, or "" for Enter. Any other line of a pipe is the next answer."""
         while True:

@@ -55,15 +55,18 @@ def parser() -> argparse.ArgumentParser:
     _add_lora_options(sub)
     sub.add_argument("--out", type=Path, metavar="FOLDER", help=f"./{RESULTS}/NAME-METHOD")
 
-    sub = command("generate", "let a model continue a prompt")
-    about = "a bundled name or a folder; default: the adapter's own base, or docs-tiny"
+    sub = command("generate", "let a model continue a prompt, or answer in a chat")
+    about = "a name or a folder; default: the adapter's own base, or docs-tiny (to chat: smollm2)"
     sub.add_argument("--model", metavar="NAME", help=about)
+    about = "a conversation, with a model that was trained to chat; with --prompt one answer"
+    sub.add_argument("--chat", action="store_true", help=about)
     sub.add_argument("--adapter", type=Path, metavar="FOLDER", help="a saved adapter to attach")
     symbols = ", ".join(f"{task.symbol} {name}" for name, task in STRING_TASKS.items())
     about = f'what it continues; of words-tiny a symbol, a word and ">": "=brave>" ({symbols})'
     sub.add_argument("--prompt", metavar="TEXT", help=about)
     sub.add_argument("--tokens", type=_count, default=300, metavar="N", help="default: 300")
-    sub.add_argument("--temperature", type=float, default=0.7, help="0 is greedy; default: 0.7")
+    about = "0 is greedy; default: 0.7 (to chat: 0.2)"
+    sub.add_argument("--temperature", type=float, help=about)
     sub.add_argument("--top-k", type=_count, metavar="K", help="draw from the K likeliest only")
     about = "draw from the likeliest that together have probability P only"
     sub.add_argument("--top-p", type=float, metavar="P", help=about)

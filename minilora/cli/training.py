@@ -1,4 +1,4 @@
-"""Commands that train a model, or let it write: compare, finetune, generate, pretrain.
+"""Commands that train a model: compare, finetune, pretrain.
 
 Each reads its options, calls the package and prints: results to standard output, progress to
 standard error.
@@ -26,16 +26,12 @@ from minilora.experiments.costs import disk_bytes
 from minilora.experiments.rows import save_json
 from minilora.experiments.tasks import BASE_MODELS, TASKS, Task, load_task, new_model
 from minilora.experiments.tuning import set_up
-from minilora.hub import load_adapter, load_model, save_adapter, save_model
-from minilora.hub.adapters import adapter_base
+from minilora.hub import load_model, save_adapter, save_model
 from minilora.methods.registry import LABELS
 from minilora.methods.trainable import print_trainable_parameters
 from minilora.plots import compare_figure, save_figure
 from minilora.system.errors import UsageError
-from minilora.text.alphabet import to_alphabet
-from minilora.text.sampling import write
 from minilora.training.loop import Training, run
-from minilora.transformer import Transformer
 
 LOG = "training.json"  # stands beside a model or an adapter that was made here
 SAVED = ("model.safetensors", "adapter_model.safetensors")
@@ -152,43 +148,6 @@ def run_finetune(args: argparse.Namespace) -> None:
     print(f"{task.metric.unit} on the text's last twentieth: {before} → {after}")
     print(f"Saved to {out}: {human_bytes(disk_bytes(tuned.model))}.")
     print(_generating(out, args.method, task))
-
-
-def run_generate(args: argparse.Namespace) -> None:
-    model = load_model(args.model) if args.model else _own_base(args.adapter)
-    if args.adapter:
-        load_adapter(model, args.adapter)
-    answers = model.config == BASE_MODELS["words-tiny"].model  # it knows words, not texts
-    prompt = args.prompt
-    if prompt is None:
-        prompt = "=brave>" if answers else "The "
-    shown = iter([to_alphabet(prompt)])  # with the first symbol, so not if the options are wrong
-    write(
-        model,
-        prompt,
-        args.tokens,
-        temperature=args.temperature,
-        top_k=args.top_k,
-        top_p=args.top_p,
-        seed=args.seed,
-        stop="\n" if answers else None,
-        on_text=lambda new: print(next(shown, "") + new, end="", flush=True),
-    )
-    print(next(shown, ""))
-
-
-def _own_base(adapter: Path | None) -> Transformer:
-    """The model that an adapter was trained on; docs-tiny, if it does not say so."""
-    base = (adapter_base(adapter) if adapter else None) or "docs-tiny"
-    try:
-        return load_model(base)
-    except (OSError, UsageError) as error:
-        if adapter is None:
-            raise
-        raise UsageError(
-            f"{adapter} was trained on {base}, which is not here; give its folder with --model "
-            f"({error})"
-        ) from None
 
 
 def run_pretrain(args: argparse.Namespace) -> None:

@@ -3,7 +3,11 @@
 What the measurements are is tests/experiments' subject; tests of real processes measure in full.
 """
 
+import os
+import signal
+
 import pytest
+from terminal import Terminal
 
 from minilora.experiments import comparison, tasks
 
@@ -28,3 +32,19 @@ def here(monkeypatch, tmp_path):
     """An empty current folder, so that what a command writes by default goes there."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def terminal(tmp_path):
+    pytest.importorskip("pty")
+    started = []
+
+    def start(*argv, **env):
+        started.append(Terminal(argv, tmp_path, **env))
+        return started[-1]
+
+    yield start
+    for left in started:
+        if left.pid:
+            os.kill(left.pid, signal.SIGKILL)
+            os.waitpid(left.pid, 0)

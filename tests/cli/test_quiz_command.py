@@ -6,21 +6,16 @@ Most run in this process, with lines on stdin as a pipe has them; what needs a t
 import errno
 import io
 import json
-import os
 import random
 import re
-import select
-import signal
-import struct
 import sys
-import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
-from test_cli import ROOT, error_of, exit_of, start
+from test_cli import error_of, exit_of, start
 
 from minilora import cli
 from minilora.cli import keyboard, quizzing
@@ -581,65 +576,6 @@ def test_a_real_pipe_of_any_encoding(encoding, tmp_path):
     assert done.returncode == 0, done.stderr
     assert b"Traceback" not in done.stderr
     assert "6 of 6 right" in done.stdout.decode(encoding)
-
-
-class Terminal:
-    """A command in a terminal of its own."""
-
-    def __init__(self, argv, home, columns=80, **env):
-        import fcntl
-        import pty
-        import termios
-
-        self.pid, self.screen = pty.fork()
-        if self.pid == 0:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background ignores Ctrl-C
-            os.environ.update(PYTHONPATH=str(ROOT), HOME=str(home), TERM="xterm", **env)
-            os.execv(sys.executable, [sys.executable, "-m", "minilora", *argv])
-        fcntl.ioctl(self.screen, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-        self.out = self.unread = ""
-
-    def until(self, prompt, seconds=60):
-        """Wait until this appears; empty for the end of the process."""
-        end = time.monotonic() + seconds
-        while not (prompt and prompt in self.unread):
-            assert time.monotonic() < end, f"no {prompt!r} in {self.unread!r}"
-            if select.select([self.screen], [], [], 0.1)[0]:
-                try:
-                    read = os.read(self.screen, 65536).decode("utf-8", "replace")
-                except OSError:  # the process has ended
-                    read = ""
-                self.out, self.unread = self.out + read, self.unread + read
-                if not read:
-                    assert not prompt, f"ended before {prompt!r}: {self.unread!r}"
-                    return
-        self.unread = self.unread.partition(prompt)[2]
-
-    def type(self, prompt, keys):
-        self.until(prompt)
-        os.write(self.screen, keys.encode())
-
-    def status(self):
-        self.until("")
-        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        self.pid = None
-        return status
-
-
-@pytest.fixture
-def terminal(tmp_path):
-    pytest.importorskip("pty")
-    started = []
-
-    def start(*argv, **env):
-        started.append(Terminal(argv, tmp_path, **env))
-        return started[-1]
-
-    yield start
-    for left in started:
-        if left.pid:
-            os.kill(left.pid, signal.SIGKILL)
-            os.waitpid(left.pid, 0)
 
 
 @pytest.mark.system
