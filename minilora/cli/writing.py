@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from contextlib import nullcontext
 from functools import partial
+from unicodedata import category
 
 import numpy as np
 from rich.console import Console
