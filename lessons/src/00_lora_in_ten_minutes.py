@@ -54,8 +54,9 @@ from minilora.lora_targets import plain_path
 # %% tags=["hide-input"]
 ml.plots.show(
     ml.plots.lora_picture(),
-    "Left, full fine-tuning: x goes through a square W in blue, all of which trains. Right, LoRA: "
-    "x goes through a grey, frozen W and beside it through a thin A and a thin B in orange.",
+    "Left, full fine-tuning: x goes through a square W in blue, all of which "
+    "trains. Right, LoRA: x goes through a grey, frozen W and beside it through a "
+    "thin A and a thin B in orange.",
 )
 
 # %% [markdown]
@@ -87,10 +88,13 @@ ml.plots.show(
 
 # %%
 rng = np.random.default_rng(0)
-x, W, A, B = (rng.standard_normal(shape) for shape in ((5, 8), (8, 6), (8, 2), (2, 6)))
-beside = reference.lora_linear(x, ml.Tensor(W), None, ml.Tensor(A), ml.Tensor(B), scale=2.0)
+shapes = ((5, 8), (8, 6), (8, 2), (2, 6))
+x, W, A, B = (rng.standard_normal(shape) for shape in shapes)
+a, b = ml.Tensor(A), ml.Tensor(B)
+beside = reference.lora_linear(x, ml.Tensor(W), None, a, b, scale=2.0)
 merged = x @ (W + 2.0 * A @ B)
-print("W beside A and B gives what one matrix does:", np.allclose(beside.data, merged))
+same = np.allclose(beside.data, merged)
+print("W beside A and B gives what one matrix does:", same)
 
 # %% [markdown]
 # ### Exercise 0.1: the layer
@@ -131,7 +135,8 @@ WINDOWS = light(256)  # of 64 characters, for a loss; light: fewer in a browser
 
 def losses(model):
     """Of the new task and of English, on texts that no model was trained on."""
-    return tuple(ml.text_loss(model, corpus.test, WINDOWS) for corpus in (code, english))
+    texts = code.test, english.test
+    return tuple(ml.text_loss(model, text, WINDOWS) for text in texts)
 
 
 base_code, base_english = losses(base)
@@ -172,7 +177,8 @@ print(adapted())
 # %%
 model = adapted()
 q = model.layers[0].attn.q_proj
-for name, array in (("W", q.base.weight), ("A", q.adapters["code"].A), ("B", q.adapters["code"].B)):
+adapter = q.adapters["code"]
+for name, array in (("W", q.base.weight), ("A", adapter.A), ("B", adapter.B)):
     trains = "trains" if array.requires_grad else "frozen"
     print(f"{name}  {array.shape!s:<11} {array.size:>6,} numbers, {trains}")
 
@@ -236,7 +242,7 @@ assert all(name.endswith((".A", ".B")) for name in has_gradient)
 # A *seed* fixes the random choices: where A starts and which batches come.
 
 # %%
-SEED = 3  # the results that come with minilora are of seeds 0, 1 and 2, so this is a fourth run
+SEED = 3  # a fourth run: the results that come with minilora are of seeds 0, 1, 2
 
 
 def train(model, lr, steps=300, corpus=code, **options):
@@ -245,7 +251,8 @@ def train(model, lr, steps=300, corpus=code, **options):
 
 
 def watch(model):
-    return ml.text_loss(model, code.val, WINDOWS)  # val: for watching; test: for the result
+    """On the validation text; the test text is for the result alone."""
+    return ml.text_loss(model, code.val, WINDOWS)
 
 
 full_model, lora_model = ml.load_model("docs-tiny"), adapted()
@@ -255,7 +262,8 @@ curves = {
 }
 
 # %%
-shipped = json.loads((ml.studies.SHIPPED / "compare.json").read_text("utf-8"))["tasks"][0]
+results = json.loads((ml.studies.SHIPPED / "compare.json").read_text("utf-8"))
+shipped = results["tasks"][0]
 
 
 def of_three(method, key):
@@ -264,7 +272,8 @@ def of_three(method, key):
 
 
 live = {"full": losses(full_model), "lora": losses(lora_model)}
-print(f"{'loss on Python code':<20} {'this run':>9}   three seeds: mean (lowest to highest)")
+print(f"{'loss on Python code':<20} {'this run':>9}   ", end="")
+print("three seeds: mean (lowest to highest)")
 print(f"{'base model':<20} {base_code:>9.3f}   {shipped['base']['test']:.3f}")
 for method, name in (("full", "full fine-tuning"), ("lora", "LoRA, r = 4")):
     seeds = of_three(method, "test")
@@ -276,7 +285,8 @@ share = (base_code - live["lora"][0]) / (base_code - live["full"][0])
 start = shipped["base"]["test"]
 learned = {method: start - mean(of_three(method, "test")) for method in live}
 share_of_three = learned["lora"] / learned["full"]
-print(f"LoRA's part of full's improvement: {share:.0%}; of three seeds: {share_of_three:.0%}")
+print(f"LoRA's part of full's improvement: {share:.0%}; ", end="")
+print(f"of three seeds: {share_of_three:.0%}")
 
 # %% [markdown]
 # How did they get there? The curves below are on a second text that was not trained on, the
@@ -295,8 +305,9 @@ with ml.plots.style():
     ax.legend()
     ml.plots.show(
         figure,
-        "Validation loss over 300 steps. Full fine-tuning and LoRA fall steeply from 3.1 and level "
-        "off, LoRA a little above; a model from random weights stays far above both.",
+        "Validation loss over 300 steps. Full fine-tuning and LoRA fall steeply "
+        "from 3.1 and level off, LoRA a little above; a model from random weights "
+        "stays far above both.",
     )
 
 # %% [markdown]
@@ -365,11 +376,13 @@ def changed(model):
 
 
 print(f"numbers of the base that changed, of {full_count:,}:")
-print(f"  full fine-tuning {changed(full_model):>8,}\n  LoRA             {changed(lora_model):>8,}")
+print(f"  full fine-tuning {changed(full_model):>8,}")
+print(f"  LoRA             {changed(lora_model):>8,}")
 
 # %%
 path = "layers.0.mlp.up_proj"
-full_delta = full_model.get_submodule(path).weight.data - base.get_submodule(path).weight.data
+W = base.get_submodule(path).weight.data
+full_delta = full_model.get_submodule(path).weight.data - W
 lora_delta = ml.get_delta_weight(lora_model, path)  # s A B
 for name, delta in (("full fine-tuning", full_delta), ("LoRA", lora_delta)):
     rank = np.linalg.matrix_rank(delta)
@@ -423,7 +436,8 @@ for method, model in (("full", full_model), ("lora", lora_model)):
 print(f"{'':<26} {'full':>9} {'LoRA':>9} {'LoRA / full':>12}")
 for what, full in costs["full"].items():
     lora, digits = costs["lora"][what], 1 if what.endswith("MB") else 0
-    print(f"{what:<26} {full:>9,.{digits}f} {lora:>9,.{digits}f} {lora / full:>12.0%}")
+    shown = f"{full:>9,.{digits}f} {lora:>9,.{digits}f} {lora / full:>12.0%}"
+    print(f"{what:<26} {shown}")
 
 # %% tags=["hide-input"]
 with ml.plots.style():
@@ -431,8 +445,9 @@ with ml.plots.style():
     ml.plots.plot_costs(shipped, ax)
     ml.plots.show(
         figure,
-        "LoRA's costs in per cent of full fine-tuning's: trained numbers, optimizer and file are "
-        "around 5 per cent, memory and time of a step between 75 and 80.",
+        "LoRA's costs in per cent of full fine-tuning's: trained numbers, optimizer "
+        "and file are around 5 per cent, memory and time of a step between 75 and "
+        "80.",
     )
 
 # %% [markdown]
@@ -466,7 +481,8 @@ print(f"{'base model':<13} {'':>4} {0:>8} {base_code:>13.2f}")
 for place, place_config in places.items():
     model = adapted(place_config)
     train(model, lr=1e-2, steps=100)
-    numbers, loss = ml.count_parameters(model)[0], ml.text_loss(model, code.test, WINDOWS)
+    numbers = ml.count_parameters(model)[0]
+    loss = ml.text_loss(model, code.test, WINDOWS)
     print(f"{place:<13} {place_config.r:>4} {numbers:>8,} {loss:>13.2f}")
 
 # %% [markdown]
@@ -485,7 +501,8 @@ beside = model(ids).data
 ml.merge_adapter(model)
 merged = model(ids).data
 gap, size = abs(merged - beside).max(), abs(beside).max()
-print(f"outputs up to {size:.0f}, merged and beside differ by less than 0.001: {gap < 1e-3}")
+print(f"outputs up to {size:.0f}, ", end="")
+print(f"merged and beside differ by less than 0.001: {gap < 1e-3}")
 same_choice = (merged.argmax(-1) == beside.argmax(-1)).mean()
 print(f"same choice of the likeliest character: {same_choice:.1%}")
 
@@ -494,7 +511,8 @@ print(f"numbers of the base that differ after unmerging: {changed(model)}")
 
 W = base.get_submodule(path).weight.data
 rounded = ((W + lora_delta) - lora_delta != W).mean()
-print(f"share that would differ in {path}, had we subtracted ΔW instead: {rounded:.0%}")
+print(f"share that would differ in {path}, ", end="")
+print(f"had we subtracted ΔW instead: {rounded:.0%}")
 
 # %% [markdown]
 # The last line says why unmerging means to *keep* W: additions are rounded, and taking ΔW off again
@@ -528,7 +546,8 @@ def upper(ids):
 
 
 splits = ("train", "val", "test")
-capitals = replace(english, **{split: upper(getattr(english, split)) for split in splits})
+upper_case = {split: upper(getattr(english, split)) for split in splits}
+capitals = replace(english, **upper_case)
 two = copy.deepcopy(lora_model)
 ml.add_adapter(two, config, "capitals", rng=np.random.default_rng(SEED))
 history = train(two, lr=1e-2, steps=150, corpus=capitals)
@@ -596,7 +615,8 @@ model = copy.deepcopy(lora_model)
 for layer in lora_layers(model).values():
     layer.adapters["code"].s *= STRENGTH
 new, old = losses(model)
-print(f"loss on Python code {new:.2f}; it writes:\n{ml.write(model, 'def ', 120, seed=0)}\n")
+print(f"loss on Python code {new:.2f}; it writes:")
+print(ml.write(model, "def ", 120, seed=0) + "\n")
 check.predict(GUESS, round(old, 2), "nats per character", within=0.05)
 
 # %% [markdown]
@@ -610,18 +630,21 @@ check.predict(GUESS, round(old, 2), "nats per character", within=0.05)
 # %%
 model = copy.deepcopy(lora_model)
 types = {p.data.dtype.name for p in model.parameters()}
-ml.merge_and_unload(model)  # for good: what is left is a plain model, which knows code
+ml.merge_and_unload(model)  # for good: what is left is a plain model that knows code
 types |= {p.data.dtype.name for p in model.parameters()}
 zeros = [sum(int((p.data == 0).sum()) for p in m.parameters()) for m in (base, model)]
 all_merged = ml.count_parameters(model)[1]
 
 print('1. "It increases the number of trainable parameters."')
 print(f"   trainable: {full_count:,} -> {lora_count:,}")
-print(f"   all numbers: {full_count:,} -> {lora_total:,}; after merging {all_merged:,}")
+print(f"   all numbers: {full_count:,} -> {lora_total:,}; ", end="")
+print(f"after merging {all_merged:,}")
 print('2. "It is distillation, pruning, quantization, …"')
-print(f"   a smaller model that imitates (distillation): {full_count:,} -> {all_merged:,} numbers")
+print("   a smaller model that imitates (distillation): ", end="")
+print(f"{full_count:,} -> {all_merged:,} numbers")
 print(f"   weights set to zero (pruning): {zeros[0]:,} zeros -> {zeros[1]:,}")
-print(f"   fewer bits for a number (quantization): {', '.join(sorted(types))} throughout")
+print("   fewer bits for a number (quantization): ", end="")
+print(f"{', '.join(sorted(types))} throughout")
 
 # %%
 print('3. "It has no effect on efficiency."')
@@ -629,12 +652,14 @@ for what, value in costs["full"].items():
     name = what.partition(",")[0]  # without the unit
     print(f"   {name:<22} {costs['lora'][what] / value:>4.0%} of full fine-tuning's")
 bad = definition.what_false_examples_do.measure()
-print('4. "It can do with data of low quality." Error on what is true, on a small layer,')
+print('4. "It can do with data of low quality." Error on what is true, ', end="")
+print("on a small layer,")
 print(f"   after true examples:      {bad['error after true examples only']:.4f}")
 print(f"   half of them false:       {bad['error on what is true']:.4f}")
 print(f"   the same, with r = 1:     {bad['error on what is true, at r = 1']:.4f}")
 raw = definition.lora_on_random_weights.measure()
-print('5. "It needs no pretrained model." Loss of learning to reverse words, 12 steps,')
+print('5. "It needs no pretrained model." Loss of learning to reverse ', end="")
+print("words, 12 steps,")
 print(f"   from a pretrained model:  {raw['loss from the pretrained base']:.1f}")
 print(f"   from random weights:      {raw['loss from random weights']:.1f}")
 
@@ -671,7 +696,9 @@ print(f"   from random weights:      {raw['loss from random weights']:.1f}")
 def lora_gradients(
     x: np.ndarray, A: np.ndarray, B: np.ndarray, s: float, G: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(gradient of A, gradient of B).   x (n, d_in), A (d_in, r), B (r, d_out), G (n, d_out)"""
+    """(gradient of A, gradient of B).
+
+    x (n, d_in), A (d_in, r), B (r, d_out), G (n, d_out)"""
     # SOLUTION
     grad_A = s * x.T @ (G @ B.T)
     grad_B = s * (x @ A).T @ G
@@ -689,7 +716,8 @@ check.lora_gradients(lora_gradients)
 model = adapted()
 ml.cross_entropy(model(ids), targets).backward()
 for letter in "AB":
-    found = [p.grad for name, p in model.named_parameters() if name.endswith(f".{letter}")]
+    named = model.named_parameters()
+    found = [p.grad for name, p in named if name.endswith(f".{letter}")]
     moved = sum(bool(np.any(np.asarray(grad) != 0)) for grad in found)
     print(f"gradients of {letter} that are not zero: {moved} of {len(found)}")
 
@@ -711,7 +739,9 @@ def train_lora(
     x: np.ndarray, target: np.ndarray, W: np.ndarray, A: np.ndarray, B: np.ndarray,
     s: float, lr: float, steps: int,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """A and B after `steps` steps of gradient descent.   x (n, d_in), target (n, d_out)"""
+    """A and B after `steps` steps of gradient descent.
+
+    x (n, d_in), target (n, d_out)"""
     # SOLUTION
     for _ in range(steps):
         y = x @ W + s * (x @ A) @ B

@@ -43,8 +43,9 @@ from minilora.tensor import record as minilora_record
 # %%
 ml.plots.show(
     ml.plots.graph_picture(a=2, b=-3, c=10),
-    "A graph of L = (a b + c) a with a = 2, b = -3 and c = 10. Values are computed from left to "
-    "right: e = -6, d = 4, L = 8. Gradients flow back: L 1, d 2, e 2, c 2, b 4, and a -2.",
+    "A graph of L = (a b + c) a with a = 2, b = -3 and c = 10. Values are computed "
+    "from left to right: e = -6, d = 4, L = 8. Gradients flow back: L 1, d 2, e 2, "
+    "c 2, b 4, and a -2.",
 )
 
 # %% [markdown]
@@ -299,8 +300,9 @@ with ml.plots.style():
     ax.legend()
     ml.plots.show(
         figure,
-        "Error of a central difference against the step h, from 1 down to 1e-12. It first falls "
-        "with the square of h, then rises again; least for float64 near 1e-5, float32 near 1e-2.",
+        "Error of a central difference against the step h, from 1 down to 1e-12. It "
+        "first falls with the square of h, then rises again; least for float64 near "
+        "1e-5, float32 near 1e-2.",
     )
 
 # %% [markdown]
@@ -332,7 +334,8 @@ def gradient_is_right(f, gradient, x: np.ndarray) -> bool:
         up[i] += h
         down[i] -= h
         slope = (f(up) - f(down)) / (2 * h)
-        if not abs(claimed[i] - slope) <= 1e-4 * max(1, abs(slope)):  # nan is not <= anything
+        # nan is not <= anything
+        if not abs(claimed[i] - slope) <= 1e-4 * max(1, abs(slope)):
             return False
     return True
     # END SOLUTION
@@ -352,7 +355,8 @@ check.gradient_is_right(gradient_is_right)
 
 # %%
 def wrong_square(x: ml.Tensor) -> ml.Tensor:
-    return minilora_record(x.data * x.data, (x, lambda g: g * x.data))  # should be 2 x
+    half = (x, lambda g: g * x.data)  # should be 2 x
+    return minilora_record(x.data * x.data, half)
 
 
 try:
@@ -390,10 +394,10 @@ def fit(vjp, parent):
 
 
 def record(data, *edges):
-    """The Value of a result.   edges: pairs (parent, vjp). Those to frozen parents are
-    left out; of the others each vjp goes through `fit`."""
+    """The Value of a result.   edges: pairs (parent, vjp). Those to frozen parents
+    are left out; of the others each vjp goes through `fit`."""
     # SOLUTION
-    kept = [(parent, fit(vjp, parent)) for parent, vjp in edges if parent.requires_grad]
+    kept = [(p, fit(vjp, p)) for p, vjp in edges if p.requires_grad]
     return Value(data, bool(kept), kept)
     # END SOLUTION
 
@@ -404,7 +408,8 @@ class Value:
         self.requires_grad, self.edges, self.grad = requires_grad, edges, None
 
     def __add__(self, other):
-        return record(self.data + other.data, (self, lambda g: g), (other, lambda g: g))
+        edges = (self, lambda g: g), (other, lambda g: g)
+        return record(self.data + other.data, *edges)
 
     def __mul__(self, other):
         # SOLUTION
@@ -460,7 +465,8 @@ with profile() as counted:
     ml.cross_entropy(model(ids[:, :-1]), ids[:, 1:]).backward()
 forward = sum(cost.forward_flops for cost in counted.ops.values())
 backward = sum(cost.backward_flops for cost in counted.ops.values())
-print(f"{METHOD}, in millions: forward {forward / 1e6:.0f}, backward {backward / 1e6:.0f}")
+print(f"{METHOD}, in millions: ", end="")
+print(f"forward {forward / 1e6:.0f}, backward {backward / 1e6:.0f}")
 check.predict(GUESS, backward / forward, unit="times the forward pass")
 
 # %% [markdown]
@@ -551,8 +557,8 @@ with ml.plots.style():
     ax.legend(ncols=2)
     ml.plots.show(
         figure,
-        "Loss against steps for four learning rates. 0.01 is slow, 0.1 steady, 0.9 reaches the "
-        "noise in a few steps, and 1.2 grows without end.",
+        "Loss against steps for four learning rates. 0.01 is slow, 0.1 steady, 0.9 "
+        "reaches the noise in a few steps, and 1.2 grows without end.",
     )
 
 # %% [markdown]

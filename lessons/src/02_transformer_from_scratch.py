@@ -38,9 +38,10 @@ from minilora.learn import check
 # %% tags=["hide-input"]
 ml.plots.show(
     ml.plots.block_picture(),
-    "A block. The residual stream runs from left to right. Attention reads it through a norm and "
-    "the matrices q, k and v and adds its result through o; then the MLP reads it through a norm "
-    "and adds its result through up, GELU and down. LoRA adapts the six matrices, drawn in orange.",
+    "A block. The residual stream runs from left to right. Attention reads it "
+    "through a norm and the matrices q, k and v and adds its result through o; then "
+    "the MLP reads it through a norm and adds its result through up, GELU and down. "
+    "LoRA adapts the six matrices, drawn in orange.",
 )
 
 # %% [markdown]
@@ -159,7 +160,7 @@ check.softmax(softmax)
 # weight, and the result is near its value:
 
 # %%
-scores = np.array([1.0, 0.0, 2.0])  # of its query with the three keys, already divided by √D
+scores = np.array([1.0, 0.0, 2.0])  # of its query with three keys, divided by √D
 shares = np.exp(scores) / np.exp(scores).sum()
 values = np.array([[1.0, 0.0], [0.0, 1.0], [5.0, 5.0]])
 print("weights", shares.round(2), " mixed values", (shares @ values).round(2))
@@ -242,9 +243,10 @@ with ml.plots.style():
     axes[0].set_ylabel("the position that looks")
     ml.plots.show(
         figure,
-        "Attention weights of three heads. Block 0, head 2 looks at the character just before; "
-        "head 0 at the one before that; block 1, head 0 spreads over the last word or two. All is "
-        "white above the diagonal: no position sees a later one.",
+        "Attention weights of three heads. Block 0, head 2 looks at the character "
+        "just before; head 0 at the one before that; block 1, head 0 spreads over "
+        "the last word or two. All is white above the diagonal: no position sees a "
+        "later one.",
     )
 
 # %% [markdown]
@@ -380,8 +382,9 @@ check.block(block)
 # %%
 total = sum(array.size for array in weights.values())
 matrices = {name: a.size for name, a in weights.items() if "proj.weight" in name}
-print(f"{len(matrices)} matrices of 2 blocks hold {sum(matrices.values()):,} numbers,")
-print(f"{sum(matrices.values()) / total:.0%} of the model's {total:,}")
+held = sum(matrices.values())
+print(f"{len(matrices)} matrices of 2 blocks hold {held:,} numbers,")
+print(f"{held / total:.0%} of the model's {total:,}")
 
 # %% [markdown]
 # ## The whole model
@@ -435,7 +438,7 @@ check.logits_of(logits_of)
 
 # %%
 def nats(logits: np.ndarray, next_ids: np.ndarray) -> float:
-    """The loss, a number.   logits (T, V), next_ids (T,): what came after each position"""
+    """The loss, a number.   logits (T, V); next_ids (T,): what came after each"""
     # SOLUTION
     p = softmax(logits)[np.arange(len(next_ids)), next_ids]  # (T,)
     return -np.log(p).mean()
@@ -488,8 +491,9 @@ with ml.plots.style():
     ax.set_title("What each part adds to the stream")
     ml.plots.show(
         figure,
-        "Bars of the loss if the model ended after each part: embedding 11.4, attention of block 0 "
-        "4.1, its MLP 1.9, attention of block 1 1.8, its MLP 1.3.",
+        "Bars of the loss if the model ended after each part: embedding 11.4, "
+        "attention of block 0 4.1, its MLP 1.9, attention of block 1 1.8, its MLP "
+        "1.3.",
     )
 
 # %% [markdown]
@@ -508,7 +512,7 @@ with ml.plots.style():
 # What does it have without the part?
 
 # %%
-SILENT = "layers.1.attn.o_proj"  # change me: 0 for 1, and mlp.down_proj for attn.o_proj
+SILENT = "layers.1.attn.o_proj"  # change me: 0 for 1, mlp.down_proj for attn.o_proj
 GUESS = ...  # nats per character: 1.4, 2, 4?
 
 damaged = ml.load_model("docs-tiny")
@@ -603,7 +607,8 @@ print("            blocks  heads     C        V  block size        numbers")
 for name in ("docs-tiny", "gpt2", "llama-2-7b"):
     c = ml.analysis.ARCHITECTURES[name]
     print(f"{name:<12} {c.n_layer:>5} {c.n_head:>6} {c.n_embd:>5,}", end=" ")
-    print(f"{c.vocab_size:>8,} {c.block_size:>11,} {ml.analysis.total_parameters(c):>14,}")
+    numbers = ml.analysis.total_parameters(c)
+    print(f"{c.vocab_size:>8,} {c.block_size:>11,} {numbers:>14,}")
 
 # %% [markdown]
 # GPT-2's 124,439,808 is also what Hugging Face's own model counts. In lesson 12 this transformer

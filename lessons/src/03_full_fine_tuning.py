@@ -58,7 +58,8 @@ RECIPES = {  # bytes of (weight, gradient, copy, moments)
 }
 PARTS = ("weight", "gradient", "float32 copy", "two moments")
 for name, parts in RECIPES.items():
-    print(f"{name:<31} {sum(parts):>3} bytes a parameter, 7 billion: {7 * sum(parts):>4} GB")
+    total = sum(parts)
+    print(f"{name:<31} {total:>3} bytes a parameter, 7 billion: {7 * total:>4} GB")
 
 # %% tags=["hide-input"]
 with ml.plots.style():
@@ -112,7 +113,7 @@ with ml.plots.style():
 def memory_ledger(
     frozen: int, trained: int, weight_bytes: int, gradient_bytes: int, copy: bool
 ) -> tuple[int, int, int]:
-    """(weights, gradients, optimizer) in bytes, of so many frozen and trained numbers."""
+    """(weights, gradients, optimizer), in bytes, of so many numbers."""
     # SOLUTION
     weights = weight_bytes * (frozen + trained)
     optimizer = (4 + 4 + (4 if copy else 0)) * trained
@@ -144,7 +145,8 @@ def with_lora(model):
 
 def one_step(model, rows):
     """A training of one step on `rows` texts of 64 characters."""
-    return ml.Training(model, code.batches(rows, 64), ml.TrainConfig(steps=1, lr=1e-3))
+    once = ml.TrainConfig(steps=1, lr=1e-3)
+    return ml.Training(model, code.batches(rows, 64), once)
 
 
 # %%
@@ -189,8 +191,9 @@ for name, values in peaks.items():
 slope = {name: (v[-1] - v[-2]) / (ROWS[-1] - ROWS[-2]) for name, v in peaks.items()}
 print("\nMB for one more text of 64 characters: "
       f"full {slope['full']:.2f}, LoRA {slope['LoRA']:.2f}")  # fmt: skip
-print(f"LoRA's peak, of full's: {peaks['LoRA'][0] / peaks['full'][0]:.0%} with one text, "
-      f"{peaks['LoRA'][-1] / peaks['full'][-1]:.0%} with sixteen")  # fmt: skip
+share = [lora / full for full, lora in zip(*peaks.values(), strict=True)]
+print(f"LoRA's peak, of full's: {share[0]:.0%} with one text, ", end="")
+print(f"{share[-1]:.0%} with sixteen")
 
 # %% tags=["hide-input"]
 with ml.plots.style():
@@ -204,8 +207,8 @@ with ml.plots.style():
     ax.legend(loc="upper left")
     ml.plots.show(
         figure,
-        "Peak memory rises in a straight line with the batch, for full fine-tuning and LoRA with "
-        "nearly the same slope; full starts higher.",
+        "Peak memory rises in a straight line with the batch, for full fine-tuning "
+        "and LoRA with nearly the same slope; full starts higher.",
     )
 
 # %% [markdown]
@@ -266,7 +269,7 @@ for what, value in activations_computed_again.measure().items():
 
 # %%
 def kept_numbers(tokens: int, widths: list[int], trains: list[bool]) -> int:
-    """Activations kept for the backward pass of a network of Linear layers with GELU between."""
+    """Activations kept for the way back through Linear layers with GELU between."""
     # SOLUTION
     kept = 0
     for i, trained in enumerate(trains):
@@ -349,8 +352,10 @@ optimizer = ml.AdamW([W], lr=0.02, weight_decay=0.01)
 for _ in range(100):
     W.grad = np.zeros((2, 2))
     optimizer.step()
-print(f"after 100 steps with a gradient of zero, every entry of W is {W.data[0, 0]:.4f}")
-print(f"and its moments take up {optimizer.state_bytes} bytes, twice the {W.data.nbytes} of W")
+print("after 100 steps with a gradient of zero, ", end="")
+print(f"every entry of W is {W.data[0, 0]:.4f}")
+print(f"and its moments take up {optimizer.state_bytes} bytes, ", end="")
+print(f"twice the {W.data.nbytes} of W")
 
 # %% [markdown]
 # W has shrunk by 2 per cent, and its moments are in memory although they stay zero. To freeze means
@@ -398,7 +403,8 @@ def steps_needed(kind, h, rate, target=1e-3, limit=20_000):
 h = (1.0, 100.0)
 KINDS = {"SGD": 0.019, "SGD with momentum": 0.01, "AdamW": 0.1}
 for kind, rate in KINDS.items():
-    print(f"{kind:<18} at rate {rate:<5} {steps_needed(kind, h, rate, limit=500):>4} steps")
+    steps = steps_needed(kind, h, rate, limit=500)
+    print(f"{kind:<18} at rate {rate:<5} {steps:>4} steps")
 
 # %% tags=["hide-input"]
 with ml.plots.style():
@@ -417,8 +423,9 @@ with ml.plots.style():
     panels[0].set_ylabel("x₂ (steep)")
     ml.plots.show(
         figure,
-        "Three paths of 30 steps in a narrow bowl: SGD zigzags across and creeps along, momentum "
-        "swings around the middle, AdamW goes there in a smooth curve.",
+        "Three paths of 30 steps in a narrow bowl: SGD zigzags across and creeps "
+        "along, momentum swings around the middle, AdamW goes there in a smooth "
+        "curve.",
     )
 
 # %% [markdown]
@@ -455,7 +462,9 @@ STEPS = light(100)
 
 
 def fine_tune(make, rate, steps=STEPS, corpus=code):
-    """Train all of docs-tiny by hand; the model, and (loss, gradient length, rate) of each step."""
+    """Train all of docs-tiny by hand.
+
+    Returns the model, and (loss, gradient length, rate) of each step."""
     model = ml.load_model("docs-tiny")
     params = model.trainable_parameters()
     optimizer, batches, log = make(params, rate), corpus.batches(12, 64), []
@@ -480,11 +489,13 @@ runs = {("AdamW", 1e-3): fine_tune(adamw, 1e-3)}
 for rate in (1e-3, 0.1, 1.0):
     runs["SGD", rate] = fine_tune(ml.SGD, rate)
 
-print(f"{'':<8} {'rate':>6} {'code, validation':>17} {'English':>8} {'optimizer, MB':>14}")
+print(f"{'':<8} {'rate':>6} {'code, validation':>17} {'English':>8}", end="")
+print(f" {'optimizer, MB':>14}")
 print(f"{'base':<15} {ml.text_loss(base, code.val):>17.3f} "
       f"{ml.text_loss(base, english.test):>8.3f}")  # fmt: skip
 for (name, rate), (model, _) in runs.items():
-    state = (adamw if name == "AdamW" else ml.SGD)(model.parameters(), rate).state_bytes / 1e6
+    make = adamw if name == "AdamW" else ml.SGD
+    state = make(model.parameters(), rate).state_bytes / 1e6
     print(f"{name:<8} {rate:>6g} {ml.text_loss(model, code.val):>17.3f} "
           f"{ml.text_loss(model, english.test):>8.3f} {state:>14.1f}")  # fmt: skip
 
@@ -577,15 +588,16 @@ with ml.plots.style():
     right.legend()
     ml.plots.show(
         figure,
-        "Left: the rate rises for 20 steps and falls along half a wave. Right: gradients are "
-        "longest in the first steps, and above the limit to the end.",
+        "Left: the rate rises for 20 steps and falls along half a wave. Right: "
+        "gradients are longest in the first steps, and above the limit to the end.",
     )
 
 # %%
 for (name, rate), (_, log) in runs.items():
     lengths = log[:, 1]
     clipped = f"{(lengths > 1).sum():>3} of {len(lengths)} steps clipped"
-    print(f"{name:<6} rate {rate:<6g} {clipped}, longest gradient {lengths.max():.1f}")
+    print(f"{name:<6} rate {rate:<6g} {clipped}, ", end="")
+    print(f"longest gradient {lengths.max():.1f}")
 
 # %% [markdown]
 # Here every step was clipped, in every run: with a limit of 1, SGD's steps all have the length of
@@ -598,7 +610,9 @@ for (name, rate), (_, log) in runs.items():
 
 
 # %%
-def learning_rate_at(step: int, steps: int, peak: float, warmup: int, final: float) -> float:
+def learning_rate_at(
+    step: int, steps: int, peak: float, warmup: int, final: float
+) -> float:  # fmt: skip
     """The learning rate in a step, from 0 on, of a training of so many steps."""
     # SOLUTION
     rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
@@ -656,8 +670,8 @@ for method in ("full", "lora"):
 # %% tags=["hide-input"]
 ml.plots.show(
     forgetting_frontier_figure(frontier),
-    "Loss on English against loss on code during training: full fine-tuning at its lowest rate "
-    "lies below all other curves, at its highest above them.",
+    "Loss on English against loss on code during training: full fine-tuning at its "
+    "lowest rate lies below all other curves, at its highest above them.",
 )
 
 # %% [markdown]
@@ -685,10 +699,13 @@ print(textwrap.fill(STUDIES["forgetting_frontier"].at_scale, 88))
 rows = ml.plots.select(shipped_rows("learning_rate_sweep"), task="code")
 for method in ("full", "lora"):
     same = ml.plots.select(rows, method=method)
-    rates = ml.plots.distinct(same, "lr")
-    means = [np.mean([row["val"] for row in same if row["lr"] == rate]) for rate in rates]
-    listed = "  ".join(f"{rate:g}: {mean:.3f}" for rate, mean in zip(rates, means, strict=True))
-    print(f"{method:<5} {listed}   best {rates[int(np.argmin(means))]:g}")
+    means = {}
+    for rate in ml.plots.distinct(same, "lr"):
+        of_rate = ml.plots.select(same, lr=rate)
+        means[rate] = np.mean([row["val"] for row in of_rate])
+    print(f"{method}, best at {min(means, key=means.get):g}")
+    for rate, mean in means.items():
+        print(f"  {rate:<7g} {mean:.3f}")
 
 # %% tags=["hide-input"]
 with ml.plots.style():
@@ -697,8 +714,8 @@ with ml.plots.style():
     ax.legend()
     ml.plots.show(
         figure,
-        "Validation loss by learning rate: a flat valley around 0.002 for full fine-tuning, one "
-        "around 0.01 for LoRA, which lies higher.",
+        "Validation loss by learning rate: a flat valley around 0.002 for full "
+        "fine-tuning, one around 0.01 for LoRA, which lies higher.",
     )
 
 # %% [markdown]
@@ -755,8 +772,8 @@ history = ml.train(
 steps = [step for step, _ in history.evaluations]
 best = int(np.argmin(seen["validation"]))
 for name, values in seen.items():
-    print(f"{name:<11} start {values[0]:.2f}, at step {steps[best]} {values[best]:.2f}, "
-          f"end {values[-1]:.2f}")  # fmt: skip
+    print(f"{name:<11} start {values[0]:.2f}, ", end="")
+    print(f"at step {steps[best]} {values[best]:.2f}, end {values[-1]:.2f}")
 
 # %% tags=["hide-input"]
 small = shipped_rows("small_data")
@@ -777,16 +794,18 @@ with ml.plots.style():
     right.legend(fontsize=9, ncols=2, loc="upper center")
     ml.plots.show(
         figure,
-        "Left: training loss falls to the end, validation loss turns and rises. Right: with 5,000 "
-        "characters the validation loss rises steeply, with 600,000 it falls to the end.",
+        "Left: training loss falls to the end, validation loss turns and rises. "
+        "Right: with 5,000 characters the validation loss rises steeply, with "
+        "600,000 it falls to the end.",
     )
 
 # %%
 print("test loss after 300 steps, mean of three seeds")
-print(f"{'':<12}", *(f"{size:>10,}" for size in (5_000, 20_000, 100_000, 600_000)), " characters")
+SIZES = (5_000, 20_000, 100_000, 600_000)
+print(f"{'':<12}", *(f"{size:>10,}" for size in SIZES), " characters")
 for method, r in (("full", None), ("lora", 4), ("lora", 1)):
     means = []
-    for size in (5_000, 20_000, 100_000, 600_000):
+    for size in SIZES:
         rows = ml.plots.select(small, method=method, r=r, characters=size)
         means.append(np.mean([row["test"] for row in rows]))
     name = "full" if r is None else f"LoRA, r = {r}"

@@ -70,8 +70,9 @@ with ml.plots.style():
     ax.axis("off")
     ml.plots.show(
         figure,
-        "x goes through the frozen W and, beside it, through the narrow A and the flat B; both are "
-        "added to y. Below A and B and beside x stand the gradients that come back.",
+        "x goes through the frozen W and, beside it, through the narrow A and the "
+        "flat B; both are added to y. Below A and B and beside x stand the "
+        "gradients that come back.",
     )
 
 # %% [markdown]
@@ -103,7 +104,9 @@ with ml.plots.style():
 
 
 # %%
-def start_factors(d_in: int, d_out: int, r: int, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
+def start_factors(
+    d_in: int, d_out: int, r: int, rng: Rng
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """A (d_in, r) and B (r, d_out) before the first step."""
     # SOLUTION
     A = rng.uniform(-1, 1, (d_in, r)) / np.sqrt(d_in)
@@ -173,7 +176,8 @@ def one_layer(d_in=12, d_out=8, r=3, seed=0):
     """A model of one Linear with LoRA of the package, its B not zero any more."""
     rng = np.random.default_rng(seed)
     model = ml.ModuleList([ml.Linear(d_in, d_out, rng=rng)])
-    ml.add_adapter(model, ml.LoraConfig(r=r, lora_alpha=2 * r, target_modules=["0"]), rng=rng)
+    config = ml.LoraConfig(r=r, lora_alpha=2 * r, target_modules=["0"])
+    ml.add_adapter(model, config, rng=rng)
     factors = model[0].adapters["default"]
     factors.B.data = rng.standard_normal((r, d_out)).astype(np.float32)
     return model[0], factors
@@ -186,7 +190,8 @@ unseen = x - (x @ Q) @ Q.T  # what is left of x without A's directions
 for name, row in (("any x", x), ("x orthogonal to A", unseen)):
     change = layer(ml.Tensor(row)).data - layer.base(ml.Tensor(row)).data
     length = np.linalg.norm(row)
-    print(f"{name:<18} |x| = {length:.2f}, output changed by {np.abs(change).max():.6f}")
+    off = np.abs(change).max()
+    print(f"{name:<18} |x| = {length:.2f}, output changed by {off:.6f}")
 
 # %% [markdown]
 # So an adapter of rank r can react to r directions of its input; to the other d_in - r it is blind.
@@ -229,7 +234,8 @@ y = two[1](two[0](ml.Tensor(rng.standard_normal((4, 6)).astype(np.float32))))
 for i in (0, 1):
     one = two[i]
     g = one.adapters["default"].B.grad
-    print(f"layer {i}: B's gradient {np.linalg.norm(g):.2f} long, W's {one.base.weight.grad}")
+    print(f"layer {i}: B's gradient {np.linalg.norm(g):.2f} long, ", end="")
+    print(f"W's {one.base.weight.grad}")
 
 # %% [markdown]
 # Both do. On the way to the first the gradient cannot have passed the second adapter, whose B is
@@ -254,7 +260,8 @@ ml.train(model, code.batches(4, 32), ml.TrainConfig(steps=STEPS, lr=1e-2), quiet
 
 moved = {}
 for factor in "AB":
-    ours = {k: p.data for k, p in model.named_parameters() if k.endswith(f".{factor}")}
+    named = model.named_parameters()
+    ours = {k: p.data for k, p in named if k.endswith(f".{factor}")}
     same = np.concatenate([(before[k] == array).ravel() for k, array in ours.items()])
     moved[factor] = 100 * (1 - same.mean())
     print(f"entries of {factor} that moved: {moved[factor]:.0f} %")
@@ -278,8 +285,9 @@ factors.dropout = 0.1
 x = ml.Tensor(np.ones((2000, 12), np.float32))
 in_use = layer(x, None).data - layer.base(x).data
 in_training = layer(x, np.random.default_rng(0)).data - layer.base(x).data
+rows_in_use = {tuple(row) for row in in_use.round(5)}
 rows = {tuple(row) for row in in_training.round(5)}
-print(f"2,000 equal inputs: {len({tuple(row) for row in in_use.round(5)})} distinct row in use,")
+print(f"2,000 equal inputs: {len(rows_in_use)} distinct row in use,")
 print(f"{len(rows)} distinct rows in training")
 off = np.abs(in_training.mean(axis=0) - in_use[0]).max() / np.abs(in_use[0]).max()
 print(f"their mean is within {off:.1%} of the row in use")
@@ -413,7 +421,8 @@ GUESS = ...  # recorded operations, per cent of those for [0, 1]
 def recorded(blocks):
     """How many operations of a forward pass are kept for the way back."""
     model = ml.load_model("docs-tiny")
-    config = ml.LoraConfig(r=4, target_modules="all-linear", layers_to_transform=blocks)
+    where = {"target_modules": "all-linear", "layers_to_transform": blocks}
+    config = ml.LoraConfig(r=4, **where)
     ml.add_adapter(model, config, rng=np.random.default_rng(0))
     kept = []
 
@@ -427,7 +436,8 @@ def recorded(blocks):
 
 
 share = 100 * recorded(BLOCKS) / recorded([0, 1])
-print(f"adapters in {BLOCKS}: {recorded(BLOCKS)} operations are recorded, {share:.0f} %")
+print(f"adapters in {BLOCKS}: {recorded(BLOCKS)} operations are recorded, ", end="")
+print(f"{share:.0f} %")
 check.predict(GUESS, share, unit="%", within=0.2)
 
 # %% [markdown]
@@ -572,9 +582,9 @@ with ml.plots.style():
     right.set(xlabel="step", title="The singular values of ΔW", xlim=(None, 112))
     ml.plots.show(
         figure,
-        "Above: a corner of ΔW at steps 0, 5, 20 and 100; first empty, then stripes that deepen. "
-        "Below: the length of B grows from zero, that of A by less; four singular "
-        "values of ΔW grow, the fifth stays at zero.",
+        "Above: a corner of ΔW at steps 0, 5, 20 and 100; first empty, then stripes "
+        "that deepen. Below: the length of B grows from zero, that of A by less; "
+        "four singular values of ΔW grow, the fifth stays at zero.",
     )
 
 # %% [markdown]
@@ -602,7 +612,8 @@ for _, module in cut.named_modules():
 adapted = ml.load_model("docs-tiny")
 ml.add_adapter(adapted, config, rng=np.random.default_rng(0))
 print(f"{'each symbol alike':<20} loss {np.log(base.config.vocab_size):.3f} nats")
-for name, model in {"base": base, "LoRA, r = 4": adapted, "W in factors, r = 4": cut}.items():
+models = {"base": base, "LoRA, r = 4": adapted, "W in factors, r = 4": cut}
+for name, model in models.items():
     print(f"{name:<20} loss {ml.text_loss(model, english.test):.3f} nats on English")
 
 # %% [markdown]
@@ -620,7 +631,8 @@ for zero in "AB":
     rng = np.random.default_rng(6)
     A, B = (ml.Parameter(rng.standard_normal(shape)) for shape in ((V, r), (r, C)))
     {"A": A, "B": B}[zero].data *= 0
-    y = A[used] @ B - ml.Tensor(rng.standard_normal((2, C)))  # pull two tokens somewhere
+    somewhere = ml.Tensor(rng.standard_normal((2, C)))
+    y = A[used] @ B - somewhere  # two tokens are pulled there
     (y * y).sum().backward()
     delta = (A.data - 0.1 * A.grad) @ (B.data - 0.1 * B.grad)
     moved = np.flatnonzero(np.abs(delta).max(axis=1) > 1e-9)

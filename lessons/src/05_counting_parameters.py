@@ -41,8 +41,9 @@ from minilora.learn import check
 # %% tags=["hide-input"]
 ml.plots.show(
     ml.plots.counts_picture([(128, 128), (256, 256), (512, 512)], r=8),
-    "Three blue squares, each with sides twice as long as the one before, and along two sides of "
-    "each an orange strip of the same width: the square's area grows faster than the strips'.",
+    "Three blue squares, each with sides twice as long as the one before, and along "
+    "two sides of each an orange strip of the same width: the square's area grows "
+    "faster than the strips'.",
 )
 
 # %% [markdown]
@@ -75,7 +76,7 @@ ml.plots.show(
 
 # %%
 def count_lora(d_in: int, d_out: int, r: int) -> int:
-    """How many numbers A and B have together, for a matrix W with d_in rows and d_out columns."""
+    """How many numbers A and B have, for a W with d_in rows and d_out columns."""
     # SOLUTION
     return r * (d_in + d_out)
     # END SOLUTION
@@ -134,7 +135,8 @@ assert trains_after == expected
 # %%
 more, fewer = all_after / all_before, trains_after / trains_before
 print(f"numbers in the model:   {all_before:,} -> {all_after:,}  ({more:.3f} x)")
-print(f"numbers that train:     {trains_before:,} -> {trains_after:,}  ({fewer:.3f} x)")
+print(f"numbers that train:     {trains_before:,} -> {trains_after:,}", end="")
+print(f"  ({fewer:.3f} x)")
 
 whole = ml.AdamW(ml.load_model("docs-tiny").trainable_parameters())
 model = adapted()
@@ -188,7 +190,8 @@ for one in (config, wide):
     matrices.append(one.n_layer * sum(d_in * d_out for d_in, d_out in shapes))
     adapters.append(analysis.lora_parameters(one, 4, "all-linear"))
 print(f"the matrices: {matrices[1] / matrices[0]:.0f} times as many numbers")
-print(f"LoRA's share of them: {adapters[0] / matrices[0]:.1%} -> {adapters[1] / matrices[1]:.1%}")
+before, after = (a / m for a, m in zip(adapters, matrices, strict=True))
+print(f"LoRA's share of them: {before:.1%} -> {after:.1%}")
 check.predict(GUESS, adapters[1] / adapters[0], unit="times what LoRA trained")
 
 # %% [markdown]
@@ -205,7 +208,8 @@ check.predict(GUESS, adapters[1] / adapters[0], unit="times what LoRA trained")
 # %%
 rows = analysis.count_rows(8, ["q_proj", "v_proj"])
 rows.sort(key=lambda row: row["total"])
-print(f"{'model':<12} {'all numbers':>15} {'LoRA trains':>12} {'share':>9} {'times fewer':>12}")
+print(f"{'model':<12} {'all numbers':>15} {'LoRA trains':>12} {'share':>9}", end="")
+print(f" {'times fewer':>12}")
 for row in rows:
     line = f"{row['model']:<12} {row['total']:>15,} {row['trainable']:>12,}"
     print(f"{line} {row['share']:>9.4%} {row['total'] / row['trainable']:>12,.0f}")
@@ -218,8 +222,8 @@ with ml.plots.style():
     ax.legend(loc="lower left")
     ml.plots.show(
         figure,
-        "For eleven models, from words-tiny to GPT-3, what full fine-tuning and what LoRA trains: "
-        "LoRA's share falls from 4 per cent to 0.02 per cent.",
+        "For eleven models, from words-tiny to GPT-3, what full fine-tuning and "
+        "what LoRA trains: LoRA's share falls from 4 per cent to 0.02 per cent.",
     )
 
 # %% [markdown]
@@ -263,7 +267,8 @@ for d_in, d_out in ((128, 128), (128, 512), (4096, 4096)):
 for rank in (63, 64, 65):
     q = adapted(ml.LoraConfig(rank, rank, ["q_proj"])).layers[0].attn.q_proj
     both = q.adapters["default"].A.size + q.adapters["default"].B.size
-    print(f"r = {rank}: q_proj has {both:,} numbers in A and B, {q.base.weight.size:,} in W")
+    W = q.base.weight
+    print(f"r = {rank}: q_proj has {both:,} numbers in A and B, {W.size:,} in W")
 
 # %% [markdown]
 # In practice this is far away: ranks from 4 to 64 are usual, and matrices are thousands of numbers
@@ -278,7 +283,7 @@ for rank in (63, 64, 65):
 
 # %%
 def break_even_rank(d_in: int, d_out: int) -> float:
-    """The rank at which LoRA trains as many numbers as full fine-tuning of the matrix."""
+    """The rank at which LoRA trains as many numbers as W has."""
     # SOLUTION
     return d_in * d_out / (d_in + d_out)
     # END SOLUTION
@@ -299,7 +304,8 @@ check.break_even_rank(break_even_rank)
 print(f"{'':<34} {'computed':>11} {'printed':>9}")
 for claim in analysis.HU_2021:
     note = f"\n{'':>12}{claim.note}" if claim.note else ""
-    print(f"{claim.name:<34} {claim.rounded:>11} {claim.printed:>9} {claim.unit}{note}")
+    line = f"{claim.name:<34} {claim.rounded:>11} {claim.printed:>9}"
+    print(f"{line} {claim.unit}{note}")
 
 # %% [markdown]
 # So "10,000 times fewer trainable parameters", an often quoted number, is 9,285 rounded up, and
@@ -345,7 +351,8 @@ places = {
 }
 for place, targets in places.items():
     per_rank = analysis.lora_parameters(config, 1, targets)
-    print(f"{place:<12} {per_rank:>6,} numbers for each rank: r = {18_432 // per_rank}")
+    rank = 18_432 // per_rank
+    print(f"{place:<12} {per_rank:>6,} numbers for each rank: r = {rank}")
 
 # %% [markdown]
 # ## Traps
@@ -360,12 +367,13 @@ apart = analysis.lora_parameters(gpt2, 8, ["q_proj", "k_proj", "v_proj"])
 print(f"1. GPT-2, q, k and v in one matrix {fused:,}, in three {apart:,}")
 
 grouped = analysis.lora_parameters(analysis.ARCHITECTURES["llama-3-8b"], 16, "v_proj")
-print(f"2. Llama-3-8B, v_proj, r = 16: {grouped // 32:,} in a block; square {16 * 2 * 4096:,}")
+print(f"2. Llama-3-8B, v_proj, r = 16: {grouped // 32:,} in a block; ", end="")
+print(f"square {16 * 2 * 4096:,}")
 
-biases = {
-    bias: ml.count_parameters(adapted(ml.LoraConfig(4, 8, ["q_proj", "v_proj"], bias=bias)))[0]
-    for bias in ("none", "lora_only", "all")
-}
+biases = {}
+for bias in ("none", "lora_only", "all"):
+    one = ml.LoraConfig(4, 8, ["q_proj", "v_proj"], bias=bias)
+    biases[bias] = ml.count_parameters(adapted(one))[0]
 print(f"3. docs-tiny, q and v, r = 4, by bias: {biases}")
 print(f"4. GPT-2's share: of the base {fused / gpt2_all:.4%}, ", end="")
 print(f"of base and adapter {fused / (gpt2_all + fused):.4%}")
@@ -401,11 +409,13 @@ with tempfile.TemporaryDirectory() as folder:
 # %%
 zeros = sum(array.size for array in arrays.values()) - trains_after
 names = sizes["adapter_model"] - 4 * (trains_after + zeros)
-print(f"the adapter's file, {len(arrays)} arrays; those of q, k and v in the first block:")
+print(f"the adapter's file, {len(arrays)} arrays; ", end="")
+print("those of q, k and v in the first block:")
 for name, array in arrays.items():
     if ".h.0.attn.c_attn." in name:
         print(f"  {name.partition('.h.')[2]:<26} {array.shape!s:>10}")
-print(f"zeros that fill up B: {zeros:,} numbers, {4 * zeros:,} bytes; names: {names:,} bytes")
+print(f"zeros that fill up B: {zeros:,} numbers, {4 * zeros:,} bytes; ", end="")
+print(f"names: {names:,} bytes")
 
 # %% [markdown]
 # The model's file is its numbers, of 4 bytes each, and little else. The adapter's has more. Our
@@ -442,7 +452,8 @@ print(f"zeros that fill up B: {zeros:,} numbers, {4 * zeros:,} bytes; names: {na
 # %%
 once = 4 + 32 / 64
 twice = 4 + 8 / 64 + 32 / (64 * 256)
-print(f"bits a number: {once} with scales in 32 bits, {twice:.3f} with double quantization")
+print(f"bits a number: {once} with scales in 32 bits, ", end="")
+print(f"{twice:.3f} with double quantization")
 assert twice == analysis.NF4_BITS
 
 # %% [markdown]
@@ -454,7 +465,8 @@ ladder = analysis.memory_ladder(llama_config, 8, ["q_proj", "v_proj"])
 print(f"{'':<6} {'weights':>8} {'gradients':>10} {'optimizer':>10} {'total':>8}")
 for method, parts in ladder.items():
     weights, gradients, optimizer, total = (part / 1e9 for part in parts.values())
-    print(f"{method:<6} {weights:>8.2f} {gradients:>10.2f} {optimizer:>10.2f} {total:>8.2f}")
+    line = f"{weights:>8.2f} {gradients:>10.2f} {optimizer:>10.2f} {total:>8.2f}"
+    print(f"{method:<6} {line}")
 
 llama = next(row for row in rows if row["model"] == "llama-2-7b")
 fewer = llama["total"] / llama["trainable"]
@@ -488,8 +500,9 @@ with ml.plots.style():
     figure.legend(loc="outside lower center", ncols=4)
     ml.plots.show(
         figure,
-        "Bars of memory for five ways to train a Llama-2-7B: full fine-tuning 121, 108 and 81 GB "
-        "by recipe, LoRA 13.5 GB, nearly all of it weights, QLoRA 3.9 GB.",
+        "Bars of memory for five ways to train a Llama-2-7B: full fine-tuning 121, "
+        "108 and 81 GB by recipe, LoRA 13.5 GB, nearly all of it weights, QLoRA 3.9 "
+        "GB.",
     )
 
 # %% [markdown]
@@ -503,12 +516,14 @@ in_blocks = llama_config.n_layer * sum(
     d_in * d_out for d_in, d_out in analysis.matrix_shapes(llama_config).values()
 )
 in_nf4, in_16_bits = in_blocks * twice / 8e9, 2 * (everything - in_blocks) / 1e9
-print(f"all {everything / 1e9:.2f} billion numbers in 4 bits: {everything / 2e9:.2f} GB")
+print(f"all {everything / 1e9:.2f} billion numbers in 4 bits: ", end="")
+print(f"{everything / 2e9:.2f} GB")
 print(f"blocks: {in_blocks / 1e9:.2f} billion in {twice:.3f} bits: {in_nf4:.2f} GB")
-print(f"the rest: {(everything - in_blocks) / 1e9:.2f} billion in 16 bits: {in_16_bits:.2f} GB")
+rest = (everything - in_blocks) / 1e9
+print(f"the rest: {rest:.2f} billion in 16 bits: {in_16_bits:.2f} GB")
 print(f"together {in_nf4 + in_16_bits:.2f} GB")
-print(f"\nGPT-3 in 12 bytes a number: {12 * 175.2558e9 / 1e12:.1f} TB, in 2: ", end="")
-print(f"{2 * 175.2558e9 / 1e9:.0f} GB")
+print(f"\nGPT-3 in 12 bytes a number: {12 * 175.2558e9 / 1e12:.1f} TB", end="")
+print(f", in 2: {2 * 175.2558e9 / 1e9:.0f} GB")
 
 # %% [markdown]
 # **What it does not show.** *Activations*: while a batch is computed, the results of each layer are
@@ -527,7 +542,8 @@ print(f"{2 * 175.2558e9 / 1e9:.0f} GB")
 BATCH = 16  # change me: 1, 48: how many texts of 64 characters a step learns from
 GUESS = ...  # LoRA's memory, in per cent of full fine-tuning's
 
-texts = np.random.default_rng(0).integers(0, 96, (BATCH, 64))  # any characters will do
+rng = np.random.default_rng(0)
+texts = rng.integers(0, 96, (BATCH, 64))  # any characters will do
 one_step, peak = ml.TrainConfig(steps=1, lr=1e-3), {}
 for method, model in (("full", ml.load_model("docs-tiny")), ("LoRA", adapted())):
     training = ml.Training(model, lambda rng: (texts, texts), one_step)
@@ -550,7 +566,7 @@ check.predict(GUESS, round(100 * peak["LoRA"] / peak["full"]), unit="per cent")
 
 # %%
 def training_gigabytes(frozen: float, trained: float, frozen_bits: float) -> float:
-    """The memory of training, in GB, from how many numbers are frozen and how many train."""
+    """The memory of training, in GB, of so many frozen and trained numbers."""
     # SOLUTION
     weights = frozen * frozen_bits / 8 + 2 * trained
     gradients = 2 * trained
@@ -572,8 +588,10 @@ check.training_gigabytes(training_gigabytes)
 
 
 # %%
-def rank_for_gpu(frozen: int, per_rank: int, gpu: float, reserve: float, frozen_bits: float) -> int:
-    """The largest rank of an adapter that can be trained on this GPU; 0 if there is none."""
+def rank_for_gpu(
+    frozen: int, per_rank: int, gpu: float, reserve: float, frozen_bits: float
+) -> int:  # fmt: skip
+    """The largest rank that can be trained on this GPU; 0 if there is none."""
     # SOLUTION
     left = (gpu - reserve) * 1e9 - frozen * frozen_bits / 8
     return max(0, int(left // (12 * per_rank)))
@@ -590,11 +608,14 @@ check.rank_for_gpu(rank_for_gpu)
 
 # %%
 per_rank = analysis.lora_parameters(llama_config, 1, "all-linear")
-print("frozen in   frozen GB   GB at r = 8   at r = 64   at r = 256   your largest rank")
+print("frozen in   frozen GB   GB at r = 8   at r = 64   at r = 256", end="")
+print("   your largest rank")
 for bits in (16, 4):
-    at_8, at_64, at_256 = (
-        analysis.training_bytes(everything, r * per_rank, bits)["total"] / 1e9 for r in (8, 64, 256)
-    )
+    totals = []
+    for r in (8, 64, 256):
+        in_bytes = analysis.training_bytes(everything, r * per_rank, bits)
+        totals.append(in_bytes["total"] / 1e9)
+    at_8, at_64, at_256 = totals
     yours = str(rank_for_gpu(everything, per_rank, 16, 4, bits))
     print(f"{bits:>4} bits {everything * bits / 8e9:>13.2f} {at_8:>13.2f} ", end="")
     print(f"{at_64:>11.2f} {at_256:>12.2f} {yours:>19}")

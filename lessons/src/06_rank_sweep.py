@@ -49,15 +49,18 @@ from minilora.studies.rank_sweep import RANKS, plot_rank_sweep
 
 # %%
 rng = np.random.default_rng(3)
-columns = np.linalg.qr(rng.standard_normal((16, 4)))[0]  # of length 1, at right angles
+# of length 1, at right angles
+columns = np.linalg.qr(rng.standard_normal((16, 4)))[0]
 rows = np.linalg.qr(rng.standard_normal((24, 4)))[0].T
 strengths = np.array([4.0, 2.0, 1.0, 0.5])
 M = sum(strengths[i] * np.outer(columns[:, i], rows[i]) for i in range(4))
 
 U, sigma, Vt = np.linalg.svd(M, full_matrices=False)
-print("singular values:", *(f"{value:.1f}" for value in sigma[:6]), "... of", len(sigma))
+largest = " ".join(f"{value:.1f}" for value in sigma[:6])
+print("singular values:", largest, "... of", len(sigma))
 print("number of them above 0, the rank of M:", int(np.sum(sigma > 1e-9)))
-print("U and V are orthogonal:", *(np.allclose(Q, np.eye(16)) for Q in (U.T @ U, Vt @ Vt.T)))
+orthogonal = (np.allclose(Q, np.eye(16)) for Q in (U.T @ U, Vt @ Vt.T))
+print("U and V are orthogonal:", *orthogonal)
 
 # %% [markdown]
 # SVD has found the strengths that we put in. Now we keep only the r strongest pieces.
@@ -88,8 +91,9 @@ with ml.plots.style():
     panels[4].set_title("strength σ of piece i", fontsize=10)
     ml.plots.show(
         figure,
-        "A matrix of rank 4 as a picture, then its 1, 2 and 3 strongest pieces, which come ever "
-        "nearer to it, and a bar chart of its singular values 4, 2, 1, 0.5 and zeros.",
+        "A matrix of rank 4 as a picture, then its 1, 2 and 3 strongest pieces, "
+        "which come ever nearer to it, and a bar chart of its singular values 4, 2, "
+        "1, 0.5 and zeros.",
     )
 
 # %% [markdown]
@@ -151,7 +155,9 @@ check.best_rank_error(best_rank_error)
 
 
 # %%
-def best_adapter(M: np.ndarray, r: int, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+def best_adapter(
+    M: np.ndarray, r: int, alpha: float
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """A and B of the adapter that is nearest to the change M (d_in, d_out)."""
     # SOLUTION
     U, sigma, Vt = np.linalg.svd(M, full_matrices=False)
@@ -187,7 +193,8 @@ best = np.linalg.solve(R, nearest(R @ M, 2))
 
 for name, N in (("nearest to M", nearest(M, 2)), ("best for x = z R", best)):
     losses = [np.mean(np.sum((x @ (M - N)) ** 2, axis=1)) for x in (z, z @ R)]
-    print(f"{name:<17} loss on z: {losses[0]:6.2f}   on correlated x: {losses[1]:5.2f}")
+    of_z, of_x = losses
+    print(f"{name:<17} loss on z: {of_z:6.2f}   on correlated x: {of_x:5.2f}")
 for name, X in (("Σ σ² of M beyond r", M), ("Σ σ² of R M beyond r", R @ M)):
     print(f"{name:<21} {np.sum(np.linalg.svd(X)[1][2:] ** 2):5.2f}")
 
@@ -237,7 +244,8 @@ for row in live:
 shipped = ml.studies.shipped_rows("known_rank_teacher")
 below = [row["loss"] / row["bound"] for row in shipped if row["r"] < row["k"]]
 beyond = [row["loss"] for row in shipped if row["r"] >= row["k"]]
-print(f"r < k:  {len(below)} runs, loss / bound from {min(below):.3f} to {max(below):.3f}")
+print(f"r < k:  {len(below)} runs, ", end="")
+print(f"loss / bound from {min(below):.3f} to {max(below):.3f}")
 print(f"r >= k: {len(beyond)} runs, the largest loss is {max(beyond):.0e}")
 
 # %% tags=["hide-input"]
@@ -254,8 +262,8 @@ with ml.plots.style():
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
     ml.plots.show(
         figure,
-        "Loss against rank for teachers of rank 4 and 16: each curve follows the least possible "
-        "error and drops to zero where r equals k.",
+        "Loss against rank for teachers of rank 4 and 16: each curve follows the "
+        "least possible error and drops to zero where r equals k.",
     )
 
 # %% [markdown]
@@ -278,7 +286,8 @@ with ml.plots.style():
 K, R = 12, 9  # change me: any ranks from 1 to 64
 GUESS = ...
 
-check.predict(GUESS, teacher_run(K, "flat", R, seed=0)[0]["loss"], unit="mean squared error")
+loss = teacher_run(K, "flat", R, seed=0)[0]["loss"]
+check.predict(GUESS, loss, unit="mean squared error")
 
 # %% [markdown]
 # Every missing piece costs 1/64, until R reaches K; then nothing is missing. And nothing but rank
@@ -297,7 +306,8 @@ def left(r: int, s: float = 1, steps: int = 150, samples: int = 96) -> float:
 
 
 for change in ({}, {"s": 4}, {"steps": 600}, {"samples": 384}, {"r": 4}):
-    name = ", ".join(f"{key} = {value}" for key, value in change.items()) or "as it was"
+    changed = ", ".join(f"{key} = {value}" for key, value in change.items())
+    name = changed or "as it was"
     print(f"{name:<14} {left(**{'r': 1} | change):6.1%} left")
 
 # %% [markdown]
@@ -420,7 +430,8 @@ def adapt(r: int, alpha: float) -> ml.experiments.tuning.Tuned:
 
 live = adapt(4, alpha=4)
 base_loss, live_loss = live.task.test(live.base), live.task.test(live.model)
-print(f"base model {base_loss:.2f}, with LoRA of rank 4 {live_loss:.2f} nats per character")
+print(f"base model {base_loss:.2f}, ", end="")
+print(f"with LoRA of rank 4 {live_loss:.2f} nats per character")
 
 # %% [markdown]
 # One run is one seed, that is, one random start and one order of the batches. The package has the
@@ -435,8 +446,9 @@ tests = {}  # (task, r): the test results of the seeds; full fine-tuning has r N
 for row in sweep:
     tests.setdefault((row["task"], row["r"]), []).append(row["test"])
 
+UNITS = {"code": "loss, lower is better"}
 for task in ("code", "reverse", "sort"):
-    unit = "loss, lower is better" if task == "code" else "exactly right, higher is better"
+    unit = UNITS.get(task, "exactly right, higher is better")
     print(f"{task} ({unit}); mean of 3 seeds (lowest to highest)")
     for row in select(sweep, task=task, seed=0):
         values, share = tests[task, row["r"]], row["trainable"] / row["total"]
@@ -459,8 +471,9 @@ with ml.plots.style():
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
     ml.plots.show(
         figure,
-        "Quality against rank on three tasks, LoRA beside full fine-tuning: a slow fall of the "
-        "loss on code, all words right at every rank on reverse, a rise up to rank 16 on sort.",
+        "Quality against rank on three tasks, LoRA beside full fine-tuning: a slow "
+        "fall of the loss on code, all words right at every rank on reverse, a rise "
+        "up to rank 16 on sort.",
     )
 
 # %% [markdown]
@@ -531,7 +544,9 @@ for r in RANKS:
 
 
 # %%
-def smallest_rank(losses: dict[int, list[float]], full: list[float], tolerance: float) -> int:
+def smallest_rank(
+    losses: dict[int, list[float]], full: list[float], tolerance: float
+) -> int:  # fmt: skip
     """The smallest rank that is good enough with every seed."""
     # SOLUTION
     limit = min(full) + tolerance
@@ -549,7 +564,9 @@ check.smallest_rank(smallest_rank)
 
 # %%
 gaps = {r: max(results[r]) - min(tests["code", None]) for r in results}
-print("nats short of full:", ", ".join(f"{gap:.3f} (r = {r})" for r, gap in gaps.items()))
+print("nats short of full:")
+for r, gap in gaps.items():
+    print(f"  r = {r:<3} {gap:.3f}")
 for tolerance in (0.3, 0.2, 0.1, 0.05, 0.01):
     answer = smallest_rank(results, tests["code", None], tolerance)
     print(f"within {tolerance:.2f} nats of full fine-tuning: r = {answer!s}")
@@ -578,8 +595,9 @@ for tolerance in (0.3, 0.2, 0.1, 0.05, 0.01):
 # %%
 histories = {}
 for r in (1, 16):
-    options = {"r": r, "lora_alpha": 4, "use_rslora": True, "quiet": False}
-    tuned = ml.tune("reverse", "lora", lr=1e-2, steps=light(150), evaluate_every=15, **options)
+    options = {"r": r, "lora_alpha": 4, "use_rslora": True}
+    options |= {"steps": light(150), "evaluate_every": 15, "quiet": False}
+    tuned = ml.tune("reverse", "lora", lr=1e-2, **options)
     histories[r] = tuned.training.history
 
 print("words exactly right, every 15 steps")
@@ -605,8 +623,9 @@ with ml.plots.style():
     left_ax.legend()
     ml.plots.show(
         figure,
-        "Reversing words with LoRA of rank 1 and 16: both training losses fall from the start, "
-        "while the share of exactly right words stays near zero at first and then rises.",
+        "Reversing words with LoRA of rank 1 and 16: both training losses fall from "
+        "the start, while the share of exactly right words stays near zero at first "
+        "and then rises.",
     )
 
 # %% [markdown]
@@ -635,7 +654,8 @@ W = ml.analysis.weight_matrices(tuned.base)
 delta = ml.analysis.delta_weights(tuned.base, tuned.model)
 moved = mean(ml.analysis.relative_norm(delta[path], W[path]) for path in W)
 print(f"‖ΔW‖ / ‖W‖, mean over all matrices: {moved:.2f}")
-check.predict(GUESS, tuned.task.test(tuned.model), unit="nats per character", within=0.02)
+loss = tuned.task.test(tuned.model)
+check.predict(GUESS, loss, unit="nats per character", within=0.02)
 
 # %%
 loss_of_ranks = ", ".join(f"{mean(results[r]):.2f} (r = {r})" for r in (1, 4, 64))

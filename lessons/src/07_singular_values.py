@@ -71,8 +71,8 @@ with ml.plots.style():
         ax.axis("off")
     ml.plots.show(
         figure,
-        "A circle of inputs, the ellipse that a matrix makes of it with its two half-axes, and the "
-        "line that a product of rank 1 makes of it.",
+        "A circle of inputs, the ellipse that a matrix makes of it with its two "
+        "half-axes, and the line that a product of rank 1 makes of it.",
     )
 
 # %% [markdown]
@@ -99,7 +99,7 @@ with ml.plots.style():
 # To see that this is no magic, we build a matrix of two directions, and let NumPy take it apart.
 
 # %%
-u1, u2 = np.array([0.6, 0.8, 0.0]), np.array([0.0, 0.0, 1.0])  # input directions, d_in = 3
+u1, u2 = np.array([0.6, 0.8, 0.0]), np.array([0.0, 0.0, 1.0])  # inputs, d_in = 3
 v1, v2 = np.array([0.8, 0.6]), np.array([-0.6, 0.8])  # output directions, d_out = 2
 M = 4 * np.outer(u1, v1) + 1 * np.outer(u2, v2)
 
@@ -134,12 +134,14 @@ spectra = {
     "one strong, three weak": [8, 0.5, 0.5, 0.5],
     "one": [8, 0, 0, 0],
 }
-print(f"{'singular values':<24} {'rank':>6} {'effective':>10} {'stable':>8} {'k90':>5}")
+print(f"{'singular values':<24} {'rank':>6} {'effective':>10} {'stable':>8}", end="")
+print(f" {'k90':>5}")
 for name, values in spectra.items():
     M = np.diag(values)  # a diagonal matrix has its entries as singular values
     print(
-        f"{name:<24} {np.linalg.matrix_rank(M):>6} {analysis.effective_rank(M):>10.2f} "
-        f"{analysis.stable_rank(M):>8.2f} {analysis.k90(M):>5}"
+        f"{name:<24} {np.linalg.matrix_rank(M):>6} "
+        f"{analysis.effective_rank(M):>10.2f} {analysis.stable_rank(M):>8.2f} "
+        f"{analysis.k90(M):>5}"
     )
 
 # %% [markdown]
@@ -157,7 +159,8 @@ GUESS = ...
 
 M = np.diag(VALUES)
 print(f"effective rank {analysis.effective_rank(M):.2f}, k90 {analysis.k90(M)}")
-check.predict(GUESS, analysis.stable_rank(M), unit="directions (stable rank)", within=0.05)
+stable = analysis.stable_rank(M)
+check.predict(GUESS, stable, unit="directions (stable rank)", within=0.05)
 
 # %% [markdown]
 # ### Exercise 7.1: effective rank
@@ -187,7 +190,7 @@ check.effective_rank(effective_rank)
 
 # %%
 def k90(S: np.ndarray) -> int:
-    """The fewest directions with 90 per cent of the sum of squares of S (n,), largest first."""
+    """The fewest directions with 90 per cent of all squares; S (n,), falling."""
     # SOLUTION
     held = np.cumsum(S**2)
     return int(np.argmax(held >= 0.9 * held[-1])) + 1
@@ -212,7 +215,8 @@ full = ml.tune(TASK, "full", seed=0, lr=1e-3, **options)
 lora = ml.tune(TASK, "lora", seed=0, lr=1e-2, r=4, **options)  # s = alpha / r = 2
 base, test_loss = full.base, full.task.test
 
-for name, model in (("base", base), ("full", full.model), ("LoRA, r = 4", lora.model)):
+models = {"base": base, "full": full.model, "LoRA, r = 4": lora.model}
+for name, model in models.items():
     print(f"{name:<12} {test_loss(model):.2f}")
 
 # %% [markdown]
@@ -228,21 +232,24 @@ delta = {
 }
 path = "layers.0.attn.q_proj"
 noise = np.random.default_rng(0).standard_normal(W[path].shape)
-noise *= np.linalg.norm(delta["full"][path]) / np.linalg.norm(noise)  # as large as full's ΔW
+as_large = np.linalg.norm(delta["full"][path])  # as full fine-tuning's ΔW
+noise *= as_large / np.linalg.norm(noise)
 
-print(f"ΔW of {path}, {W[path].shape}: the six largest singular values, and the measures")
-for name, D in (("full", delta["full"][path]), ("LoRA", delta["lora"][path]), ("random", noise)):
+print(f"ΔW of {path}, {W[path].shape}: its largest singular values, and measures")
+of_path = {"full": delta["full"][path], "LoRA": delta["lora"][path], "random": noise}
+for name, D in of_path.items():
     largest = " ".join(f"{s:5.2f}" for s in analysis.singular_values(D)[:6])
     print(
         f"  {name:<7} {largest}   effective {analysis.effective_rank(D):5.1f}, "
         f"stable {analysis.stable_rank(D):4.1f}, k90 {analysis.k90(D):>2}"
     )
 
-stronger = sum(
-    analysis.singular_values(delta["lora"][p])[3] > analysis.singular_values(delta["full"][p])[0]
-    for p in W
-)
-print(f"\nLoRA's fourth is larger than full's first in {stronger} of {len(W)} matrices")
+singular = analysis.singular_values
+stronger = 0
+for p in W:
+    stronger += singular(delta["lora"][p])[3] > singular(delta["full"][p])[0]
+print("\nLoRA's fourth is larger than full's first in ", end="")
+print(f"{stronger} of {len(W)} matrices")
 by_chance = analysis.singular_values(noise)
 above = np.sum(analysis.singular_values(delta["full"][path]) > by_chance)
 print(f"full's directions that are stronger than those of the random matrix: {above}")
@@ -273,8 +280,9 @@ with ml.plots.style():
     figure.legend(lines, labels, loc="outside lower center", ncols=3)
     ml.plots.show(
         figure,
-        "Singular values of ΔW on log scales. Full fine-tuning's fall slowly over all 128 "
-        "directions, LoRA's of rank 4 are larger and end after four; a random matrix is flatter.",
+        "Singular values of ΔW on log scales. Full fine-tuning's fall slowly over "
+        "all 128 directions, LoRA's of rank 4 are larger and end after four; a "
+        "random matrix is flatter.",
     )
 
 # %% [markdown]
@@ -308,10 +316,11 @@ for task, width in (("code", 128), ("reverse", 64)):
         rows = select(shipped, task=task, method=method, r=r)
         means = [mean(row[key] for row in rows) for key in keys]
         name = "full" if r is None else f"LoRA, r = {r}, s = {rows[0]['s']:g}"
-        print(f"{name:<21} {means[0]:>10.1f} {means[1]:>12.1f} {means[2]:>6.1f} {means[3]:>14.2f}")
+        print(f"{name:<21} {means[0]:>10.1f} {means[1]:>12.1f} ", end="")
+        print(f"{means[2]:>6.1f} {means[3]:>14.2f}")
     D = rng.standard_normal((width, width))
-    measures = analysis.effective_rank(D), analysis.stable_rank(D), analysis.k90(D)
-    print(f"{'random':<21} {measures[0]:>10.1f} {measures[1]:>12.1f} {measures[2]:>6.1f}\n")
+    print(f"{'random':<21} {analysis.effective_rank(D):>10.1f} ", end="")
+    print(f"{analysis.stable_rank(D):>12.1f} {analysis.k90(D):>6.1f}\n")
 
 # %% [markdown]
 # So the picture holds for both tasks. Full fine-tuning's ΔW has an effective rank of more than half
@@ -338,11 +347,11 @@ print("full fine-tuning, mean over the twelve matrices")
 for name, change in changes.items():
     model = full.model if name == "AdamW" else plain.model
     moved = mean(analysis.relative_norm(change[p], W[p]) for p in W)
-    print(
-        f"{name:<6} loss {test_loss(model):.2f}, effective rank "
-        f"{mean(analysis.effective_rank(D) for D in change.values()):.0f}, stable rank "
-        f"{mean(analysis.stable_rank(D) for D in change.values()):.0f}, relative norm {moved:.2f}"
-    )
+    effective = mean(map(analysis.effective_rank, change.values()))
+    stable = mean(map(analysis.stable_rank, change.values()))
+    print(f"{name:<6} loss {test_loss(model):.2f}, ", end="")
+    print(f"effective rank {effective:.0f}, ", end="")
+    print(f"stable rank {stable:.0f}, relative norm {moved:.2f}")
 
 # %% [markdown]
 # It is not: SGD's ΔW has as many directions. Each step's gradient is a sum over 12 × 64 positions
@@ -396,14 +405,17 @@ live = {k: cut(k) for k in (0, 1, 4, 16, 128)}
 
 def summary(rows: list, **where: object) -> str:
     values = [row["test"] for row in select(rows, **where)]
-    return f"{mean(values):.2f} ({min(values):.2f} to {max(values):.2f})" if values else ""
+    if not values:
+        return ""
+    return f"{mean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 print("code, loss   full, cut to k                  LoRA trained at r = k")
 print("  k     here   3 seeds: mean, range      3 seeds: mean, range")
 for k, loss in live.items():
     trained = summary(sweep, task="code", method="lora", r=k)
-    print(f"{k:>3} {loss:>8.2f}   {summary(truncation, task='code', k=k)}      {trained}".rstrip())
+    ours = summary(truncation, task="code", k=k)
+    print(f"{k:>3} {loss:>8.2f}   {ours}      {trained}".rstrip())
 
 print("\nreverse, share of test words exactly right, mean and range of 3 seeds")
 for k in (1, 4, 8):
@@ -421,8 +433,9 @@ with ml.plots.style():
     figure.legend(lines, labels, loc="outside lower center", ncols=3)
     ml.plots.show(
         figure,
-        "Quality of full fine-tuning cut to rank k beside LoRA trained at rank k. At low ranks "
-        "LoRA is far better on both tasks; from about 16 on code and 8 on reverse they are alike.",
+        "Quality of full fine-tuning cut to rank k beside LoRA trained at rank k. "
+        "At low ranks LoRA is far better on both tasks; from about 16 on code and 8 "
+        "on reverse they are alike.",
     )
 
 # %% [markdown]
@@ -449,19 +462,25 @@ with ml.plots.style():
 #
 # The main statements of this part are tested whenever this lesson is built:
 
+
 # %%
+def tests(rows: list, **where: object) -> list[float]:
+    return [row["test"] for row in select(rows, **where)]
+
+
 for task, width in (("code", 128), ("reverse", 64)):
     of_full = select(shipped, task=task, method="full")
     assert mean(row["effective_rank"] for row in of_full) > width / 2
     for r in (1, 4, 16, 64):
         of_lora = select(shipped, task=task, method="lora", r=r)
-        assert mean(x["relative_norm"] for x in of_lora) > mean(x["relative_norm"] for x in of_full)
-sgd, adamw = (mean(map(analysis.effective_rank, changes[o].values())) for o in ("SGD", "AdamW"))
-assert sgd > 0.9 * adamw
-cuts = {k: [row["test"] for row in select(truncation, task="code", k=k)] for k in (4, 16)}
-trained = {r: [row["test"] for row in select(sweep, task="code", r=r)] for r in (1, 16)}
+        moved = [mean(x["relative_norm"] for x in rows) for rows in (of_lora, of_full)]
+        assert moved[0] > moved[1]
+ranks = {o: mean(map(analysis.effective_rank, c.values())) for o, c in changes.items()}
+assert ranks["SGD"] > 0.9 * ranks["AdamW"]
+cuts = {k: tests(truncation, task="code", k=k) for k in (4, 16)}
+trained = {r: tests(sweep, task="code", r=r) for r in (1, 16)}
 assert min(cuts[4]) > max(trained[1]) and mean(cuts[16]) < mean(trained[16]) + 0.02
-reverse = {k: [x["test"] for x in select(truncation, task="reverse", k=k)] for k in (1, 4, 8)}
+reverse = {k: tests(truncation, task="reverse", k=k) for k in (1, 4, 8)}
 assert max(reverse[1]) < 0.05 and min(reverse[4]) > 0.5 and min(reverse[8]) >= 0.98
 print("all hold")
 
@@ -498,8 +517,10 @@ check.predict(GUESS, cut(K), unit="nats per character", within=0.02)
 
 
 # %%
-def tuned_how(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> tuple[str, int]:
-    """("LoRA", rank) or ("full", rank), from weights (d_in, d_out) in float32 alone."""
+def tuned_how(
+    before: dict[str, np.ndarray], after: dict[str, np.ndarray]
+) -> tuple[str, int]:  # fmt: skip
+    """("LoRA", rank) or ("full", rank), from weights (d_in, d_out) in float32."""
     # SOLUTION
     rank, method = 0, "LoRA"
     for name, W_after in after.items():
@@ -612,7 +633,8 @@ def what_it_reads(model: ml.Transformer) -> dict[str, np.ndarray]:
 def mean_similarity(one: ml.Transformer, two: ml.Transformer) -> np.ndarray:
     """φ(i, i) for i = 1 ... 4, mean over the matrices."""
     X, Y = what_it_reads(one), what_it_reads(two)
-    return np.mean([np.diag(analysis.subspace_similarities(X[p], Y[p])) for p in X], axis=0)
+    pairs = [analysis.subspace_similarities(X[p], Y[p]) for p in X]
+    return np.mean([np.diag(pair) for pair in pairs], axis=0)
 
 
 both, before = mean_similarity(lora.model, other), mean_similarity(*starts)
@@ -620,7 +642,8 @@ memory = mean_similarity(lora.model, starts[0])
 print("          seeds 0 and 1              chance,   seed 0 and")
 print("  i   trained   before training    i / 128   its own start")
 for i in range(4):
-    print(f"{i + 1:>3} {both[i]:>9.2f} {before[i]:>17.2f} {(i + 1) / 128:>10.2f} ", end="")
+    chance = (i + 1) / 128
+    print(f"{i + 1:>3} {both[i]:>9.2f} {before[i]:>17.2f} {chance:>10.2f} ", end="")
     print(f"{memory[i]:>15.2f}")
 
 # %% [markdown]
@@ -645,8 +668,9 @@ with ml.plots.style():
     ax.legend(loc="upper left")
     ml.plots.show(
         figure,
-        "Similarity of what LoRA of rank 8 and of rank 64 read, by the number of directions: each "
-        "trained pair lies above its untrained starts, and both rise with the number.",
+        "Similarity of what LoRA of rank 8 and of rank 64 read, by the number of "
+        "directions: each trained pair lies above its untrained starts, and both "
+        "rise with the number.",
     )
 
 # %% [markdown]
@@ -666,12 +690,12 @@ path = "layers.1.attn.q_proj"
 print(f"{'':<26} {'‖ΔW‖':>6}   ‖UᵀWV‖ with the directions of        factor")
 print(f"{path:<26} {'':>6} {'ΔW':>8} {'W itself':>10} {'chance':>8}")
 for method in ("full", "lora"):
-    a = analysis.amplification(W[path], delta[method][path], 4, rng=np.random.default_rng(0))
-    print(
-        f"{method:<26} {a.delta_norm:>6.2f} {a.projected:>8.2f} {a.own:>10.2f} {a.random:>8.2f} "
-        f"{a.factor:>12.1f}"
-    )
-print(f"{'GPT-3, LoRA r = 4 (paper)':<26} {6.91:>6} {0.32:>8} {21.67:>10} {0.02:>8} {21.5:>12}")
+    rng = np.random.default_rng(0)
+    a = analysis.amplification(W[path], delta[method][path], 4, rng=rng)
+    print(f"{method:<26} {a.delta_norm:>6.2f} {a.projected:>8.2f} ", end="")
+    print(f"{a.own:>10.2f} {a.random:>8.2f} {a.factor:>12.1f}")
+print(f"{'GPT-3, LoRA r = 4 (paper)':<26} {6.91:>6} {0.32:>8} ", end="")
+print(f"{21.67:>10} {0.02:>8} {21.5:>12}")
 
 # %% [markdown]
 # As in the paper, W has far less along LoRA's directions than along its own, and ΔW makes it many
@@ -715,7 +739,8 @@ check.intruders(intruders)
 D = 64  # change me: 16, 128, 768, 4096
 GUESS = ...
 
-check.predict(GUESS, analysis.chance_best_cosine(D, np.random.default_rng(0)), unit="at best")
+best = analysis.chance_best_cosine(D, np.random.default_rng(0))
+check.predict(GUESS, best, unit="at best")
 
 # %% [markdown]
 # In a wide model a cosine of 0.5 is far above chance; at d = 64 it is not so far. So a count with a
@@ -724,10 +749,12 @@ check.predict(GUESS, analysis.chance_best_cosine(D, np.random.default_rng(0)), u
 # %%
 for task, width in (("code", 128), ("reverse", 64)):
     chance = analysis.chance_best_cosine(width, np.random.default_rng(0))
-    print(f"{task}, d = {width}: a random direction has a best |cosine| of {chance:.2f}")
+    print(f"{task}, d = {width}: ", end="")
+    print(f"a random direction has a best |cosine| of {chance:.2f}")
     for method, r in settings:
         rows = select(shipped, task=task, method=method, r=r)
-        count, norm = (mean(row[key] for row in rows) for key in ("intruders", "relative_norm"))
+        count = mean(row["intruders"] for row in rows)
+        norm = mean(row["relative_norm"] for row in rows)
         name = "full" if r is None else f"LoRA, r = {r}"
         print(f"  {name:<13} {count:.1f} intruders of 10, ‖ΔW‖ / ‖W‖ = {norm:.2f}")
 
@@ -754,8 +781,9 @@ with ml.plots.style():
     figure.legend(lines, labels, loc="outside lower center", ncols=5)
     ml.plots.show(
         figure,
-        "Intruders against the relative norm of ΔW, each matrix a small mark and each method's "
-        "mean a large one: the more a matrix has changed, the more intruders it tends to have.",
+        "Intruders against the relative norm of ΔW, each matrix a small mark and "
+        "each method's mean a large one: the more a matrix has changed, the more "
+        "intruders it tends to have.",
     )
 
 # %% [markdown]

@@ -60,8 +60,9 @@ with ml.plots.style():
     panels[0].set_ylabel("loss")
     ml.plots.show(
         figure,
-        "Three valleys with eight steps each: with a low rate the points creep down, with a good "
-        "one they reach the bottom, with a high one they jump from side to side and climb.",
+        "Three valleys with eight steps each: with a low rate the points creep "
+        "down, with a good one they reach the bottom, with a high one they jump "
+        "from side to side and climb.",
     )
 
 # %% [markdown]
@@ -87,8 +88,10 @@ with ml.plots.style():
 
 
 # %%
-def first_change(x: np.ndarray, G: np.ndarray, A: np.ndarray, s: float, lr: float) -> np.ndarray:
-    """ΔW (d_in, d_out). x (n, d_in), G (n, d_out) is the gradient of the loss for y."""
+def first_change(
+    x: np.ndarray, G: np.ndarray, A: np.ndarray, s: float, lr: float
+) -> np.ndarray:  # fmt: skip
+    """ΔW (d_in, d_out).   x (n, d_in), G (n, d_out): the loss's gradient for y"""
     # SOLUTION
     B = -lr * s * (x @ A).T @ G
     return s * A @ B
@@ -164,8 +167,9 @@ with ml.plots.style():
     figure = learning_rate_sweep_figure(swept)
     ml.plots.show(
         figure,
-        "Quality by learning rate on code and on reversing: full fine-tuning is best at 0.002 on "
-        "code, LoRA at 0.01; on reversing both solve the task over a wide range.",
+        "Quality by learning rate on code and on reversing: full fine-tuning is "
+        "best at 0.002 on code, LoRA at 0.01; on reversing both solve the task over "
+        "a wide range.",
     )
 
 
@@ -294,7 +298,8 @@ def chosen_against_others(losses: np.ndarray) -> list[float]:
     """For every seed: the others' mean at the rate it chooses, minus its own loss."""
     seeds = range(losses.shape[1])
     chosen = [int(np.argmin(losses[:, j])) for j in seeds]
-    return [float(np.delete(losses[chosen[j]], j).mean() - losses[chosen[j], j]) for j in seeds]
+    pairs = ((losses[i], j) for j, i in enumerate(chosen))
+    return [float(np.delete(row, j).mean() - row[j]) for row, j in pairs]
 
 
 for method, grid in grids.items():
@@ -347,8 +352,8 @@ with ml.plots.style():
     legend_below(figure, panels[0])
     ml.plots.show(
         figure,
-        "Test loss on code by rank under both rules, which hardly differ, and by alpha at rank 4: "
-        "alpha 2 is a little worse, 8 and 32 are equal.",
+        "Test loss on code by rank under both rules, which hardly differ, and by "
+        "alpha at rank 4: alpha 2 is a little worse, 8 and 32 are equal.",
     )
 
 # %%
@@ -375,7 +380,8 @@ for r in (1, 4, 16, 64):
 for method in ("lora", "lora+"):
     rows = select(swept, task="code", method=method, seed=0)
     best = min(rows, key=lambda row: row["val"])
-    print(f"{method:<5} best rate {best['lr']:g}: {best['val']:.3f} val, {best['test']:.3f} test")
+    print(f"{method:<5} best rate {best['lr']:g}: ", end="")
+    print(f"{best['val']:.3f} val, {best['test']:.3f} test")
 
 # %% [markdown]
 # It brought nothing here: a little better on validation and a little worse on test, with one seed.
@@ -410,8 +416,12 @@ check.lora_plus_rates(lora_plus_rates)
 # %%
 print(" A       B        loss at start   ‖dA‖    ‖dB‖    after 200 steps")
 rng = np.random.default_rng(8)
-random = {"A": rng.uniform(-1, 1, (24, 4)) / 24**0.5, "B": rng.uniform(-1, 1, (4, 24)) / 2}
-for A_is, B_is in (("random", "zero"), ("zero", "random"), ("zero", "zero"), ("random",) * 2):
+random = {
+    "A": rng.uniform(-1, 1, (24, 4)) / 24**0.5,
+    "B": rng.uniform(-1, 1, (4, 24)) / 4**0.5,
+}
+STARTS = (("random", "zero"), ("zero", "random"), ("zero", "zero"), ("random",) * 2)
+for A_is, B_is in STARTS:
     model = learners.with_lora(teacher.W, r=4, lora_alpha=8)
     adapter = learners.adapter_of(model)
     adapter.A.data[...] = random["A"] if A_is == "random" else 0
@@ -421,8 +431,8 @@ for A_is, B_is in (("random", "zero"), ("zero", "random"), ("zero", "zero"), ("r
     lengths = [float(np.linalg.norm(p.grad)) for p in (adapter.A, adapter.B)]
     model.zero_grad()
     losses = learners.fit(model, teacher.x, teacher.y, steps=light(200), lr=1e-2)
-    row = f" {A_is:<7} {B_is:<7} {loss.item():>14.3f} {lengths[0]:>8.3f}{lengths[1]:>8.3f}"
-    print(f"{row} {losses[-1]:>15.4f}")
+    print(f" {A_is:<7} {B_is:<7} {loss.item():>14.3f} ", end="")
+    print(f"{lengths[0]:>8.3f}{lengths[1]:>8.3f} {losses[-1]:>15.4f}")
 
 # %% [markdown]
 # With both at zero neither has a gradient, for dA holds B and dB holds A: nothing learns, at any
@@ -444,7 +454,9 @@ for A_is, B_is in (("random", "zero"), ("zero", "random"), ("zero", "zero"), ("r
 
 
 # %%
-def pissa_start(W: np.ndarray, r: int, s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def pissa_start(
+    W: np.ndarray, r: int, s: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """A, B and the base, which replaces W (d_in, d_out)."""
     # SOLUTION
     U, sigma, Vt = np.linalg.svd(W, full_matrices=False)
@@ -468,8 +480,9 @@ with ml.plots.style():
     legend_below(figure, panels[0])
     ml.plots.show(
         figure,
-        "Six starts: validation loss by rate, whose best is not the same for all, and along the "
-        "training at the best rate: some begin faster, and from step 50 on that is over.",
+        "Six starts: validation loss by rate, whose best is not the same for all, "
+        "and along the training at the best rate: some begin faster, and from step "
+        "50 on that is over.",
     )
 
 # %%
@@ -506,8 +519,9 @@ with ml.plots.style():
     legend_below(figure, panels[0])
     ml.plots.show(
         figure,
-        "Validation loss by rate: 0.01 is best for LoRA of every rank. And along 600 steps: low "
-        "ranks fall behind full fine-tuning, rank 64 ends close to it.",
+        "Validation loss by rate: 0.01 is best for LoRA of every rank. And along "
+        "600 steps: low ranks fall behind full fine-tuning, rank 64 ends close to "
+        "it.",
     )
 
 # %%

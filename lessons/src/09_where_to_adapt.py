@@ -78,8 +78,9 @@ with ml.plots.style():
         ax.set_axis_off()
     ml.plots.show(
         figure,
-        "Three times a large grey matrix W, frozen, and in colour what trains: a bias below it, "
-        "two small layers behind it, and two thin matrices A and B along its sides.",
+        "Three times a large grey matrix W, frozen, and in colour what trains: a "
+        "bias below it, two small layers behind it, and two thin matrices A and B "
+        "along its sides.",
     )
 
 # %% [markdown]
@@ -122,7 +123,7 @@ with ml.plots.style():
 
 # %%
 def adapted(wanted) -> str:
-    """What an adapter with these targets reaches in a tiny Llama, or why it is refused."""
+    """What an adapter with these targets reaches, or why it is refused."""
     model = tiny_llama()
     config = ml.LoraConfig(r=2, target_modules=wanted)
     try:
@@ -184,7 +185,7 @@ show(targets.one_row_of_a_tied_embedding)
 def nearest_rank(
     shapes: dict[str, tuple[int, int]], n_layer: int, targets: list[str], budget: int
 ) -> int:
-    """The rank at which LoRA on these targets trains about as many numbers as the budget."""
+    """The rank at which LoRA on these targets is nearest to the budget."""
     # SOLUTION
     per_rank = n_layer * sum(sum(shapes[name]) for name in targets)
     below, rest = divmod(budget, per_rank)
@@ -202,7 +203,8 @@ check.nearest_rank(nearest_rank)
 shapes = analysis.matrix_shapes(analysis.ARCHITECTURES["docs-tiny"])
 PLACES = {
     "q": ["q_proj"], "v": ["v_proj"], "q,v": ["q_proj", "v_proj"],
-    "q,k,v,o": ["q_proj", "k_proj", "v_proj", "o_proj"], "MLP": ["up_proj", "down_proj"],
+    "q,k,v,o": ["q_proj", "k_proj", "v_proj", "o_proj"],
+    "MLP": ["up_proj", "down_proj"],
     "all": list(shapes),
 }  # fmt: skip
 placed = ml.studies.shipped_rows("which_weights")
@@ -226,8 +228,9 @@ with ml.plots.style():
     panels[1].set_title("Sort a word: ≈ 9,700 numbers")
     ml.plots.show(
         figure,
-        "Quality by the matrices that are adapted, on code and on sorting: adapting all at a low "
-        "rank is best in both, q alone worst; the MLP is second on code and fourth on sorting.",
+        "Quality by the matrices that are adapted, on code and on sorting: adapting "
+        "all at a low rank is best in both, q alone worst; the MLP is second on "
+        "code and fourth on sorting.",
     )
 
 # %% [markdown]
@@ -274,7 +277,10 @@ check.best_place(best_place)
 for task, good in (("code", min), ("sort", max)):
     sign = 1 if good is min else -1  # of sort we have right answers
     rows = select(placed, task=task)
-    results = {p: [sign * row["test"] for row in select(rows, place=p)] for p in PLACES}
+    results = {}
+    for place in PLACES:
+        of_place = select(rows, place=place)
+        results[place] = [sign * row["test"] for row in of_place]
     print(f"{task}, all six places: {best_place(results)!s}")
     two = {place: results[place] for place in ("q,k,v,o", "MLP")}
     print(f"{task}, attention or MLP: {best_place(two)!s}")
@@ -320,8 +326,8 @@ GUESS = ...
 reached = {}
 for place in (FIRST, SECOND):
     r = select(placed, task="code", place=place)[0]["r"]
-    where = {"target_modules": PLACES[place], "r": r, "lora_alpha": 2 * r, "quiet": False}
-    run = ml.tune("code", "lora", lr=1e-2, steps=light(100), **where)
+    where = {"target_modules": PLACES[place], "r": r, "lora_alpha": 2 * r}
+    run = ml.tune("code", "lora", lr=1e-2, steps=light(100), quiet=False, **where)
     reached[place] = run.task.test(run.model)
     print(f"{place}, r = {r}: {reached[place]:.3f} nats per character")
 check.predict(GUESS, min(reached, key=reached.get))
@@ -446,11 +452,13 @@ check.ia3_merge(ia3_merge)
 W = np.random.default_rng(0).standard_normal((24, 16))
 l = np.random.default_rng(1).uniform(0.5, 1.5, 16)
 change = W * l - W
-print(f"IA³'s ΔW has rank {np.linalg.matrix_rank(change)}, and {l.size} numbers of its own")
+rank = np.linalg.matrix_rank(change)
+print(f"IA³'s ΔW has rank {rank}, and {l.size} numbers of its own")
 cosines = np.sum(W * (W + change), axis=0) / (
     np.linalg.norm(W, axis=0) * np.linalg.norm(W + change, axis=0)
 )
-print(f"cosine of each column before and after: {cosines.min():.3f} to {cosines.max():.3f}")
+print("cosine of each column before and after: ", end="")
+print(f"{cosines.min():.3f} to {cosines.max():.3f}")
 
 # %% [markdown]
 # So few numbers need not mean a low rank: this change has full rank, and yet every column keeps its
@@ -562,8 +570,9 @@ with ml.plots.style():
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
     ml.plots.show(
         figure,
-        "Thirteen methods on code and on reversing words: full fine-tuning is best on code, LoRA "
-        "and its kin a little behind; on reversing LoRA's kin are all right, others far behind.",
+        "Thirteen methods on code and on reversing words: full fine-tuning is best "
+        "on code, LoRA and its kin a little behind; on reversing LoRA's kin are all "
+        "right, others far behind.",
     )
 
 # %%
@@ -572,7 +581,8 @@ full = mean(row["test"] for row in select(everything, task="code", method="full"
 print(f"{'':<22} code: gain, of full's   reverse: right   old tasks after it")
 some = ("full", "lora", "dora", "adapter", "prefix", "bitfit", "prompt", "last-block")
 for method in some:
-    code, words = (select(everything, task=t, method=method) for t in ("code", "reverse"))
+    of_method = select(everything, method=method)
+    code, words = (select(of_method, task=t) for t in ("code", "reverse"))
     gain = (base - mean(row["test"] for row in code)) / (base - full)
     right = mean(row["test"] for row in words)
     old = mean(row["old"] for row in words)
@@ -626,21 +636,24 @@ few = ml.studies.shipped_rows("how_few_numbers")
 with ml.plots.style():
     ml.plots.show(
         how_few_numbers_figure(few, ml.studies.shipped_rows("rank_sweep"), everything),
-        "Quality against trained numbers on a logarithmic axis, on code, on reversing words and "
-        "for a model of 3 billion: on code nearly one falling line, from 12 numbers to all.",
+        "Quality against trained numbers on a logarithmic axis, on code, on "
+        "reversing words and for a model of 3 billion: on code nearly one falling "
+        "line, from 12 numbers to all.",
     )
 
 # %%
 print("code: numbers that train, and share of full fine-tuning's gain")
 for r, method, place in (
-    (1, "lora-xs", "all matrices"), (4, "lora-xs", "all matrices"), (1, "lora", "v_proj"),
-    (None, "ia3", "all matrices"), (4, "lora", "down_proj"), (64, "vera", "all matrices"),
+    (1, "lora-xs", "all matrices"), (4, "lora-xs", "all matrices"),
+    (1, "lora", "v_proj"), (None, "ia3", "all matrices"),
+    (4, "lora", "down_proj"), (64, "vera", "all matrices"),
 ):  # fmt: skip
     same = select(few, task="code", method=method, r=r, place=place)
     best = [row for row in same if row["lr"] == same[0]["lr"]]  # with three seeds
     gain = (base - mean(row["test"] for row in best)) / (base - full)
     rank = f", r = {r}" if r else ""
-    print(f"{best[0]['trainable']:>6,}  {gain:>6.1%}  {LABELS[method]}{rank}, on {place}")
+    trains = best[0]["trainable"]
+    print(f"{trains:>6,}  {gain:>6.1%}  {LABELS[method]}{rank}, on {place}")
 
 # %% [markdown]
 # **What to see.** On code it is nearly one line, whatever the method: each factor of ten in numbers
@@ -707,8 +720,9 @@ with ml.plots.style():
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
     ml.plots.show(
         figure,
-        "Reversing words from rewards, by step: full fine-tuning and LoRA of rank 4 rise from 24 "
-        "to 71 per cent of validation words, rank 1 to 57; the old tasks fall to 63, 52 and 68.",
+        "Reversing words from rewards, by step: full fine-tuning and LoRA of rank 4 "
+        "rise from 24 to 71 per cent of validation words, rank 1 to 57; the old "
+        "tasks fall to 63, 52 and 68.",
     )
 
 # %%
@@ -716,7 +730,8 @@ for method, r, lr in (("full", None, 3e-4), ("lora", 4, 3e-3), ("lora", 1, 3e-3)
     runs = select(rewarded, method=method, r=r, lr=lr)
     new, old = ([row[key] for row in runs] for key in ("test", "old"))
     name = LABELS[method] + (f", r = {r}" if r else "")
-    print(f"{name:<17} new {mean(new):.1%} ({min(new):.1%} to {max(new):.1%}), ", end="")
+    print(f"{name:<17} new {mean(new):.1%} ", end="")
+    print(f"({min(new):.1%} to {max(new):.1%}), ", end="")
     print(f"old {mean(old):.1%} ({min(old):.1%} to {max(old):.1%})")
 
 # %% [markdown]

@@ -62,8 +62,9 @@ with ml.plots.style():
     axes[2].text(3.0, 0.5, "x W once, each row its own A and B", ha="center", fontsize=9)
     ml.plots.show(
         figure,
-        "Three ways to serve: W with three small adapters beside it, of which one is active; one "
-        "matrix W + s A B; and W with a row of a batch for each of several adapters.",
+        "Three ways to serve: W with three small adapters beside it, of which one "
+        "is active; one matrix W + s A B; and W with a row of a batch for each of "
+        "several adapters.",
     )
 
 # %% [markdown]
@@ -103,11 +104,12 @@ for seed, corpus in enumerate((code, capitals)):
 def losses(model):
     """Nats per character on the three texts: the less, the better."""
     n = light(64)
-    return {name: ml.text_loss(model, text, windows=n) for name, text in TEXTS.items()}
+    return {k: ml.text_loss(model, text, windows=n) for k, text in TEXTS.items()}
 
 
 def report(name, model):
-    print(f"{name:<26}" + "".join(f"{loss:>10.2f}" for loss in losses(model).values()))
+    shown = "".join(f"{loss:>10.2f}" for loss in losses(model).values())
+    print(f"{name:<26}{shown}")
 
 
 print(f"{'':<26}" + "".join(f"{name:>10}" for name in TEXTS))
@@ -135,7 +137,8 @@ for visit, name in enumerate(("code", "capitals", "code")):
 with ml.disable_adapter(trained):
     off = trained(ids).data
 fresh = ml.load_model("docs-tiny")(ids).data
-print("code, after capitals was used: same bits", np.array_equal(logits[0], logits[2]))
+same = np.array_equal(logits[0], logits[2])
+print("code, after capitals was used: same bits", same)
 print("all switched off, the base:    same bits", np.array_equal(off, fresh))
 print(f"code and capitals differ by up to {np.abs(logits[0] - logits[1]).max():.1f}")
 
@@ -284,15 +287,17 @@ with ml.plots.style():
     ax.set_title("An adapter at part of its strength")
     ml.plots.show(
         figure,
-        "Loss against strength. On code it falls steeply up to a half, is least near one and rises "
-        "after; on prose it rises slowly at first and faster after one.",
+        "Loss against strength. On code it falls steeply up to a half, is least "
+        "near one and rises after; on prose it rises slowly at first and faster "
+        "after one.",
     )
 
 # %%
 half = curve[STRENGTHS.index(0.5)]
 gain = (curve[0]["code"] - half["code"]) / (curve[0]["code"] - curve[4]["code"])
 price = (half["prose"] - curve[0]["prose"]) / (curve[4]["prose"] - curve[0]["prose"])
-print(f"half an adapter: {gain:.0%} of what is learned, {price:.0%} of the forgetting")
+print(f"half an adapter: {gain:.0%} of what is learned, ", end="")
+print(f"{price:.0%} of the forgetting")
 
 # %% [markdown]
 # **What to see.** Half of the adapter brings far more than half of what it learned, and costs less
@@ -321,7 +326,7 @@ print(f"half an adapter: {gain:.0%} of what is learned, {price:.0%} of the forge
 def concatenate(
     adapters: list[tuple[np.ndarray, np.ndarray, float]], shares: list[float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A (d_in, sum of ranks) and B (sum of ranks, d_out) of one adapter with s = 1."""
+    """A (d_in, sum of ranks) and B (sum of ranks, d_out), for s = 1."""
     # SOLUTION
     scaled = [c * s * A for (A, _, s), c in zip(adapters, shares, strict=True)]
     return np.hstack(scaled), np.vstack([B for _, B, _ in adapters])
@@ -348,7 +353,8 @@ for rule, power in (("alpha / r", 1), ("alpha / √r, rsLoRA", 0.5)):
     old = alpha / r**power
     new_delta = (r / r**power) * (np.sqrt(old) * A) @ (np.sqrt(old) * B)
     length = np.linalg.norm(new_delta) / np.linalg.norm(old * A @ B)
-    print(f"s = {rule:<20} combined with share 1: {length:.0f} times as long as it was")
+    print(f"s = {rule:<20} combined with share 1: ", end="")
+    print(f"{length:.0f} times as long as it was")
 
 # %% [markdown]
 # ## Combining: wrongly
@@ -369,8 +375,12 @@ for rule, power in (("alpha / r", 1), ("alpha / √r, rsLoRA", 0.5)):
 
 
 # %%
-def averaging_error(A1: np.ndarray, B1: np.ndarray, A2: np.ndarray, B2: np.ndarray) -> np.ndarray:
-    """(mean of A) (mean of B) - mean of A B.   A (d_in, r), B (r, d_out) -> (d_in, d_out)"""
+def averaging_error(
+    A1: np.ndarray, B1: np.ndarray, A2: np.ndarray, B2: np.ndarray
+) -> np.ndarray:  # fmt: skip
+    """(mean of A) (mean of B) - mean of A B.
+
+    A (d_in, r), B (r, d_out) -> (d_in, d_out)"""
     # SOLUTION
     product_of_means = (A1 + A2) / 2 @ (B1 + B2) / 2
     return product_of_means - (A1 @ B1 + A2 @ B2) / 2
@@ -385,11 +395,10 @@ check.averaging_error(averaging_error)
 # A in common, or one B, and else it is not. Our two adapters have different A:
 
 # %%
-factors = {
-    name: [(layer.adapters[name].A.data, layer.adapters[name].B.data, layer.adapters[name].s)
-           for layer in lora_layers(trained).values()]
-    for name in ("code", "capitals")
-}  # fmt: skip
+factors = {}
+for name in ("code", "capitals"):
+    parts = (layer.adapters[name] for layer in lora_layers(trained).values())
+    factors[name] = [(part.A.data, part.B.data, part.s) for part in parts]
 errors = []
 for (A1, B1, s), (A2, B2, _) in zip(*factors.values(), strict=True):
     right = s * (A1 @ B1 + A2 @ B2) / 2
@@ -441,7 +450,8 @@ GUESS = ...  # nats per character on code
 
 both = ml.load_model("docs-tiny")
 for path in lora_layers(trained):
-    deltas = [ml.get_delta_weight(trained, path, name) for name in ("code", "capitals")]
+    names = ("code", "capitals")
+    deltas = [ml.get_delta_weight(trained, path, name) for name in names]
     total = deltas[0] + deltas[1]
     U, S, Vt = np.linalg.svd(total, full_matrices=False)
     both.get_submodule(path).weight.data += (U[:, :RANK] * S[:RANK]) @ Vt[:RANK]
@@ -473,8 +483,9 @@ with ml.plots.style():
         plot_leave_one_out([row for row in rows if row["model"] == name], ax)
     ml.plots.show(
         figure,
-        "Two tables of quality by what is added to the base. In its own column every task is good; "
-        "with one other adapter it is worse, with all of them much worse.",
+        "Two tables of quality by what is added to the base. In its own column "
+        "every task is good; with one other adapter it is worse, with all of them "
+        "much worse.",
     )
 
 # %% [markdown]
@@ -509,9 +520,12 @@ print(textwrap.fill(ml.studies.STUDIES["leave_one_out"].at_scale, 88))
 
 # %%
 def per_row(
-    x: np.ndarray, W: np.ndarray, A: np.ndarray, B: np.ndarray, s: float, which: np.ndarray
-) -> np.ndarray:
-    """x (n, T, d_in), A (customers, d_in, r), B (customers, r, d_out) -> (n, T, d_out)"""
+    x: np.ndarray, W: np.ndarray, A: np.ndarray, B: np.ndarray,
+    s: float, which: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """x (n, T, d_in), A (customers, d_in, r), B (customers, r, d_out)
+
+    -> (n, T, d_out)"""
     # SOLUTION
     return x @ W + s * (x @ A[which]) @ B[which]
     # END SOLUTION
@@ -528,11 +542,13 @@ check.per_row(per_row)
 layer = lora_layers(trained)["layers.0.attn.q_proj"]
 names, which = ("code", "capitals"), np.array([1, 0, 0, 1, 1])
 customers = [layer.adapters[name] for name in names]
-A, B = np.stack([c.A.data for c in customers]), np.stack([c.B.data for c in customers])
+A = np.stack([c.A.data for c in customers])
+B = np.stack([c.B.data for c in customers])
 x = np.random.default_rng(3).standard_normal((5, 7, len(layer.base.weight.data)))
 x = x.astype(np.float32)
 W, b, s = layer.base.weight.data, layer.base.bias.data, layer.adapters["code"].s
-together = x @ W + b + s * (x @ A[which]) @ B[which]  # (5, 7, d), (5, d, r), (5, r, d)
+detour = (x @ A[which]) @ B[which]  # (5, 7, d) @ (5, d, r) @ (5, r, d)
+together = x @ W + b + s * detour
 off = 0.0
 for i, customer in enumerate(which):
     ml.set_adapter(trained, names[customer])
@@ -554,8 +570,8 @@ with tempfile.TemporaryDirectory() as folder:
     reloaded = ml.load_model("docs-tiny")
     ml.load_adapter(reloaded, folder)
 same = np.abs(reloaded(ids).data - trained(ids).data).max()
-for key in ("r", "lora_alpha", "target_modules", "rank_pattern", "alpha_pattern", "use_rslora",
-            "base_model_name_or_path", "modules_to_save"):  # fmt: skip
+for key in ("r", "lora_alpha", "target_modules", "rank_pattern", "alpha_pattern",
+            "use_rslora", "base_model_name_or_path", "modules_to_save"):  # fmt: skip
     print(f"{key:<24} {config[key]}")
 print(f"\nlogits, saved and read back, differ by {same:.0e}; tensors of block 0:")
 for key, array in tensors.items():
@@ -585,7 +601,9 @@ for key, array in tensors.items():
 
 
 # %%
-def delta_from_files(config: dict, tensors: dict[str, np.ndarray], module: str) -> np.ndarray:
+def delta_from_files(
+    config: dict, tensors: dict[str, np.ndarray], module: str
+) -> np.ndarray:  # fmt: skip
     """ΔW (d_in, d_out) of a module such as "transformer.h.0.mlp.c_fc"."""
     # SOLUTION
     A = tensors[f"base_model.model.{module}.lora_A.weight"].T
@@ -611,13 +629,14 @@ numbers = 32 * 4 * 8 * (4096 + 4096)
 megabytes = 4 * numbers / 1e6
 print(f"a Llama-2-7B, q, k, v and o, r = 8: {numbers:,} numbers, {megabytes:.0f} MB")
 small, head = 32 * 2 * 8 * (4096 + 4096), 4096 * 32_000
-print(f"q and v, r = 8, with modules_to_save=['lm_head']: {small:,} + {head:,} numbers")
+print("q and v, r = 8, with modules_to_save=['lm_head']: ", end="")
+print(f"{small:,} + {head:,} numbers")
 
 other = ml.load_model("docs-tiny")
 shuffled = np.random.default_rng(4)
 for path in lora_layers(trained):
     W = other.get_submodule(path).weight.data
-    W[...] = shuffled.permutation(W.ravel()).reshape(W.shape)  # as large, but other weights
+    W[...] = shuffled.permutation(W.ravel()).reshape(W.shape)  # as large, but others
 with tempfile.TemporaryDirectory() as folder:
     ml.save_adapter(trained, folder)
     ml.load_adapter(other, folder)
@@ -730,8 +749,9 @@ with ml.plots.style():
     axes[1].set_xlabel("weight / largest absolute weight of its block of 64")
     ml.plots.show(
         figure,
-        "Two histograms of the weights of a matrix, bell-shaped around zero. Lines mark the 16 "
-        "levels: of NF4 dense in the middle, in the second picture evenly spaced.",
+        "Two histograms of the weights of a matrix, bell-shaped around zero. Lines "
+        "mark the 16 levels: of NF4 dense in the middle, in the second picture "
+        "evenly spaced.",
     )
 
 # %% [markdown]
@@ -752,8 +772,8 @@ once, twice = 4 + 32 / 64, 4 + 8 / 64 + 32 / (64 * 256)
 print(f"bits a weight: {once}, with double quantization {twice:.3f}")
 print(f"65 billion weights: {65 * 2} GB in 16 bits, {65 * twice / 8:.1f} GB in NF4")
 print("bytes for each number of a model, activations apart:")
-for name, amount in (("full, AdamW", 2 + 2 + 8), ("full, plain SGD", 2 + 2), ("LoRA", 2),
-                     ("QLoRA", twice / 8)):  # fmt: skip
+for name, amount in (("full, AdamW", 2 + 2 + 8), ("full, plain SGD", 2 + 2),
+                     ("LoRA", 2), ("QLoRA", twice / 8)):  # fmt: skip
     also = " and a little for A and B" if "LoRA" in name else ""
     print(f"  {name:<16} {amount:>5.2f}{also}")
 
@@ -796,7 +816,8 @@ report("base, 32 bits", ml.load_model("docs-tiny"))
 report("base, 4 bits", four_bit_base())
 beside = four_bit_base()
 for path in lora_layers(trained):
-    beside.get_submodule(path).weight.data += ml.get_delta_weight(trained, path, "code")
+    delta = ml.get_delta_weight(trained, path, "code")
+    beside.get_submodule(path).weight.data += delta
 report("adapter of 32 bits beside", beside)
 
 qlora = four_bit_base()
@@ -809,14 +830,16 @@ merged = copy.deepcopy(qlora)
 ml.merge_and_unload(merged)
 lost, moved, share = [], [], []
 for path in lora_layers(qlora):
-    weight, delta = merged.get_submodule(path).weight, ml.get_delta_weight(qlora, path)
+    weight = merged.get_submodule(path).weight
+    delta = ml.get_delta_weight(qlora, path)
     stored, codes = in_four_bits(weight.data)
     lost.append(np.linalg.norm(stored - weight.data) / np.linalg.norm(delta))
     share.append(np.linalg.norm(delta) / np.linalg.norm(weight.data - delta))
     moved.append((codes != in_four_bits(weight.data - delta)[1]).mean())
     weight.data = stored
 report("merged into 4 bits", merged)
-print(f"\nΔW is {np.mean(share):.0%} as long as W; {np.mean(moved):.0%} of the codes moved")
+print(f"\nΔW is {np.mean(share):.0%} as long as W; ", end="")
+print(f"{np.mean(moved):.0%} of the codes moved")
 print(f"the merge into 4 bits is off by {np.mean(lost):.0%} of ΔW")
 
 # %% [markdown]
@@ -848,7 +871,8 @@ for name, use_dora in (("LoRA", False), ("DoRA", True)):
     ml.add_adapter(model, config, rng=np.random.default_rng(0))
     steps = ml.TrainConfig(steps=light(10), lr=1e-2)
     ml.train(model, code.batches(4, 32), steps, quiet=True)
-    delta, beside = ml.get_delta_weight(model, "layers.0.attn.q_proj"), model(ids).data
+    delta = ml.get_delta_weight(model, "layers.0.attn.q_proj")
+    beside = model(ids).data
     ml.merge_and_unload(model)
     off = np.abs(model(ids).data - beside).max()
     rank = np.linalg.matrix_rank(delta, tol=1e-4 * np.linalg.norm(delta, 2))

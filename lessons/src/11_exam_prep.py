@@ -124,7 +124,8 @@ for number, one in enumerate(exam, 1):
 # something to look at. A question that you leave out counts as wrong.
 
 # %%
-my_answers = {1: "C", 2: "B", 3: "D", 4: "B", 5: "B", 6: "C", 7: "A", 8: "C", 9: "B", 10: "B"}
+my_answers = {1: "C", 2: "B", 3: "D", 4: "B", 5: "B",
+              6: "C", 7: "A", 8: "C", 9: "B", 10: "B"}  # fmt: skip
 
 answers = hand_in(exam, my_answers)
 right = sum(answer.right for answer in answers)
@@ -139,7 +140,8 @@ print(f"{right} of {len(exam)} right, {verdict} (it takes {quiz.PASS:.0%})")
 for number, answer in enumerate(answers, 1):
     if not answer.right:
         card, one = answer.question.card, answer.question
-        print(f"{number}. right is {one.letter(card.right)}   (lesson {card.lesson}, {card.id})")
+        where = f"lesson {card.lesson}, {card.id}"
+        print(f"{number}. right is {one.letter(card.right)}   ({where})")
         if answer.choice:
             print(folded(answer.choice.why, f"  {one.letter(answer.choice)}"))
         print(folded(card.right.why, f"  {one.letter(card.right)}"))
@@ -168,8 +170,8 @@ with ml.plots.style():
     ax.legend(loc="center right")
     ml.plots.show(
         figure,
-        "A line for each topic of the exam: a dot for each answer that was right, a cross for each "
-        "that was not.",
+        "A line for each topic of the exam: a dot for each answer that was right, a "
+        "cross for each that was not.",
     )
 
 # %%
@@ -321,7 +323,7 @@ check.predict(GUESS, 100 * hits / len(plain), unit="per cent", within=0.15)
 
 # %%
 def show_me(card):
-    """Run a card's demo; print what it measured, and whether each choice's claim holds."""
+    """Run a card's demo; print what it measured, and which choices' claims hold."""
     proof, found = prove(card), demo_of(card)
     print(folded(card.question) + "\n")
     print(folded(proof.does, "Demo:"))
@@ -340,7 +342,8 @@ show_me(by_id["does-lora-forget-less"])
 # And here are all of them, run now. (In the terminal's quiz, `s` after a question runs its demo.)
 
 # %%
-some = cards[::5] if sys.platform == "emscripten" else cards  # a browser computes slowly
+slow = sys.platform == "emscripten"  # a browser
+some = cards[::5] if slow else cards
 proved = {topic: [] for topic in TOPICS}
 for card in some:
     proved[card.topic].append(prove(card).supported == [card.answer])
@@ -491,7 +494,7 @@ RIGHT = [True, True, True, False, True, True, True]
 
 
 def planned(results, start=datetime(2026, 1, 1, tzinfo=UTC)):
-    """(day, S) of each review on the day it is due; empty without the package fsrs."""
+    """(day, S) of each review on its day; empty without the package fsrs."""
     entry, now, plan = None, start, []
     try:
         for was_right in results:
@@ -522,8 +525,9 @@ with ml.plots.style():
     ax.set(xlabel="day", ylabel="chance that you know it", ylim=(0.87, 1.01))
     ml.plots.show(
         figure,
-        "The chance of knowing a card falls from 1 to 0.9 between reviews; the distances between "
-        "reviews grow, and after the wrong answer, a cross, begin small again.",
+        "The chance of knowing a card falls from 1 to 0.9 between reviews; the "
+        "distances between reviews grow, and after the wrong answer, a cross, begin "
+        "small again.",
     )
 
 # %% [markdown]
@@ -540,7 +544,7 @@ with ml.plots.style():
 
 # %%
 def days_until(stability: float, wanted: float) -> float:
-    """The days after which a card of this stability is known with the chance `wanted`."""
+    """The days after which a card is known with the chance `wanted`."""
     # SOLUTION
     w = 0.1542
     f = 0.9 ** (-1 / w) - 1

@@ -139,7 +139,8 @@ def script_2(load, batches, chart):
         optimizer.step()
     shipped = load()
     for path in lora_layers(model):
-        W, delta = shipped.get_submodule(path).weight, ml.get_delta_weight(model, path)
+        W = shipped.get_submodule(path).weight
+        delta = ml.get_delta_weight(model, path)
         # SOLUTION
         W.data = W.data + delta
         # INSTEAD
