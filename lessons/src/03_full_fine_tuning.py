@@ -687,7 +687,7 @@ ml.plots.show(
 # like any other. Frozen weights make forgetting reversible, not absent.
 
 # %%
-print(textwrap.fill(STUDIES["forgetting_frontier"].at_scale, 88))
+print(textwrap.fill(STUDIES["forgetting_frontier"].at_scale, 80))
 
 # %% [markdown]
 # **Does it hold at scale?** These lines are the study's answer: it is disputed, and the gentle full

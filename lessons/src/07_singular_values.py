@@ -473,9 +473,11 @@ for task, width in (("code", 128), ("reverse", 64)):
     assert mean(row["effective_rank"] for row in of_full) > width / 2
     for r in (1, 4, 16, 64):
         of_lora = select(shipped, task=task, method="lora", r=r)
-        moved = [mean(x["relative_norm"] for x in rows) for rows in (of_lora, of_full)]
-        assert moved[0] > moved[1]
-ranks = {o: mean(map(analysis.effective_rank, c.values())) for o, c in changes.items()}
+        moved = mean(row["relative_norm"] for row in of_lora)
+        assert moved > mean(row["relative_norm"] for row in of_full)
+ranks = {}
+for name, change in changes.items():
+    ranks[name] = mean(map(analysis.effective_rank, change.values()))
 assert ranks["SGD"] > 0.9 * ranks["AdamW"]
 cuts = {k: tests(truncation, task="code", k=k) for k in (4, 16)}
 trained = {r: tests(sweep, task="code", r=r) for r in (1, 16)}

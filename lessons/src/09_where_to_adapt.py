@@ -90,21 +90,21 @@ with ml.plots.style():
 #
 # ## The formula
 #
-# A layer computes $y = x W + b$. Each method changes one part of it (in our layout: x is a row, ⊙
+# A layer computes y = x W + b. Each method changes one part of it (in our layout: x is a row, ⊙
 # multiplies number by number):
 #
 # | method | the layer becomes | trains |
 # |---|---|---|
-# | BitFit | $x W + b$ | b |
-# | IA³ | $(x W + b) \odot l$ or $(x \odot l) W + b$ | l |
-# | bottleneck | $y + f(y D + c) U + e$ | D, c, U, e |
-# | LoRA | $x W + b + s\,(x A) B$ | A, B |
+# | BitFit | x W + b | b |
+# | IA³ | (x W + b) ⊙ l or (x ⊙ l) W + b | l |
+# | bottleneck | y + f(y D + c) U + e | D, c, U, e |
+# | LoRA | x W + b + s (x A) B | A, B |
 # | LoRA-FA | the same | B |
-# | DoRA | $x \, (m \odot V / \lVert V \rVert) + b$, $V = W + s A B$ | A, B, m |
-# | VeRA | $x W + b + ((x A \odot d) B) \odot b'$ | d, b' |
-# | LoRA-XS | $x W + b + s\,((x A) R) B$ | R |
+# | DoRA | x (m ⊙ V / ‖V‖) + b, V = W + s A B | A, B, m |
+# | VeRA | x W + b + ((x A ⊙ d) B) ⊙ b′ | d, b′ |
+# | LoRA-XS | x W + b + s ((x A) R) B | R |
 #
-# $\lVert V \rVert$ has the length of each column. Two further methods add vectors in front of the
+# ‖V‖ has the length of each column. Two further methods add vectors in front of the
 # text: prompt tuning at the input alone, prefix tuning in each layer, as keys and values. And LoRA
 # has kin that begin or step differently (lesson 08). All have this in common:
 #
@@ -652,8 +652,8 @@ for r, method, place in (
     best = [row for row in same if row["lr"] == same[0]["lr"]]  # with three seeds
     gain = (base - mean(row["test"] for row in best)) / (base - full)
     rank = f", r = {r}" if r else ""
-    trains = best[0]["trainable"]
-    print(f"{trains:>6,}  {gain:>6.1%}  {LABELS[method]}{rank}, on {place}")
+    n = best[0]["trainable"]
+    print(f"{n:>6,}  {gain:>6.1%}  {LABELS[method]}{rank}, on {place}")
 
 # %% [markdown]
 # **What to see.** On code it is nearly one line, whatever the method: each factor of ten in numbers

@@ -501,7 +501,7 @@ with ml.plots.style():
 # **Does it hold at scale?**
 
 # %%
-print(textwrap.fill(ml.studies.STUDIES["leave_one_out"].at_scale, 88))
+print(textwrap.fill(ml.studies.STUDIES["leave_one_out"].at_scale, 80))
 
 # %% [markdown]
 # ## Many customers in one batch

@@ -29,6 +29,7 @@ import functools
 import inspect
 import os
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,7 +62,9 @@ class Verdict:
         return self.status == "correct"
 
     def __repr__(self) -> str:
-        return self.message
+        """The message, broken between words: a page breaks a line that is too long anywhere."""
+        lines = self.message.splitlines()
+        return "\n".join(textwrap.fill(line, 80, break_long_words=False) for line in lines)
 
 
 class Wrong(Exception):  # noqa: N818

@@ -154,6 +154,38 @@ def test_the_bug_clinic_has_a_sound_run_a_list_of_faults_and_ten_scripts_with_th
     assert len(FAULTS) > len(scripts)
 
 
+@pytest.mark.parametrize("name", SOURCES)
+def test_code_that_is_shown_fits_a_page_of_800_pixels(name):
+    for cell in committed(name).cells:
+        if cell.cell_type == "code" and "hide-input" not in cell.metadata.get("tags", ()):
+            too_long = [line for line in cell.source.splitlines() if len(line) > 86]
+            assert not too_long, f"{cell.id} has lines of more than 86 characters"
+
+
+def test_markdown_eats_no_stars_and_underscores_of_the_code_in_a_hint():
+    for name, hints in EXERCISES.items():
+        for hint in hints:
+            assert not re.search(r"\*\*|__", re.sub("`[^`]*`", "", hint)), f"{name}: {hint!r}"
+
+
+@pytest.mark.parametrize("page", [*SOURCES, "README.md", "../README.md"])
+def test_what_a_page_links_to_is_there(page):
+    path = LESSONS / page
+    text = path.read_text(encoding="utf-8") if path.exists() else text_of(committed(page))
+    links = re.findall(r"\]\((?!https?:)([^)\s]+)\)", re.sub(r"(?s)```.*?```", "", text))
+    assert links
+    for link in links:
+        file, _, heading = link.partition("#")
+        assert (path.parent / file).exists(), link
+        assert not heading or heading in slugs(path.parent / file if file else path), link
+
+
+def slugs(page: Path) -> list[str]:
+    """The names by which a web page links to the headings of a Markdown file."""
+    headings = re.findall(r"(?m)^#+ (.*)", page.read_text(encoding="utf-8"))
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_has_two_boxes_to_predict_change_and_run(name):
     assert (

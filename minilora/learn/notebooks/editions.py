@@ -34,20 +34,21 @@ KERNEL = {
 REPOSITORY = ""
 SITE = ""
 SETUP = """\
-# Set-up, the same in every lesson. If minilora is missing, it is installed from the clone around.
+# Set-up, the same everywhere: a missing minilora is installed from the clone around.
 import os
 import sys
 
-for blas in ("OPENBLAS", "MKL"):  # one thread: more would be slower here, and NumPy asks only once
+for blas in ("OPENBLAS", "MKL"):  # one thread: more is slower here; NumPy asks once
     os.environ.setdefault(f"{blas}_NUM_THREADS", "1")
 try:
     import minilora
 except ImportError:
-    if sys.platform == "emscripten":  # in a browser: from the site that this notebook came with
+    if sys.platform == "emscripten":  # in a browser: from this notebook's own site
         %pip install -q minilora
     else:
-        places = [f for f in ("..", ".", "./minilora") if os.path.exists(f + "/minilora/lora.py")]
-        assert places, "minilora is missing: git clone it beside this notebook, then run this again"
+        places = ("..", ".", "./minilora")
+        places = [f for f in places if os.path.exists(f + "/minilora/lora.py")]
+        assert places, "minilora is missing: git clone it here, then run this again"
         %pip install -q {places[0]}
 
 %matplotlib inline
