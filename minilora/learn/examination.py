@@ -20,6 +20,7 @@ from minilora.lora import LoraLinear, LowRank, lora_layers
 from minilora.lora_config import LoraConfig
 from minilora.lora_targets import plain_path
 from minilora.nn import Module
+from minilora.system.errors import UsageError
 from minilora.tensor import Tensor, no_grad
 from minilora.text.string_tasks import PRETRAIN_TASKS, string_batch
 from minilora.transformer import Transformer, TransformerConfig
@@ -67,7 +68,7 @@ class Adam:
         self.params, self.lr, self.chart, self.t = list(params), lr, chart, 0
         self.m = [np.zeros_like(p.data) for p in self.params]
         self.v = [np.zeros_like(p.data) for p in self.params]
-        chart.begin()
+        chart.begin(self.params)
 
     def step(self) -> None:
         self.t += 1
@@ -111,7 +112,8 @@ def nats(model: Transformer, examples: Examples) -> float:
 
 
 class Chart:
-    """What is seen of one run. `load` gives the base model; the first one loaded is watched.
+    """What is seen of one run. `load` gives the base model; of those that it gave, the one whose
+    parameters the optimizer holds is watched.
 
     rows: for every step the lengths of A, B and ΔW over all layers, of the gradients of A and B by
     block, and of the step itself ("moved"). losses: every few steps those on new and old examples,
@@ -128,6 +130,7 @@ class Chart:
     ) -> None:
         self.base, self.steps, self.new, self.old = base, steps, new, old
         self.model: Transformer | None = None
+        self._loaded: list[Transformer] = []
         self.rows: list[dict[str, Any]] = []
         self.losses: list[tuple[int, float, float]] = []  # (step, new, old)
         self.at_start: dict[str, np.ndarray] = {}
@@ -140,12 +143,19 @@ class Chart:
 
     def load(self) -> Transformer:
         """The base model anew."""
-        model = self.base()
-        self.model = self.model or model
-        return model
+        self._loaded.append(self.base())
+        return self._loaded[-1]
 
-    def begin(self) -> None:
-        assert self.model is not None
+    def begin(self, params: list[Tensor]) -> None:
+        """Watch the model that these parameters are of. Raises UsageError if there is none."""
+        held = {id(p) for p in params}
+        found = (m for m in self._loaded if any(id(p) in held for p in m.parameters()))
+        self.model, self._layers = next(found, None), []
+        if self.model is None:
+            raise UsageError(
+                "the optimizer holds no parameter of a model that load() gave; make it with "
+                "Adam(model.trainable_parameters(), ...)"
+            )
         self.at_start = weights(self.model)
         self._measure_losses()
 

@@ -5,6 +5,7 @@ exercises are judged by one battery, so the first gets all answers, those of ano
 the others a few in turn and their own fault; each has its own diagnosis.
 """
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -23,16 +24,17 @@ def _loss(model, ids, targets):
 def script(
     diagnosis, config=CONFIG, rate=0.01, rates=None, seed=0, start=None, early=False, loss=_loss,
     ship=None, take=lambda batches: batches, result=lambda diagnosis, model: (diagnosis, model),
+    base=lambda load: load(), trains=lambda model: model.trainable_parameters(),
 ):  # fmt: skip
     def run(load, batches, chart):
-        model = load()
+        model = base(load)
         if early:
             optimizer = Adam(model.trainable_parameters(), lr=rate, chart=chart)
         ml.add_adapter(model, config, rng=np.random.default_rng(seed))
         if start:
             start(model)
         if not early:
-            optimizer = Adam(model.trainable_parameters(), lr=rate, chart=chart)
+            optimizer = Adam(trains(model), lr=rate, chart=chart)
         for i, (ids, targets) in enumerate(take(batches)):
             if rates:
                 optimizer.lr = rates[i]
@@ -98,6 +100,12 @@ def _by_hand(model, ids, targets, between=lambda x: x):
     )
 
 
+def _second(load):
+    """Another base is loaded first, to ship what was trained in it, or for its names."""
+    load()
+    return load()
+
+
 def _right(letter, config=CONFIG):
     return [
         script(letter, config),
@@ -110,6 +118,7 @@ def _right(letter, config=CONFIG):
         script(letter, config, ship=_by_its_state),
         script(letter, config, loss=_rows_that_count),
         script(letter, config, loss=_by_hand),
+        script(letter, config, base=_second),
         script(letter, config, rates=[0, 0.008, 0.016, 0.016, 0.012, 0.008, 0.004, 0]),
         script(letter, replace(config, use_rslora=True, lora_alpha=8), result=lambda *a: list(a)),
     ]
@@ -171,6 +180,34 @@ def _no_answer(model, ids, targets):
     )
 
 
+def _one_off(model, ids, targets):
+    """Each target one place too early."""
+    return _loss(model, ids, np.roll(targets, -1, axis=1))
+
+
+def _without_the_end(model, ids, targets):
+    return _loss(model, ids, np.where(targets == 0, IGNORE_INDEX, targets))
+
+
+def _without_the_first(model, ids, targets):
+    is_first = np.cumsum(targets != IGNORE_INDEX, axis=1) == 1
+    return _loss(model, ids, np.where(is_first, IGNORE_INDEX, targets))
+
+
+def _alike(model):
+    """All columns of A alike: r directions that are one."""
+    for layer in lora_layers(model).values():
+        layer.adapters["default"].A.data[:] = 0.1
+
+
+def _only(factor):
+    def trains(model):
+        layers = lora_layers(model).values()
+        return [getattr(layer.adapters["default"], factor) for layer in layers]
+
+    return trains
+
+
 def _cut(model, ids, targets):
     return _by_hand(model, ids, targets, lambda x: x.detach())
 
@@ -207,6 +244,12 @@ def _more(letter, config):
     return [
         *_faulty(letter, config).values(),
         (script(letter, config, rate=0.3), None),
+        (script(letter, config, rate=0.03), "as in a sound run"),
+        (script(letter, config, start=_alike), "is of rank 1"),
+        (script(letter, config, loss=_one_off), None),
+        (script(letter, config, loss=_without_the_end), None),
+        (script(letter, config, loss=_without_the_first), "symbol 1 of 4"),
+        (script(letter, config, base=lambda load: copy.deepcopy(load())), "a model that load()"),
         (script(letter, config, rates=[0.0] * 6 + [0.01] * 2), "6 of the 8 steps moved next to"),
         (script(letter, config, loss=_no_answer), None),
         (script(letter, config, start=_trains_too("_norm.bias")), "_norm.bias has changed"),
@@ -232,6 +275,14 @@ for turn, (name, letter) in enumerate(LETTERS.items()):
         RIGHT[name] = [right[turn % len(right)]]
         WRONG[name] = [wrong[0], wrong[1 + turn % 4], own, others[turn % len(others)]]
 
+WRONG["script_3"].append((script("F", trains=_only("B")), "A is the same after every step"))
+WRONG["script_4"] += [
+    (script("J", loss=_one_off), None),
+    (script("J", loss=_without_the_end), None),
+    (script("J", loss=_without_the_first), "symbol 1 of 4"),
+]
+WRONG["script_5"].append((script("B", rate=0.03), "as in a sound run"))
+RIGHT["script_5"].append(script("B", replace(CONFIG, lora_alpha=160), rate=0.001))
 RIGHT["script_6"].append(script("I"))  # all layers are more than was asked for
 WRONG["script_6"] += [
     (script("I", replace(CONFIG, target_modules=["down_proj"])), None),
