@@ -319,7 +319,8 @@ print(f"{price:.0%} of the forgetting")
 #
 # *Difficulty 3 of 5, 10 minutes.* Combine any number of adapters (A, B, s), each with its share c,
 # into one A and one B, so that A B is the sum of all c s A B. Ranks and scales may differ, and a
-# share may be negative. The rank of the result must be the sum of the ranks.
+# share may be negative or 0. The result has as many columns in A, and rows in B, as all adapters
+# have together.
 
 
 # %%

@@ -9,6 +9,7 @@ import numpy as np
 from minilora.learn.demos.memory import nf4_levels
 from minilora.learn.exercises import Yours, as_array, exercise, require, unpack
 
+_W_FIRST = "W comes last, not first"
 Factors = tuple[np.ndarray, np.ndarray, float]  # A (d_in, r), B (r, d_out), s
 
 
@@ -36,9 +37,13 @@ def _adapter(d_in: int, d_out: int, r: int, s: float) -> Factors:
     )
 )
 def serve_in_turn(yours: Yours) -> str:
-    for d_in, d_out, ranks in ((24, 17, (3, 2)), (15, 31, (1, 4, 2)), (40, 9, (2,))):
-        W, scales = _normal(d_in, d_out), (0.5, 3.0, 1.5)
-        adapters = [_adapter(d_in, d_out, r, s) for r, s in zip(ranks, scales, strict=False)]
+    for d_in, d_out, ranks, scales in (
+        (24, 17, (3, 2), (0.5, 3.0)),
+        (15, 31, (1, 4, 2), (1.5, -2.0, 1.5)),
+        (40, 9, (2,), (0.5,)),
+    ):
+        W = _normal(d_in, d_out)
+        adapters = [_adapter(d_in, d_out, r, s) for r, s in zip(ranks, scales, strict=True)]
         deltas = [s * A @ B for A, B, s in adapters]
         got = yours(W.copy(), list(adapters))
         n = len(adapters)
@@ -48,27 +53,32 @@ def serve_in_turn(yours: Yours) -> str:
             f"for {n} adapters expected a list of {n + 1} weights, W the last, got {found}",
         )
         for i, delta in enumerate(deltas):
-            A, B, _ = adapters[i]
+            A, B, s = adapters[i]
             mistakes = {
                 "it holds the adapters before it too: begin each time with W": W
                 + sum(deltas[: i + 1]),
                 "the scale s of the adapter is missing": W + A @ B,
+                "s counts twice": W + s * delta,
+                "s is the scale already: it is not divided by r": W + delta / len(B),
+                "a negative s subtracts; its sign was lost": W + abs(s) * A @ B,
+                _W_FIRST: W if i == 0 else W + deltas[i - 1],
+                "are all entries one array, in which W stands at the end? put in copies": W,
                 "that is the change alone; the weight is W plus it": delta,
                 "that is W less the change; a merge adds it": W - delta,
                 "it holds all adapters together: one at a time": W + sum(deltas),
             }
             yours.compare(f"weight {i} of {n + 1}", got[i], W + delta, mistakes)
-        last = as_array(got[n])
+        first, last = as_array(got[0]), as_array(got[n])
         is_like_W = last is not None and last.shape == W.shape
         require(is_like_W, f"the last entry should be W again, of shape {W.shape}")
         assert last is not None
-        near = np.allclose(last, W, rtol=1e-3, atol=1e-3)
         changed = int(np.sum(last != W))
-        why = (
-            "sums were rounded, so that subtracting does not give W back; keep W"
-            if near
-            else "the last entry is not W"
-        )
+        if np.allclose(last, W, rtol=1e-3, atol=1e-3):
+            why = "it is nearly W; what is rounded, as sums are, does not come back: keep W itself"
+        elif first is not None and np.array_equal(first, W):
+            why = _W_FIRST
+        else:
+            why = "the last entry is not W"
         yours.compare(
             "number of entries of W that are not what they were, at the end,",
             changed,
@@ -90,7 +100,8 @@ def concatenate(yours: Yours) -> str:
         (9, 7, (2, 3), (2.0, 0.5), (0.75, 1.5)),
         (8, 11, (3, 1, 2), (1.5, 4.0, 0.25), (1.0, -0.5, 3.0)),
         (10, 6, (4,), (3.0,), (1.0,)),
-        (7, 12, (2, 2), (2.0, 2.5), (0.5, -1.25)),
+        (7, 12, (2, 1, 2), (2.0, 1.5, 2.5), (0.5, 0.0, -1.25)),
+        (5, 4, (3, 3), (0.5, 2.0), (2.0, 0.75)),
     ):
         adapters = [_adapter(d_in, d_out, r, s) for r, s in zip(ranks, scales, strict=True)]
         parts = [(c, *one) for c, one in zip(shares, adapters, strict=True)]
@@ -118,6 +129,10 @@ def concatenate(yours: Yours) -> str:
                 c * s**2 * A @ B for c, A, B, s in parts
             ),
             "that is the mean; expected the sum, the shares are given": expected / len(parts),
+            "the shares need not add up to 1; take them as they are": expected / sum(shares),
+            "s is the scale already: it is not divided by r": sum(
+                c * s / len(B) * A @ B for c, A, B, s in parts
+            ),
             "a negative share subtracts; its sign was lost": sum(
                 abs(c) * s * A @ B for c, A, B, s in parts
             ),
@@ -247,10 +262,12 @@ def per_row(yours: Yours) -> str:
 )
 def delta_from_files(yours: Yours) -> str:
     modules = tuple(f"transformer.h.{i}.mlp.c_fc" for i in range(3))
-    for which, r, alpha, rslora in ((0, 3, 6, False), (1, 4, 10, True), (2, 5, 7, False)):
+    # of another model in the same file, with paths that end like two of those
+    first_of_all, last_of_all = f"draft.{modules[0]}", f"draft.{modules[2]}"
+    for which, r, alpha, rslora in ((0, 3, 6, False), (1, 5, 10, True), (2, 5, 7, False)):
         d_in, d_out = (8, 8) if which == 1 else (6, 11)
         tensors, factors = {}, {}
-        for module in modules:
+        for module in (first_of_all, *modules, last_of_all):
             A, B, _ = _adapter(d_in, d_out, r, 1)
             factors[module] = A, B
             key = f"base_model.model.{module}"
@@ -259,7 +276,7 @@ def delta_from_files(yours: Yours) -> str:
         config = {"peft_type": "LORA", "r": r, "lora_alpha": alpha, "use_rslora": rslora}
         config |= {"fan_in_fan_out": True, "lora_dropout": 0.0}
         A, B = factors[modules[which]]
-        first, last = (factors[modules[i]] for i in (0, 2))
+        first, last = factors[first_of_all], factors[last_of_all]
         s = alpha / (np.sqrt(r) if rslora else r)
         product = A @ B
         mistakes = {
@@ -274,9 +291,15 @@ def delta_from_files(yours: Yours) -> str:
             "that is the first module of the file, not the one asked for": s * first[0] @ first[1],
             "that is the last module of the file, not the one asked for": s * last[0] @ last[1],
             "the scale is upside down": product / s,
+            "the scale went into A and into B, so that it counts twice": s * s * product,
         }
         if d_in == d_out:
-            mistakes["A and B have changed places: A reads, so it comes first"] = s * B.T @ A.T
+            mistakes["a square matrix too is to be transposed"] = s * product.T
+        ends_so = "of two modules whose paths end so; the key has the whole path"
+        if which == 0:
+            mistakes[f"that is the first {ends_so}"] = s * first[0] @ first[1]
+        if which == 2:
+            mistakes[f"that is the last {ends_so}"] = s * last[0] @ last[1]
         module = modules[which]
         got = yours(dict(config), dict(tensors), module)
         what = f"delta W of {module}, with r={r}, lora_alpha={alpha}, use_rslora={rslora},"
@@ -292,13 +315,15 @@ def delta_from_files(yours: Yours) -> str:
     )
 )
 def to_nf4(yours: Yours) -> str:
-    nf4, seven = nf4_levels().astype(float), np.array([-1, -0.55, -0.2, 0, 0.25, 0.6, 1])
+    nf4, seven = nf4_levels().astype(float), np.array([-1, -0.6, -0.35, -0.2, 0, 0.55, 1])
     blocks = (
         (0.02 * _away_from_middles(nf4, 64, largest=-1), nf4),
-        (3.5 * _away_from_middles(nf4, 64), nf4),
+        (3.5 * _away_from_middles(nf4, 150), nf4),
         (0.4 * _away_from_middles(seven, 20), seven),
         (np.zeros(64), nf4),
+        (np.zeros(20), seven),
         (1.7 * _away_from_middles(seven, 33, largest=-1), seven),
+        (3e-9 * _away_from_middles(nf4, 64), nf4),
     )
     for block, levels in blocks:
         block = block.astype(np.float32)
@@ -334,15 +359,23 @@ def to_nf4(yours: Yours) -> str:
             "that is the level farthest away": np.abs(shares[:, None] - levels).argmax(axis=1),
             "a block of zeros has all codes at level 0.0": codes if scale else np.zeros(len(block)),
         }
+        if not scale:
+            why = "level 0.0 need not be in the middle, and a block of zeros has its number"
+            wrong_codes[why] = np.full(len(block), n // 2)
+        if 0 < scale < 1e-6:
+            why = "small weights are no zeros: they have a scale and codes as all others"
+            wrong_codes[why] = np.full(len(block), middle)
+            why = "nothing is added to the scale: it is as small as small weights"
+            wrong_codes[why] = _by(block, scale + 1e-8, levels)
         wrong_scales = {
             "the scale is the largest absolute value, also of negative numbers": largest,
             "the scale is the largest absolute value, not a standard deviation": spread,
             "a block of zeros has the scale 0": scale if scale else 1.0,
             "that divides by the scale; return the scale itself": 1 / scale if scale else scale,
         }
-        what = f"for a block of {len(block)} with {n} levels"
+        what = f"for a block of {len(block)} with {n} levels, its largest weight {scale:.3g},"
         if not scale:
-            what = "for a block of zeros"
+            what = f"for a block of zeros with {n} levels"
         yours.compare(f"scale {what}", got[1], np.float64(scale), wrong_scales)
         yours.compare(f"array of codes {what}", got[0], codes, wrong_codes)
     return "Sixteen levels for 64 weights, and one scale: 4.5 bits each."
@@ -357,9 +390,10 @@ def _by(block: np.ndarray, scale: float, levels: np.ndarray) -> np.ndarray:
 
 
 def _away_from_middles(levels: np.ndarray, n: int, largest: int = 1) -> np.ndarray:
-    """n shares, the largest of them 1 or -1, none of which is nearly as near to a second level."""
+    """n shares, the first of them 0 and the last, the largest, 1 or -1, none of which is nearly as
+    near to a second level."""
     rng = np.random.default_rng()
     codes = rng.permutation(np.resize(np.arange(len(levels) - 1), n - 1))
     gaps = np.diff(levels)
     shares = levels[codes] + gaps[codes] * rng.choice([0.1, 0.35, 0.65, 0.9], n - 1)
-    return np.append(shares, largest)
+    return np.concatenate([[0.0], shares[1:], [largest]])

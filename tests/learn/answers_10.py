@@ -57,6 +57,15 @@ def _in_turn_in_place(W, adapters):
     return [*out, kept]
 
 
+def _in_turn_in_one_array(W, adapters):
+    weight, out = W.copy(), []
+    for one in adapters:
+        weight[...] = W + _delta(one)
+        out.append(weight)
+    weight[...] = W
+    return [*out, weight]
+
+
 def _concatenated(adapters, shares, in_A=lambda c, s: c * s, in_B=lambda c, s: 1):
     together = list(zip(adapters, shares, strict=True))
     A = np.concatenate([in_A(c, s) * A for (A, _, s), c in together], axis=1)
@@ -79,6 +88,26 @@ def _concatenated_in_zeros(adapters, shares):
 def _summed_factors(adapters, shares):
     A, B = _concatenated(adapters, shares)
     return A, B[::-1]
+
+
+def _cut_total(adapters, shares):
+    """The SVD of the sum, cut at the sum of the ranks: too few if the matrix is smaller."""
+    A, B = _concatenated(adapters, shares)
+    U, S, Vt = np.linalg.svd(A @ B, full_matrices=False)
+    return U[:, : len(B)] * S[: len(B)], Vt[: len(B)]
+
+
+def _padded_total(adapters, shares):
+    A, B = _concatenated(adapters, shares)
+    U, S, Vt = np.linalg.svd(A @ B, full_matrices=False)
+    short = max(0, len(B) - len(S))
+    A = np.pad(U * S, ((0, 0), (0, short)))[:, : len(B)]
+    return A, np.pad(Vt, ((0, short), (0, 0)))[: len(B)]
+
+
+def _where_share(adapters, shares):
+    kept = [(one, c) for one, c in zip(adapters, shares, strict=True) if c]
+    return _concatenated([one for one, _ in kept], [c for _, c in kept])
 
 
 def _averaged(A1, B1, A2, B2):
@@ -128,10 +157,28 @@ def _rows_by_customer(x, W, A, B, s, which):
 
 
 def _read(config, tensors, module):
-    found = {key[-8]: array for key, array in tensors.items() if f".{module}." in key}
+    found = {}
+    for key, array in tensors.items():
+        path, _, factor = key.removeprefix("base_model.model.").partition(".lora_")
+        if path == module:
+            found[factor[0]] = array
     r, alpha = config["r"], config["lora_alpha"]
     s = alpha / r**0.5 if config["use_rslora"] else alpha / r
     return s * (found["B"] @ found["A"]).T
+
+
+def _found(tensors, module, which):
+    """A and B by the first (0) or last (-1) key that ends like this one's."""
+    return (
+        [array.T for key, array in tensors.items() if key.endswith(f"{module}.lora_{one}.weight")][
+            which
+        ]
+        for one in "AB"
+    )
+
+
+def _scaled_product(config, A, B):
+    return _scale(config) * A @ B
 
 
 def _factors(tensors, module):
@@ -219,6 +266,7 @@ RIGHT = {
         lambda adapters, shares: tuple(
             one.astype(np.float64) for one in _concatenated(adapters[::-1], list(shares)[::-1])
         ),
+        _padded_total,
     ],
     "averaging_error": [
         lambda A1, B1, A2, B2: -(A1 - A2) @ (B1 - B2) / 4,
@@ -268,7 +316,7 @@ RIGHT = {
 
 WRONG = {
     "serve_in_turn": [
-        (_in_turn_by_subtracting, "subtracting does not give W back"),
+        (_in_turn_by_subtracting, "it is nearly W"),
         (_in_turn_piled_up, "it holds the adapters before it too"),
         (_in_turn_in_place, "you changed the W"),
         (lambda W, adapters: [*(W + A @ B for A, B, s in adapters), W], "the scale s of the"),
@@ -287,8 +335,23 @@ WRONG = {
         (lambda W, adapters: [W + _delta(adapters[0])] * len(adapters) + [W], None),
         (lambda W, adapters: [W + _delta(one) for one in adapters[::-1]] + [W], None),
         (lambda W, adapters: [W + _delta(one) * 2 for one in adapters] + [W], None),
+        (lambda W, adapters: [W, *(W + _delta(one) for one in adapters)], "last, not first"),
+        (_in_turn_in_one_array, "are all entries one array"),
+        (
+            lambda W, adapters: [*(W + _delta((A, B, abs(s))) for A, B, s in adapters), W],
+            "a negative s subtracts",
+        ),
+        (
+            lambda W, adapters: [*(W + _delta(one) / len(one[1]) for one in adapters), W],
+            "it is not divided by r",
+        ),
+        (lambda W, adapters: [*{s: W + s * A @ B for A, B, s in adapters}.values(), W], None),
+        (lambda W, adapters: [W + _delta(one) for one in adapters if one[2] > 0] + [W], None),
         (lambda W, adapters: [W / 2 + _delta(one) for one in adapters] + [W], None),
-        (lambda W, adapters: [W + one[2] ** 2 * one[0] @ one[1] for one in adapters] + [W], None),
+        (
+            lambda W, adapters: [W + one[2] ** 2 * one[0] @ one[1] for one in adapters] + [W],
+            "s counts twice",
+        ),
     ],
     "concatenate": [
         (lambda a, c: _concatenated(a, c, lambda c, s: c), "the scales s are missing"),
@@ -309,6 +372,17 @@ WRONG = {
         (lambda a, c: _concatenated(a, c, lambda c, s: c * s / len(a)), "that is the mean"),
         (lambda a, c: _concatenated(a, c, lambda c, s: abs(c) * s), "its sign was lost"),
         (_summed_factors, None),
+        (_cut_total, "the shapes (5, 4) and (4, 4)"),
+        (_where_share, "the shapes (7, 4) and (4, 12)"),
+        (
+            lambda a, c: _concatenated(a, c, lambda w, s: s * w / sum(c)),
+            "the shares need not add up to 1",
+        ),
+        (
+            lambda a, c: _concatenated([(A, B, s / len(B)) for A, B, s in a], c),
+            "it is not divided by r",
+        ),
+        (lambda a, c: _concatenated(a, c, lambda c, s: max(c, 0) * s), None),
         (lambda a, c: _concatenated(a, c, lambda c, s: c / s), None),
         (lambda a, c: _concatenated(a, c, lambda c, s: c + s), None),
         (lambda a, c: _concatenated(a, c, lambda c, s: c * a[0][2]), None),
@@ -318,7 +392,7 @@ WRONG = {
                 sum(w * s * A[:, :1] for (A, _, s), w in zip(a, c, strict=True)),
                 a[0][1][:1],
             ),
-            "A and B have the shapes",
+            "the shapes (9, 1) and (1, 7)",
         ),
         (lambda a, c: np.hstack([A for A, _, _ in a]), "expected 2 values"),
     ],
@@ -406,8 +480,41 @@ WRONG = {
             ),
             "the wrong way round",
         ),
-        (lambda c, t, m: _plain(c, t, "transformer.h.0.mlp.c_fc", _scale(c)), "the first module"),
-        (lambda c, t, m: _plain(c, t, "transformer.h.2.mlp.c_fc", _scale(c)), "the last module"),
+        (
+            lambda c, t, m: _scaled_product(c, *(v.T for v in list(t.values())[:2])),
+            "the first module",
+        ),
+        (
+            lambda c, t, m: _scaled_product(c, *(v.T for v in list(t.values())[-2:])),
+            "the last module",
+        ),
+        (
+            lambda c, t, m: _scaled_product(c, *_found(t, m, 0)),
+            "the first of two modules whose paths end so",
+        ),
+        (
+            lambda c, t, m: _scaled_product(c, *_found(t, m, -1)),
+            "the last of two modules whose paths end so",
+        ),
+        (
+            lambda c, t, m: (
+                _plain(c, t, m, _scale(c)).T
+                if np.ptp(_plain(c, t, m).shape) == 0
+                else _plain(c, t, m, _scale(c))
+            ),
+            "a square matrix too is to be transposed",
+        ),
+        (lambda c, t, m: _plain(c, t, m, _scale(c) ** 2), "so that it counts twice"),
+        (
+            lambda c, t, m: _plain(
+                c,
+                t,
+                m,
+                c["lora_alpha"] / (int(c["r"] ** 0.5) if c["use_rslora"] else c["r"]),
+            ),
+            None,
+        ),
+        (lambda c, t, m: _plain(c, t, "transformer.h.0.mlp.c_fc", _scale(c)), None),
         (lambda c, t, m: _plain(c, t, m, 1 / _scale(c)), "the scale is upside down"),
         (lambda c, t, m: _plain(c, t, m, c["lora_alpha"] / c["r"] ** 2), None),
         (lambda c, t, m: _plain(c, t, m, c["r"] / c["lora_alpha"] ** 0.5), None),
@@ -465,6 +572,37 @@ WRONG = {
             "return the scale itself",
         ),
         (lambda b, levels: (len(levels) - 1 - _nf4(b, levels)[0], abs(b).max()), None),
+        (
+            lambda b, levels: (
+                np.where(b.any(), _nf4(b, levels)[0], len(levels) // 2),
+                abs(b).max(),
+            ),
+            "level 0.0 need not be in the middle",
+        ),
+        (lambda b, levels: _nf4(b, levels) if b.any() else (np.full(len(b), 7), 0), None),
+        (
+            lambda b, levels: (
+                np.where(b == 0, len(levels) // 2 - 1, _nf4(b, levels)[0]),
+                abs(b).max(),
+            ),
+            None,
+        ),
+        (
+            lambda b, levels: (_nf4(b, levels, abs(b).max() + 1e-8)[0], abs(b).max()),
+            "nothing is added to the scale",
+        ),
+        (
+            lambda b, levels: _nf4(b if abs(b).max() > 1e-6 else 0 * b, levels),
+            None,
+        ),
+        (
+            lambda b, levels: (
+                _nf4(b if abs(b).max() > 1e-6 else 0 * b, levels)[0],
+                abs(b).max(),
+            ),
+            "small weights are no zeros",
+        ),
+        (lambda b, levels: _nf4(b[:64], levels), None),
         (lambda b, levels: (np.sort(_nf4(b, levels)[0]), abs(b).max()), None),
         (lambda b, levels: (_nf4(b, levels, abs(b).mean() * 2)[0], abs(b).mean() * 2), None),
         (lambda b, levels: (_nf4(abs(b), levels)[0], abs(b).max()), None),
