@@ -180,6 +180,10 @@ def _no_answer(model, ids, targets):
     )
 
 
+def _half_the_prompts(model, ids, targets):
+    return 0.5 * (_loss(model, ids, targets) + _next_symbols(model, ids, targets))
+
+
 def _one_off(model, ids, targets):
     """Each target one place too early."""
     return _loss(model, ids, np.roll(targets, -1, axis=1))
@@ -277,6 +281,7 @@ for turn, (name, letter) in enumerate(LETTERS.items()):
 
 WRONG["script_3"].append((script("F", trains=_only("B")), "A is the same after every step"))
 WRONG["script_4"] += [
+    (script("J", loss=_half_the_prompts), None),
     (script("J", loss=_one_off), None),
     (script("J", loss=_without_the_end), None),
     (script("J", loss=_without_the_first), "symbol 1 of 4"),
