@@ -185,8 +185,8 @@ class Yours:
                 )
             if call.met_stub:
                 raise NotAttempted
-            why = "is there a way without a return?" if self.answered else "has it a return?"
-            raise Wrong(f"it returns None {self._for_inputs()}; {why}")
+            where = " in one of its branches" if self.answered else ""
+            raise Wrong(f"it returns None {self._for_inputs()}; is return missing{where}?")
         return call.result
 
     def _for_inputs(self) -> str:
@@ -244,7 +244,8 @@ class Yours:
         why = max(explained, key=lambda why: explained[why])
         if to_the_end and explained[why] == len(self.comparisons):
             return f"{first.seen}: {why}"
-        return f"{first.seen}. Is this the reason: {why}? It would explain this, but not every case"
+        asked = f'Is this the reason: "{why}"? It would explain this, but not every case'
+        return f"{first.seen}. {asked}"
 
     def _cases_explained_by(self, why: str) -> int:
         """A mistake that was not looked for in a case is taken to make no difference there."""
@@ -293,7 +294,7 @@ def _same(array: np.ndarray, other: np.ndarray, tolerance: float) -> bool:
 def _difference(array: np.ndarray, right: np.ndarray) -> str:
     """Completes "your result is": what it is and what is expected, of arrays the worst entry."""
     if array.shape != right.shape:
-        return f"{_kind(array)}; expected {_kind(right)}"
+        return f"{in_words(array.shape)}; expected {in_words(right.shape)}"
     if right.dtype.kind == "U":
         return f"{_short(str(array))}; expected {_wanted(right)}"
     gap = np.abs(array.astype(float) - right.astype(float))
@@ -303,18 +304,22 @@ def _difference(array: np.ndarray, right: np.ndarray) -> str:
 
 
 def _wanted(right: np.ndarray) -> str:
-    return _short(str(right)) if right.dtype.kind == "U" else _kind(right)
+    return _short(str(right)) if right.dtype.kind == "U" else in_words(right.shape)
 
 
-def _kind(array: np.ndarray) -> str:
-    return f"an array of shape {array.shape}" if array.ndim else "a number"
+def in_words(shape: tuple[int, ...]) -> str:
+    """ "an array of shape (2, 3)", or "a number" for the shape ()."""
+    return f"an array of shape {shape}" if shape else "a number"
 
 
 def _short(value: Any) -> str:
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
-    if isinstance(value, Module | np.random.Generator):  # their repr is long, or tells an address
-        return f"a {type(value).__name__}"
+    kind = type(value)
+    if isinstance(value, type):
+        return f"the class {value.__name__.lstrip('_')}"
+    if isinstance(value, Module | np.random.Generator) or kind.__repr__ is object.__repr__:
+        return f"a {kind.__name__.lstrip('_')}"  # their repr is long, or tells an address
     if isinstance(value, Mapping):
         return f"a dictionary of {len(value)}"
     number = {int: "{:,}", float: "{:.6g}"}.get(type(value), "{!r}")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minilora.hub.models import load_model
-from minilora.learn.exercises import Wrong, Yours, as_array, exercise, require
+from minilora.learn.exercises import Wrong, Yours, as_array, exercise, in_words, require
 from minilora.text.alphabet import encode
 
 Arrays = Mapping[str, np.ndarray]
@@ -26,8 +26,9 @@ def _array_of(got: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
     """The learner's result as numbers. Raises Wrong for another shape."""
     array = as_array(got)
     if array is None or array.dtype.kind == "U":
-        raise Wrong(f"{what} is of type {type(got).__name__}; expected an array")
-    require(array.shape == shape, f"{what} is an array of shape {array.shape}; expected {shape}")
+        raise Wrong(f"{what} is of type {type(got).__name__}; expected {in_words(shape)}")
+    found = f"{what} is {in_words(array.shape)}; expected {in_words(shape)}"
+    require(array.shape == shape, found)
     return np.asarray(array, float)
 
 

@@ -210,6 +210,8 @@ def _merges(yours: Yours) -> None:
         given = base.weight.data
         W = given.copy()
         layer = _new_layer(yours, base, r, alpha)
+        for name in ("merge", "unmerge"):
+            require(hasattr(layer, name), f"your layer has no {name}(); expected that method")
         for round_, seed in enumerate((1, 2)):  # the second time with another B: it trained on
             layer.B.data = _normal(r, d_out, seed=seed)
             beside = _output(yours, layer, x)
@@ -222,7 +224,7 @@ def _merges(yours: Yours) -> None:
                     require(times, "merge() leaves W as it was; expected W + s A B")
                 off = np.abs(merged - wanted).max() / np.abs(wanted).max()
                 again = "merged twice, W" if times else "merged, W"
-                require(off < 1e-4, f"{again} is {off:.2g} away from it; expected W + s A B")
+                require(off < 1e-4, f"{again} is off by {off:.1%}; expected W + s A B")
                 off = _far(_output(yours, layer, x), beside)
                 require(
                     off < 1e-4,
@@ -356,7 +358,8 @@ def adapt(yours: Yours) -> str:
             require(np.array_equal(layer.A.data, drawn.data), how)
         trained = [name for name, p in model.named_parameters() if p.requires_grad]
         rest = [name for name in trained if not name.endswith((".A", ".B"))]
-        require(not rest, f"{', '.join(rest[:2])} still trains for {case}; expected A and B alone")
+        found = f"trainable_parameters() gives {', '.join(rest[:2])} for {case}"
+        require(not rest, f"{found}; expected A and B alone")
         require(
             len(trained) == 2 * len(wanted),
             f"the number of arrays that train is {len(trained)} for {case}; expected "

@@ -240,7 +240,7 @@ def predict_knee(yours: Yours) -> str:
             "that is the last rank tried that is too small; k lies beyond it": max(ranks),
             "k need not be the next rank after those that are too small": max(ranks) + 1,
             "k need not be in the middle between the two": round((max(ranks) + min(zeros)) / 2),
-            "the ranks are not one apart: the line is over r, not over 0, 1, 2 ...": round(
+            "the ranks are not one apart: the line is over r, not over 0, 1, 2 and so on": round(
                 _zero_of_line(list(range(len(heights))), heights)
             ),
             "that uses two points, and each is off a little: fit a line to all": round(

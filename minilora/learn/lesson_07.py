@@ -44,10 +44,10 @@ def effective_rank(yours: Yours) -> str:
             "that makes shares of the squares; here p is of S itself": np.exp(of_energy),
             "that is the rank, which does not ask how large they are": len(p),
             "that is the stable rank": np.sum(S**2) / S.max() ** 2,
-            "that is the sum of S beside its largest": S.sum() / S.max(),
+            "that divides the sum of S by the largest": S.sum() / S.max(),
             "that is 1 / (sum of p²), without an entropy": 1 / np.sum(p**2),
-            "log2 goes with 2 to the power of it, log with exp": np.exp(entropy / np.log(2)),
-            "exp goes with log, 2 to the power of it with log2": 2**entropy,
+            "that is exp of an entropy in log2: exp goes with log": np.exp(entropy / np.log(2)),
+            "that is 2 to the power of an entropy in log: it goes with log2": 2**entropy,
             "the shares p must add up to 1: divide S by its sum": np.exp(
                 -np.sum(undivided * np.log(undivided))
             ),
@@ -89,8 +89,7 @@ def k90(yours: Yours) -> str:
             + 1,
             "that is the index, which starts at 0; count the directions": expected - 1,
             "that is one too many": expected + 1,
-            "just 90 per cent are enough: at least 90, not more": np.argmax(held > 0.9 * held[-1])
-            + 1,
+            "exactly 90 per cent is enough": np.argmax(held > 0.9 * held[-1]) + 1,
             "90 per cent is of the sum of the squares, without a root": np.argmax(
                 held >= 0.81 * held[-1]
             )
@@ -176,10 +175,10 @@ def similarity(yours: Yours) -> str:
         angles = np.linalg.svd(cosines, compute_uv=False)
         mistakes = {
             "that is not divided by min(i, j)": squared,
-            "the norm is squared": np.sqrt(squared) / few,
+            "the norm must be squared": np.sqrt(squared) / few,
             "that is the root of phi": np.sqrt(squared / few),
             "those are cosines without their signs; square each": np.abs(cosines).sum() / few,
-            "all of it is right but the divisor, min(i, j)": squared / max(i, j),
+            "all is right but the divisor: divide by min(i, j)": squared / max(i, j),
             "divide by i j only to have the mean over all pairs; here it is by min(i, j)": squared
             / (i * j),
             "that is divided by d; divide by min(i, j)": squared / d,
@@ -344,15 +343,13 @@ def _verdicts(before: Weights, after: Weights) -> dict[str, tuple[str, int]]:
         "weak directions count too; leave out only what may be rounding": _together(
             _ranks(before, after, lambda W, S: 0.01 * S[0]), min
         ),
-        "the tolerance is made from W_after, whose rounding it is, not from the change": _together(
+        "make the tolerance from W_after, whose rounding it is, not from the change": _together(
             _ranks(before, after, lambda W, S: eps * np.linalg.norm(S)), min
         ),
-        "the tolerance takes the Frobenius norm, not the largest singular value": _together(
+        "the tolerance needs the Frobenius norm, not the largest singular value": _together(
             _ranks(before, after, lambda W, S: eps * np.linalg.norm(W, 2)), min
         ),
-        "it is full if the rank of a matrix is the highest it can have, min(d_in, d_out)": (
-            _together(right, max)
-        ),
+        "the highest rank that a matrix can have is min(d_in, d_out)": (_together(right, max)),
         "it is full if a rank is the highest its matrix allows, not if it is high": (large, rank),
         f"{whole} first": (method, first),
         f"{whole} last": (method, last),

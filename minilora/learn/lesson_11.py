@@ -63,7 +63,8 @@ def score_by_topic(yours: Yours) -> str:
         )
         for i, (topic, r, n) in enumerate(right):
             found = unpack(got[i], "topic, right, asked")
-            for j, (part, value) in enumerate((("topic", topic), ("right", r), ("asked", n))):
+            parts = ("topic", topic), ("number of right answers", r), ("number of answers", n)
+            for j, (part, value) in enumerate(parts):
                 mistakes = {why: triples[i][j] for why, triples in wrong.items()}
                 yours.compare(f"{part} in entry {i}", found[j], value, mistakes)
     return "What stands first is what to read again first."
@@ -101,7 +102,7 @@ def chance_at_least(yours: Yours) -> str:
         mistakes = {
             "that is the chance of exactly k": terms[k],
             "k itself counts: at least k": sum(terms[k + 1 :]),
-            "n itself counts: all right": sum(terms[k:n]),
+            "n itself counts: all of them right": sum(terms[k:n]),
             "that is the chance of at most k": sum(terms[: k + 1]),
             "that is the chance of fewer than k": sum(terms[:k]),
             "there are comb(n, j) ways to have j right": sum(

@@ -359,7 +359,7 @@ WRONG = {
         (lambda A, B, alpha, r: alpha / r * (B @ A), "raised ValueError"),
     ],
     "merge": [
-        (lambda W, A, B, s: W + s * (A @ B) if B.any() else None, "a way without a return"),
+        (lambda W, A, B, s: W + s * (A @ B) if B.any() else None, "in one of its branches"),
         (lambda W, A, B, s: W + s * (A @ B) if B.any() else W, "you return W itself"),
         (lambda W, A, B, s: W + abs(s) * (A @ B), None),
         (lambda W, A, B, s: W + A @ B, "s is missing"),
@@ -415,7 +415,7 @@ WRONG = {
         (lambda x, A, B, s, G: _gradients(x, A, B + s * A.T @ x.T @ G, s, G), None),
     ],
     "train_lora": [
-        (lambda *a: _train()(*a) if a[-1] else None, "is there a way without a return"),
+        (lambda *a: _train()(*a) if a[-1] else None, "in one of its branches"),
         (_train(over=lambda x: 4), None),
         (_train(lambda grad_A, grad_B: (-grad_A, -grad_B)), "goes up the slope"),
         (_train(over=lambda x: 1), "divided by the number of rows"),

@@ -636,7 +636,7 @@ WRONG: dict[str, list[Answer]] = {
         (lambda x, y: (lambda g: g * x * y, lambda g: g * x * y), "g times x y"),
         (lambda x, y: (y, x), "where a function of g is expected"),
         (lambda x, y: lambda g: (g * y, g * x), "expected 2 values"),
-        (lambda x, y: (lambda g: g * y, lambda g: None), "is there a way without a return"),
+        (lambda x, y: (lambda g: g * y, lambda g: None), "in one of its branches"),
         (lambda x, y: (lambda: y, lambda: x), "raised TypeError"),
         (lambda x, y: (lambda g: g * abs(y), lambda g: g * abs(x)), None),
         (lambda x, y: (lambda g: g * y, lambda g: g), None),

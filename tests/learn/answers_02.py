@@ -420,7 +420,7 @@ WRONG: dict[str, list[Answer]] = {
         (lambda x: _softmax(np.abs(x)), None),
         (lambda x: _softmax(-x), None),
         (lambda x: math.exp(x), "raised TypeError"),
-        (lambda x: _softmax(x).sum(axis=-1), "is an array of shape"),
+        (lambda x: _softmax(x).sum(axis=-1), "is a number; expected an array"),
         (_shift_by_mean, None),
     ],
     "mask_later": [

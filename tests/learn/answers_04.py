@@ -341,7 +341,7 @@ MERGING_WRONG = [
     (merging(start=_a(lambda A, d_in, r: 0 * A)), None),
     (merging(freeze=False), "gives A, B, base.weight"),
     (merging(start=_normal_start), "A is not as exercise 4.1 draws it"),
-    (layer(), "has no attribute 'merge'"),
+    (layer(), "your layer has no merge()"),
 ]  # fmt: skip
 
 
@@ -513,7 +513,7 @@ WRONG = {
         (_adapt(wanted=lambda path, names: any(name in path for name in names)), None),
         (_adapt(wanted=lambda path, names: path in names), None),
         (_adapt(wanted=lambda path, names: path.split(".")[0] in names), None),
-        (_adapt(freeze=False), "still trains"),
+        (_adapt(freeze=False), "trainable_parameters() gives"),
         (_frozen_after, "arrays that train is 0"),
         (_adapt(order=lambda chosen: chosen[::-1]), "has other draws"),
         (_adapt(each=lambda rng: np.random.default_rng(5)), None),

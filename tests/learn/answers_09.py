@@ -477,7 +477,7 @@ WRONG = {
         (lambda names: [n for n in names if n != n.rstrip("bias")], None),
         (
             lambda names: [n for n in names if n.endswith(".bias")] or None,
-            "a way without a return",
+            "in one of its branches",
         ),
         (lambda names: "layers.0.up.bias", "it returns the text"),
         (lambda names: len(names), "not of the expected kind"),

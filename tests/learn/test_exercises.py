@@ -99,14 +99,14 @@ def test_a_reason_is_named_only_if_it_explains_every_case(double):
 def test_a_reason_that_explains_this_case_but_not_all_is_put_as_a_question(double):
     found = told(double(lambda x: x * x if x == 3 else 0))
     assert found.endswith(
-        "expected 6. Is this the reason: that is x squared? It would explain this, but not every "
+        'expected 6. Is this the reason: "that is x squared"? It would explain this, but not every '
         "case."
     )
 
 
 def test_a_reason_that_explains_this_case_is_a_question_if_a_later_one_raises(double):
     found = told(double(lambda x: x * x if x == 3 else 1 / 0))
-    assert "for x=3 is 9; expected 6. Is this the reason: that is x squared?" in found
+    assert 'for x=3 is 9; expected 6. Is this the reason: "that is x squared"?' in found
 
 
 def test_of_two_reasons_the_one_that_explains_more_is_asked(double):
@@ -317,7 +317,7 @@ def raises_for_some(x):
 
 @pytest.mark.parametrize("answer", [forgets, forgets_a_result, forgets_at_the_end])
 def test_an_answer_without_a_return_is_no_stub(double, answer):
-    assert told(double(answer)) == "Not yet: it returns None for x=3; has it a return?"
+    assert told(double(answer)) == "Not yet: it returns None for x=3; is return missing?"
 
 
 def test_what_raises_not_implemented_error_and_does_more_is_no_stub(double):
@@ -326,7 +326,7 @@ def test_what_raises_not_implemented_error_and_does_more_is_no_stub(double):
 
 def test_none_after_an_answer_is_a_wrong_answer_and_not_a_stub(double):
     found = told(double(lambda x: 6 if x == 3 else None))
-    assert "it returns None for x=5; is there a way without a return?" in found
+    assert "it returns None for x=5; is return missing in one of its branches?" in found
 
 
 def test_a_result_instead_of_the_function_is_refused_with_the_remedy(double):
@@ -407,6 +407,15 @@ def test_what_an_answer_returns_is_guarded_too():
         yours.use(layer, THREE.copy())
     with pytest.raises(Wrong, match=r"raised ZeroDivisionError: .* for x=1, in the line `return x"):
         yours.use(layer.forward, 1)
+
+
+def test_an_object_and_a_class_are_shown_by_their_kind_without_an_address():
+    class _Chain:
+        pass
+
+    yours = Yours(lambda model, layer: 1)
+    yours(_Chain(), _Chain)
+    assert yours.inputs == "model=a Chain, layer=the class Chain"
 
 
 def test_small_arrays_are_shown_and_large_ones_by_their_shapes():
