@@ -603,10 +603,10 @@ print(ml.decode(found) if solved and found else None)
 # numbers of these models:
 
 # %%
-print("            blocks  heads     C        V  block size        numbers")
+print("            blocks  heads      C        V  block size        numbers")
 for name in ("docs-tiny", "gpt2", "llama-2-7b"):
     c = ml.analysis.ARCHITECTURES[name]
-    print(f"{name:<12} {c.n_layer:>5} {c.n_head:>6} {c.n_embd:>5,}", end=" ")
+    print(f"{name:<12} {c.n_layer:>5} {c.n_head:>6} {c.n_embd:>6,}", end=" ")
     numbers = ml.analysis.total_parameters(c)
     print(f"{c.vocab_size:>8,} {c.block_size:>11,} {numbers:>14,}")
 
