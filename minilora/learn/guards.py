@@ -127,13 +127,14 @@ class _Watch:
     def again(self) -> None:
         """A trace function that raises is dropped by Python, for new calls and for those under way:
         take both up again, if the learner's function is still at work."""
+        if not self.running:
+            return
         frame: FrameType | None = sys._getframe()
-        while self.running and frame and frame.f_code is not guarded_call.__code__:
+        while frame and frame.f_code is not guarded_call.__code__:
             if not _of_library(frame.f_code.co_filename):
                 frame.f_trace = self
             frame = frame.f_back
-        if self.running:
-            sys.settrace(self)
+        sys.settrace(self)
 
 
 @functools.cache
