@@ -1,0 +1,283 @@
+"""A real language model sits an exam on LoRA, before and after it was taught what LoRA is.
+
+SmolLM2-135M-Instruct (Allal et al. 2025) takes LoRA for a radio technology. Here it is taught some
+fifty questions and answers, in one of several courses: with LoRA of several sizes, by full
+fine-tuning, or, as a placebo, about bicycles. Then it sits the exam: exam_items.py says what it is
+asked and how that is kept apart from what it is taught. A course is one row, in the words of
+rows.py, with these besides:
+
+    course                a name in COURSES
+    reworded, test, statements, controls
+                          the share that was right: of questions on what was taught, asked in other
+                          words; of questions on what was not; of pairs of statements; of general
+                          knowledge
+    marks                 the same one by one, "1" for right and "0" for wrong
+    nats_validation, nats_right, nats_wrong
+                          nats per token: of right choices of the validation part, on which rates
+                          are chosen, and of right and wrong choices of the test
+    perplexity, perplexity_detached
+                          of an English paragraph; with the adapter switched off
+    cpu_seconds_per_step
+    samples               of the first seed: {question: answer}
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minilora.experiments.costs import disk_bytes, step_memory
+from minilora.experiments.exam_items import ExamItems, Pair, Question, load_exam
+from minilora.experiments.rows import Row, Rows
+from minilora.experiments.tuning import with_rank
+from minilora.functional import cross_entropy
+from minilora.hub import load_model
+from minilora.hub.tokenizers import load_tokenizer
+from minilora.lora import active_adapter, disable_adapter, lora_layers
+from minilora.lora_config import LoraConfig
+from minilora.methods.registry import METHODS
+from minilora.methods.trainable import count_parameters
+from minilora.system.errors import UsageError
+from minilora.tensor import no_grad
+from minilora.text.answers import answer
+from minilora.text.pairs import pair_batches, pair_example
+from minilora.text.tokenizer import Tokenizer
+from minilora.training.likelihood import Likelihood
+from minilora.training.loop import TrainConfig, Training, run
+from minilora.transformer import Transformer
+
+MODEL = "smollm2"
+STEPS, BATCH, WARMUP = 48, 4, 5
+ANSWER = 40  # tokens of a sample
+MARKED = ("reworded", "test", "statements", "controls")
+CHANCE = {"reworded": 1 / 4, "test": 1 / 4, "statements": 1 / 2, "controls": 1 / 4}
+_STATE = "Say one true sentence about LoRA and fine-tuning."
+_STATEMENTS_AT_ONCE = 8  # pairs: enough to be quick, few enough to need little memory
+_LORA = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear")
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a model is taught. method: one of METHODS, or None: not at all. rates: the learning rates
+    that were tried; the first was best on the validation part. about: pairs or placebo."""
+
+    label: str
+    method: str | None = None
+    rates: tuple[float, ...] = ()
+    lora: LoraConfig = _LORA
+    about: str = "pairs"
+
+
+_QV = LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"])
+COURSES = {
+    "base": Course("not taught"),
+    "lora": Course("LoRA, r = 8, all matrices", "lora", (2e-3, 1e-3, 4e-3)),
+    "lora-r1": Course("LoRA, r = 1, all matrices", "lora", (2e-3,), with_rank(_LORA, 1)),
+    "lora-qv": Course("LoRA, r = 8, q and v", "lora", (2e-3,), _QV),
+    "full": Course("full fine-tuning", "full", (1e-4, 5e-5, 2e-4)),
+    "placebo": Course("LoRA, taught bicycles", "lora", (2e-3,), about="placebo"),
+}
+
+
+def exam_run(
+    course: str,
+    seed: int = 0,
+    *,
+    lr: float | None = None,
+    steps: int = STEPS,
+    model: str | Path = MODEL,
+    samples: int | None = None,
+    threads: int | None = 1,
+    quiet: bool = True,
+) -> Rows:
+    """One row: a model is loaded, taught by a course, and sits the exam.
+
+    lr: another rate than the course's. samples: how many questions are answered freely, of the
+    first seed (default: all). threads, quiet: see training.loop.run.
+    Raises ValueError for a course that is not in COURSES, and what load_model raises.
+    """
+    if course not in COURSES:
+        raise UsageError(f"there is no course {course!r}; use one of: {', '.join(COURSES)}")
+    about, items = COURSES[course], load_exam()
+    loaded, tokenizer = load_model(model), load_tokenizer(model)
+    row: Row = {"course": course, "method": about.method, "seed": seed}
+    row |= _taught(loaded, tokenizer, about, items, seed, lr, steps, threads, quiet)
+    row |= sit(loaded, tokenizer, items)
+    row["perplexity_detached"] = None
+    if active_adapter(loaded):
+        with disable_adapter(loaded):
+            row["perplexity_detached"] = perplexity(loaded, tokenizer, items.paragraph)
+    if seed == 0:
+        row["samples"] = {
+            question: answer(loaded, tokenizer, _asked(question), ANSWER, temperature=0)
+            for question in items.samples[:samples]
+        }
+    return [row]
+
+
+def _taught(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    course: Course,
+    items: ExamItems,
+    seed: int,
+    lr: float | None,
+    steps: int,
+    threads: int | None,
+    quiet: bool,
+) -> Row:
+    """Train the model, in place, as a course says, and return what that costs."""
+    if course.method is None:
+        nothing = ("lr", "steps", "r", "s", "optimizer_bytes", "disk_bytes", "peak_memory_bytes")
+        return dict.fromkeys((*nothing, "cpu_seconds_per_step", "losses")) | {
+            "trainable": 0,
+            "total": count_parameters(model)[1],
+        }
+    total = count_parameters(model)[1]
+    METHODS[course.method].prepare(model, course.lora, np.random.default_rng((seed, 0)))
+    chats = [_asked(pair.question) + _said(pair.answer) for pair in taught_pairs(course, items)]
+    training = Training(
+        model,
+        pair_batches([pair_example(tokenizer, chat) for chat in chats], BATCH),
+        TrainConfig(
+            steps=steps, lr=course.rates[0] if lr is None else lr, warmup=WARMUP, seed=seed
+        ),
+        name=course.label,
+    )
+    peak = step_memory(training) if seed == 0 else None
+    began = time.process_time()
+    run([training], threads=threads, quiet=quiet)
+    cpu = (time.process_time() - began) / steps
+    adapter = next((m.adapters["default"] for m in lora_layers(model).values()), None)
+    return {
+        "lr": training.config.lr,
+        "steps": steps,
+        "r": None if adapter is None else adapter.A.shape[1],
+        "s": None if adapter is None else adapter.s,
+        "trainable": count_parameters(model)[0],
+        "total": total,
+        "optimizer_bytes": training.optimizer.state_bytes,
+        "disk_bytes": disk_bytes(model),
+        "peak_memory_bytes": peak,
+        "cpu_seconds_per_step": cpu,
+        "losses": [round(loss, 3) for loss in training.history.losses],
+    }
+
+
+def taught_pairs(course: Course, items: ExamItems) -> tuple[Pair, ...]:
+    """The questions and answers of a course."""
+    return getattr(items, course.about)
+
+
+def sit(model: Transformer, tokenizer: Tokenizer, items: ExamItems) -> Row:
+    """What the model answers, and how well it still knows English."""
+    asked = (*items.questions, *items.controls)
+    prompts = {question: tokenizer.encode_chat(_asked(question.question)) for question in asked}
+    likelihood = Likelihood(model, common_start(list(prompts.values())))
+    means = {q: choice_means(likelihood, prompts[q], q, tokenizer) for q in asked}
+    parts = {part: items.part(part) for part in ("reworded", "test")} | {"controls": items.controls}
+    marks = {part: _marks([means[q] for q in some]) for part, some in parts.items()}
+    marks["statements"] = _marks(_statement_means(model, tokenizer, items))
+    test = np.array([means[q] for q in items.part("test")])
+    right = np.array([means[q][0] for q in items.part("validation")])
+    return {
+        **{part: marks[part].count("1") / len(marks[part]) for part in MARKED},
+        "marks": marks,
+        "nats_validation": -float(right.mean()),
+        "nats_right": -float(test[:, 0].mean()),
+        "nats_wrong": -float(test[:, 1:].mean()),
+        "perplexity": perplexity(model, tokenizer, items.paragraph),
+    }
+
+
+def common_start(prompts: Sequence[np.ndarray]) -> np.ndarray:
+    """The ids with which all of these begin, such as those of a system message."""
+    columns = zip(*(prompt.tolist() for prompt in prompts), strict=False)
+    same = itertools.takewhile(lambda column: len(set(column)) == 1, columns)
+    return prompts[0][: len(list(same))]
+
+
+def choice_means(
+    likelihood: Likelihood, prompt: np.ndarray, question: Question, tokenizer: Tokenizer
+) -> np.ndarray:
+    """The mean log-probability of a token of each choice, the right one first: float64 (4,)."""
+    found = likelihood(prompt, [tokenizer.encode(choice) for choice in question.choices])
+    return np.array([log_p.mean() for log_p in found])
+
+
+def _statement_means(
+    model: Transformer, tokenizer: Tokenizer, items: ExamItems
+) -> list[np.ndarray]:
+    """The same for each pair of statements: float64 (2,) each."""
+    prompt = tokenizer.encode_chat(_asked(_STATE))
+    likelihood = Likelihood(model, prompt[:-1])
+    means = []
+    for i in range(0, len(items.statements), _STATEMENTS_AT_ONCE):
+        pairs = items.statements[i : i + _STATEMENTS_AT_ONCE]
+        texts = [tokenizer.encode(text) for pair in pairs for text in (pair.right, pair.wrong)]
+        found = [log_p.mean() for log_p in likelihood(prompt, texts)]
+        means += list(np.reshape(found, (-1, 2)))
+    return means
+
+
+def _marks(means: Sequence[np.ndarray]) -> str:
+    """ "1" where the first choice has the highest mean, "0" elsewhere."""
+    return "".join("1" if mean[0] > mean[1:].max() else "0" for mean in means)
+
+
+@no_grad()
+def perplexity(model: Transformer, tokenizer: Tokenizer, text: str) -> float:
+    """exp of the mean nats per token of a text."""
+    ids = tokenizer.encode(text)[None]
+    return math.exp(cross_entropy(model(ids[:, :-1]), ids[:, 1:]).item())
+
+
+def _asked(question: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": question}]
+
+
+def _said(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+def mcnemar(before: str, after: str) -> float:
+    """The exact two-sided p of McNemar's test (1947): as many questions, or more, would change
+    sides by chance, if a change for the better were as likely as one for the worse.
+
+    before, after: marks of the same questions. Raises ValueError if they are not as many.
+    """
+    if len(before) != len(after):
+        raise UsageError(f"{len(before)} marks cannot be compared with {len(after)}")
+    changes = [b + a for b, a in zip(before, after, strict=True) if b != a]
+    n, fewer = len(changes), min(changes.count("01"), changes.count("10"))
+    tail = sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n
+    return min(1.0, 2 * tail)
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share of n questions (Wilson 1927): which true shares would give what
+    was found, up to the chance of 1 in 20."""
+    z = 1.96
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return middle - half, middle + half
+
+
+def exam_settings(seeds: range) -> list[dict[str, Any]]:
+    """The base, which has no seed, once; each course with all seeds; the rates that were tried
+    beside the first with the first seed."""
+    found: list[dict[str, Any]] = [{"course": "base", "seed": seeds[0]}]
+    taught = {name: course for name, course in COURSES.items() if course.method}
+    for seed in seeds:
+        for name, course in taught.items():
+            found.append({"course": name, "seed": seed, "lr": course.rates[0]})
+    for name, course in taught.items():
+        found += [{"course": name, "seed": seeds[0], "lr": lr} for lr in course.rates[1:]]
+    return found
