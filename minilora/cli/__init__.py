@@ -37,6 +37,7 @@ COMMANDS = {  # the file of this room that has run_NAME; it is imported when it 
     "page": "learning",
     "quiz": "quizzing",
     "exam": "quizzing",
+    "sit-exam": "sitting",
     "cards": "exporting",
 }
 _REMEDIES = {
@@ -81,7 +82,7 @@ def _run(argv: list[str]) -> int:
     module = import_module(f"minilora.cli.{COMMANDS[args.command]}")
     with warnings.catch_warnings():
         warnings.showwarning = _say_warning  # type: ignore[assignment]
-        status = int(getattr(module, f"run_{args.command}")(args) or 0)
+        status = int(getattr(module, f"run_{args.command.replace('-', '_')}")(args) or 0)
     sys.stdout.flush()  # a reader who has left is noticed here, not in the interpreter's exit
     return status
 

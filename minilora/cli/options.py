@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from minilora.experiments.comparison import DEFAULT_METHODS
+from minilora.experiments.exam import COURSES, MODEL
 from minilora.experiments.tasks import BASE_MODELS, TASKS
 from minilora.learn.exam.cards import TOPICS
 from minilora.methods.registry import LABELS
@@ -88,6 +89,16 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--steps", type=_count, default=30, metavar="N", help="30, after 5 of warm-up")
     sub.add_argument("--json", action="store_true", help="print the numbers instead of a table")
     sub.add_argument("--out", type=Path, metavar="FOLDER", help="write profile.png there")
+
+    sub = command("sit-exam", "teach a real model what LoRA is, and let it sit an exam on that")
+    about = f"of {', '.join(COURSES)}; default: lora, beside the base"
+    sub.add_argument("--courses", type=_courses, metavar="NAMES", default=["lora"], help=about)
+    about = "smollm2 (default), a folder or a .gguf file of a model that chats"
+    sub.add_argument("--model", default=MODEL, metavar="NAME", help=about)
+    sub.add_argument("--seeds", type=_count, default=1, metavar="N", help="repeat with N seeds")
+    _add_threads_option(sub)
+    folder = RESULTS / "exam"
+    sub.add_argument("--out", type=Path, default=folder, metavar="FOLDER", help=f"./{folder}")
 
     about = (
         "repeat one of the studies behind figures/: with 3 seeds up to 168 runs of about a minute"
@@ -298,6 +309,14 @@ def _methods(text: str) -> list[str]:
     for name in names:
         if name not in LABELS:
             raise argparse.ArgumentTypeError(f"no method {name!r}; use: {', '.join(LABELS)}")
+    return names
+
+
+def _courses(text: str) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        if name not in COURSES:
+            raise argparse.ArgumentTypeError(f"no course {name!r}; use: {', '.join(COURSES)}")
     return names
 
 

@@ -15,8 +15,8 @@ rows.py, with these besides:
     nats_validation, nats_right, nats_wrong
                           nats per token: of right choices of the validation part, on which rates
                           are chosen, and of right and wrong choices of the test
-    perplexity, perplexity_detached
-                          of an English paragraph; with the adapter switched off
+    perplexity, perplexity_base, perplexity_detached
+                          of an English paragraph; before the course; with the adapter switched off
     cpu_seconds_per_step
     samples               of the first seed: {question: answer}
 """
@@ -27,6 +27,7 @@ import itertools
 import math
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ from minilora.lora import active_adapter, disable_adapter, lora_layers
 from minilora.lora_config import LoraConfig
 from minilora.methods.registry import METHODS
 from minilora.methods.trainable import count_parameters
+from minilora.system.cores import one_blas_thread, usable_cores
 from minilora.system.errors import UsageError
 from minilora.tensor import no_grad
 from minilora.text.answers import answer
@@ -51,6 +53,7 @@ from minilora.text.pairs import pair_batches, pair_example
 from minilora.text.tokenizer import Tokenizer
 from minilora.training.likelihood import Likelihood
 from minilora.training.loop import TrainConfig, Training, run
+from minilora.training.progress import progress_bar
 from minilora.transformer import Transformer
 
 MODEL = "smollm2"
@@ -108,8 +111,9 @@ def exam_run(
     about, items = COURSES[course], load_exam()
     loaded, tokenizer = load_model(model), load_tokenizer(model)
     row: Row = {"course": course, "method": about.method, "seed": seed}
+    row["perplexity_base"] = perplexity(loaded, tokenizer, items.paragraph)
     row |= _taught(loaded, tokenizer, about, items, seed, lr, steps, threads, quiet)
-    row |= sit(loaded, tokenizer, items)
+    row |= sit(loaded, tokenizer, items, threads, quiet)
     row["perplexity_detached"] = None
     if active_adapter(loaded):
         with disable_adapter(loaded):
@@ -176,21 +180,43 @@ def taught_pairs(course: Course, items: ExamItems) -> tuple[Pair, ...]:
     return getattr(items, course.about)
 
 
-def sit(model: Transformer, tokenizer: Tokenizer, items: ExamItems) -> Row:
-    """What the model answers, and how well it still knows English."""
-    asked = (*items.questions, *items.controls)
-    prompts = {question: tokenizer.encode_chat(_asked(question.question)) for question in asked}
+@one_blas_thread()
+def sit(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    items: ExamItems,
+    threads: int | None = 1,
+    quiet: bool = True,
+) -> Row:
+    """What the model answers, and how well it still knows English.
+
+    threads: how many questions are read at a time (default: one for each core).
+    """
+    asked = (*items.part("reworded"), *items.part("test"), *items.controls)
+    validation = items.part("validation")
+    prompts = {
+        question: tokenizer.encode_chat(_asked(question.question))
+        for question in (*asked, *validation)
+    }
     likelihood = Likelihood(model, common_start(list(prompts.values())))
-    means = {q: choice_means(likelihood, prompts[q], q, tokenizer) for q in asked}
+    means = {}
+    with (
+        ThreadPoolExecutor(usable_cores() if threads is None else threads) as pool,
+        progress_bar("exam", 0, len(asked), 0, quiet, unit="question") as bar,
+    ):
+        found = pool.map(lambda q: choice_means(likelihood, prompts[q], q, tokenizer), asked)
+        for question, mean in zip(asked, found, strict=True):
+            means[question] = mean
+            bar.update()
     parts = {part: items.part(part) for part in ("reworded", "test")} | {"controls": items.controls}
     marks = {part: _marks([means[q] for q in some]) for part, some in parts.items()}
     marks["statements"] = _marks(_statement_means(model, tokenizer, items))
     test = np.array([means[q] for q in items.part("test")])
-    right = np.array([means[q][0] for q in items.part("validation")])
+    right = [likelihood(prompts[q], [tokenizer.encode(q.right)])[0].mean() for q in validation]
     return {
         **{part: marks[part].count("1") / len(marks[part]) for part in MARKED},
         "marks": marks,
-        "nats_validation": -float(right.mean()),
+        "nats_validation": -float(np.mean(right)),
         "nats_right": -float(test[:, 0].mean()),
         "nats_wrong": -float(test[:, 1:].mean()),
         "perplexity": perplexity(model, tokenizer, items.paragraph),

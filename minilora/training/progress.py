@@ -8,7 +8,9 @@ import warnings
 from typing import Any
 
 
-def progress_bar(name: str, done: int, steps: int, position: int, quiet: bool) -> Any:
+def progress_bar(
+    name: str, done: int, steps: int, position: int, quiet: bool, unit: str = "step"
+) -> Any:
     """A bar of tqdm's, at the given line of several. Nothing is shown where output goes into a pipe
     or a file, if `quiet`, and where the environment has TQDM_DISABLE."""
     with warnings.catch_warnings():
@@ -18,7 +20,7 @@ def progress_bar(name: str, done: int, steps: int, position: int, quiet: bool) -
     class Bar(tqdm):
         monitor_interval = 0  # no watching thread: in a browser there are none
 
-    options: dict[str, Any] = dict(position=position, unit="step", dynamic_ncols=True)
+    options: dict[str, Any] = dict(position=position, unit=unit, dynamic_ncols=True)
     if quiet or os.environ.get("TQDM_DISABLE"):  # which tqdm itself overlooks in notebooks
         options["disable"] = True
     elif _in_notebook():

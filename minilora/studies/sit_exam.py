@@ -1,0 +1,86 @@
+"""Does a real language model learn what LoRA is, with LoRA?
+
+SmolLM2-135M-Instruct, untaught and after one-minute courses: LoRA of several sizes, full
+fine-tuning, and a placebo. experiments/exam.py holds the exam.
+"""
+
+from __future__ import annotations
+
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+from minilora.experiments.exam import CHANCE, COURSES, MARKED, exam_run, exam_settings, wilson
+from minilora.experiments.rows import Rows, select
+from minilora.plots.axes import figure_with_panels, per_cent
+from minilora.plots.house_style import COLORS, rank_color, style
+from minilora.studies.study import Study
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TITLES = {
+    "reworded": "taught, in other words",
+    "test": "not taught",
+    "statements": "pairs of statements",
+    "controls": "general knowledge",
+}
+LOOKS: dict[str, dict[str, Any]] = {
+    "base": {"color": COLORS["scratch"], "marker": "o"},
+    "placebo": {"color": "#555555", "marker": "X"},
+    "lora-r1": {"color": rank_color(1), "marker": "v"},
+    "lora-qv": {"color": COLORS["lora"], "marker": "D"},
+    "lora": {"color": rank_color(8), "marker": "s"},
+    "full": {"color": COLORS["full"], "marker": "P"},
+}
+
+
+@style()
+def sit_exam_figure(rows: Rows) -> Figure:
+    figure, panels = figure_with_panels(
+        "SmolLM2-135M sits an exam on LoRA",
+        rows,
+        1,
+        len(MARKED),
+        shown="small marks: each seed; line: what chance in the questions alone may do (95 %)",
+        sharey=True,
+    )
+    for part, ax in zip(MARKED, panels, strict=True):
+        plot_exam(rows, ax, part)
+    return figure
+
+
+def plot_exam(rows: Rows, ax: Axes, part: str) -> Axes:
+    """What each course has right in one part, at the rate that was chosen for it."""
+    courses = [name for name in LOOKS if select(rows, course=name)]
+    for y, name in enumerate(courses):
+        same = [row for row in select(rows, course=name) if row["lr"] in (None, *_chosen(name))]
+        shares, look = [row[part] for row in same], LOOKS[name]
+        ax.plot(wilson(mean(shares), len(same[0]["marks"][part])), [y, y], color=look["color"])
+        ax.plot(mean(shares), y, ls="", ms=8, mec="black", mew=0.6, **look)
+        if len(shares) > 1:
+            ax.plot(shares, [y - 0.22] * len(shares), ls="", ms=3.5, **look)
+    ax.axvline(CHANCE[part], color="black", lw=1, ls=":")
+    ax.annotate("chance", (CHANCE[part], len(courses) - 0.55), ha="center", fontsize=9)
+    ax.set_yticks(range(len(courses)), [COURSES[name].label for name in courses])
+    ax.set(xlim=(0, 1), ylim=(-0.6, len(courses) - 0.3), title=TITLES[part])
+    ax.set_xlabel(f"right, of {len(rows[0]['marks'][part])}")
+    ax.grid(axis="x", alpha=0.35)
+    per_cent(ax.xaxis)
+    return ax
+
+
+def _chosen(name: str) -> tuple[float, ...]:
+    return COURSES[name].rates[:1]
+
+
+STUDY = Study(
+    "Does a real language model learn what LoRA is, with LoRA?",
+    exam_settings,
+    exam_run,
+    by=("course", "lr", "trainable"),
+    shows=(*MARKED, "nats_validation", "nats_right", "nats_wrong", "perplexity"),
+    figure=sit_exam_figure,
+    at_scale="We know of no larger model that was taught this. That a short fine-tuning teaches a "
+    "form and single facts, and hardly more, has been seen at scale (Zhou et al. 2023).",
+)

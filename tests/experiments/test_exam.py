@@ -1,0 +1,179 @@
+"""Claims about the exam, on a tiny model with a tiny tokenizer: what it measures, and that it can
+be passed, and that a placebo does not help. The real model's results are in test_results.py."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from builders import FAMILIES
+from tokens import write_tokenizer
+
+from minilora.experiments import exam
+from minilora.experiments.exam import (
+    COURSES,
+    MARKED,
+    common_start,
+    exam_run,
+    exam_settings,
+    mcnemar,
+    sit,
+    taught_pairs,
+    wilson,
+)
+from minilora.experiments.exam_items import PARTS, load_exam
+from minilora.experiments.rows import save_json
+from minilora.hub import load_model, save_model
+from minilora.hub.tokenizers import load_tokenizer
+from minilora.system.errors import UsageError
+from minilora.transformer import Transformer, TransformerConfig
+
+ITEMS = load_exam()
+FEW = replace(
+    ITEMS,
+    questions=tuple(q for part in PARTS for q in ITEMS.part(part)[:3]),
+    statements=ITEMS.statements[:9],
+    controls=ITEMS.controls[:3],
+    paragraph=ITEMS.paragraph[:60],
+    samples=ITEMS.samples[:1],
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model that knows nothing yet, and reads bytes and a few pieces."""
+    pytest.importorskip("jinja2")
+    folder = write_tokenizer(tmp_path_factory.mktemp("model"))
+    sizes = dict(vocab_size=load_tokenizer(folder).vocab_size, block_size=600)
+    shape = dict(n_layer=1, n_head=4, n_embd=16)
+    config = TransformerConfig(**FAMILIES["llama"] | sizes | shape)
+    save_model(Transformer(config, rng=np.random.default_rng(0)), folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def few_items(monkeypatch):
+    monkeypatch.setattr(exam, "load_exam", lambda: FEW)
+    monkeypatch.setattr(exam, "ANSWER", 3)
+
+
+def run(folder, course, **options):
+    (row,) = exam_run(course, model=folder, steps=2, **options)
+    return row
+
+
+@pytest.mark.parametrize("course", COURSES)
+def test_every_course_gives_a_row_that_can_be_saved(folder, course, tmp_path):
+    row = run(folder, course)
+    save_json([row], tmp_path / "rows.json")
+    assert row["course"] == course and set(row["samples"]) == set(FEW.samples)
+    assert all(len(row["marks"][part]) > 2 and 0 <= row[part] <= 1 for part in MARKED)
+
+
+def test_rows_have_the_same_keys():
+    """So that a table of them has no holes; checked on what is written down of no course."""
+    keys = {"lr", "steps", "r", "s", "trainable", "total", "optimizer_bytes", "disk_bytes"}
+    row = exam._taught(
+        Transformer(TransformerConfig(vocab_size=11, block_size=4, n_layer=1, n_head=1, n_embd=4),
+                    rng=np.random.default_rng(0)),
+        None, COURSES["base"], FEW, 0, None, 2, 1, True,
+    )  # fmt: skip
+    assert keys < row.keys()
+
+
+def test_switched_off_a_course_of_lora_leaves_exactly_the_base(folder):
+    base, taught = run(folder, "base"), run(folder, "lora")
+    assert taught["perplexity"] != base["perplexity"]
+    assert taught["perplexity_detached"] == base["perplexity"]
+
+
+def test_a_run_repeated_or_with_two_threads_says_the_same(folder):
+    measured = dict.fromkeys(("cpu_seconds_per_step", "peak_memory_bytes"))
+    first, again, wide = (run(folder, "lora", threads=t) | measured for t in (1, 1, 2))
+    assert first == again == wide
+
+
+def test_the_rows_of_two_seeds_differ(folder):
+    assert run(folder, "lora")["losses"] != run(folder, "lora", seed=1)["losses"]
+
+
+def test_ranks_change_only_what_the_rule_for_s_says():
+    r8, r1 = COURSES["lora"].lora, COURSES["lora-r1"].lora
+    assert r1.lora_alpha / 1 == pytest.approx(r8.lora_alpha / 8 * np.sqrt(8))
+
+
+def test_the_placebo_is_taught_as_much_of_something_else():
+    pairs, placebo = (taught_pairs(COURSES[name], ITEMS) for name in ("lora", "placebo"))
+    assert len(pairs) == len(placebo) and not {*pairs} & {*placebo}
+    assert replace(COURSES["placebo"], label="", about="pairs") == replace(
+        COURSES["lora"], label="", rates=COURSES["placebo"].rates
+    )
+
+
+def test_who_knows_the_answers_passes(folder, monkeypatch):
+    right = {question.right for question in (*FEW.questions, *FEW.controls)}
+    right |= {pair.right for pair in FEW.statements}
+    tokenizer = load_tokenizer(folder)
+
+    class Knowing:
+        def __init__(self, model, start):
+            pass
+
+        def __call__(self, prompt, texts):
+            known = [tokenizer.decode(text) in right for text in texts]
+            return [
+                np.log(np.full(len(t), 0.9 if k else 0.1))
+                for t, k in zip(texts, known, strict=True)
+            ]
+
+    monkeypatch.setattr(exam, "Likelihood", Knowing)
+    row = sit(load_model(folder), tokenizer, FEW)
+    assert [row[part] for part in MARKED] == [1, 1, 1, 1]
+    assert row["nats_right"] == pytest.approx(-np.log(0.9))
+    assert row["nats_wrong"] == pytest.approx(-np.log(0.1))
+
+
+def test_who_finds_all_texts_equally_likely_fails(folder, monkeypatch):
+    class Indifferent:
+        def __init__(self, model, start):
+            pass
+
+        def __call__(self, prompt, texts):
+            return [np.zeros(len(text)) for text in texts]
+
+    monkeypatch.setattr(exam, "Likelihood", Indifferent)
+    row = sit(load_model(folder), load_tokenizer(folder), FEW)
+    assert [row[part] for part in MARKED] == [0, 0, 0, 0]
+
+
+def test_the_settings_are_the_base_once_and_every_course_with_every_seed():
+    settings = exam_settings(range(3))
+    courses = [s["course"] for s in settings]
+    assert courses.count("base") == 1
+    assert all(courses.count(name) >= 3 for name in COURSES if name != "base")
+    assert len({str(s) for s in settings}) == len(settings)
+
+
+def test_prompts_share_what_they_begin_with():
+    assert common_start([np.array([1, 2, 3]), np.array([1, 2, 4, 5])]).tolist() == [1, 2]
+
+
+def test_mcnemar_is_the_binomial_of_those_that_changed():
+    assert mcnemar("0" * 10 + "1" * 5, "1" * 10 + "1" * 5) == pytest.approx(2 / 2**10)
+    assert mcnemar("0110", "0110") == 1
+    assert mcnemar("01", "10") == 1
+    assert mcnemar("0" * 8 + "1", "1" * 8 + "0") == pytest.approx(2 * 10 / 2**9)
+    with pytest.raises(UsageError, match="cannot be compared"):
+        mcnemar("01", "0")
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "interval"),  # Newcombe 1998, table I, method 3
+    [(81, 263, (0.2553, 0.3662)), (15, 148, (0.0624, 0.1605)), (0, 20, (0, 0.1611))],
+)
+def test_wilsons_interval_is_as_published(right, n, interval):
+    assert wilson(right / n, n) == pytest.approx(interval, abs=5e-5)
+
+
+def test_a_course_that_is_none_is_refused(folder):
+    with pytest.raises(UsageError, match="no course 'lorra'"):
+        run(folder, "lorra")
