@@ -90,15 +90,9 @@ def _print_findings(rows: Rows, courses: list[str], console: Console) -> None:
         first = select(rows, course=name)[0]
         console.print(f"{COURSES[name].label}, seed 0: {', '.join(_changes(base, first))}.")
         if first["perplexity_detached"] is not None:
-            exact = first["perplexity_detached"] == first["perplexity_base"]
-            console.print(
-                f"  adapter switched off: perplexity {first['perplexity_detached']:.4f}, "
-                + (
-                    "exactly the base's"
-                    if exact
-                    else f"not the base's {first['perplexity_base']:.4f}"
-                )
-            )
+            before, after = first["perplexity_base"], first["perplexity_detached"]
+            found = "exactly the base's" if before == after else f"not the base's {before:.4f}"
+            console.print(f"  adapter switched off: perplexity {after:.4f}, {found}")
 
 
 def _changes(base: Row, row: Row) -> list[str]:

@@ -96,14 +96,12 @@ def exam_run(
     lr: float | None = None,
     steps: int = STEPS,
     model: str | Path = MODEL,
-    samples: int | None = None,
     threads: int | None = 1,
     quiet: bool = True,
 ) -> Rows:
     """One row: a model is loaded, taught by a course, and sits the exam.
 
-    lr: another rate than the course's. samples: how many questions are answered freely, of the
-    first seed (default: all). threads, quiet: see training.loop.run.
+    lr: another rate than the course's. threads, quiet: see training.loop.run.
     Raises ValueError for a course that is not in COURSES, and what load_model raises.
     """
     if course not in COURSES:
@@ -121,7 +119,7 @@ def exam_run(
     if seed == 0:
         row["samples"] = {
             question: answer(loaded, tokenizer, _asked(question), ANSWER, temperature=0)
-            for question in items.samples[:samples]
+            for question in items.samples
         }
     return [row]
 
@@ -194,10 +192,7 @@ def sit(
     """
     asked = (*items.part("reworded"), *items.part("test"), *items.controls)
     validation = items.part("validation")
-    prompts = {
-        question: tokenizer.encode_chat(_asked(question.question))
-        for question in (*asked, *validation)
-    }
+    prompts = {q: tokenizer.encode_chat(_asked(q.question)) for q in (*asked, *validation)}
     likelihood = Likelihood(model, common_start(list(prompts.values())))
     means = {}
     with (

@@ -119,11 +119,8 @@ def test_who_knows_the_answers_passes(folder, monkeypatch):
             pass
 
         def __call__(self, prompt, texts):
-            known = [tokenizer.decode(text) in right for text in texts]
-            return [
-                np.log(np.full(len(t), 0.9 if k else 0.1))
-                for t, k in zip(texts, known, strict=True)
-            ]
+            p = [0.9 if tokenizer.decode(text) in right else 0.1 for text in texts]
+            return [np.full(len(text), np.log(each)) for text, each in zip(texts, p, strict=True)]
 
     monkeypatch.setattr(exam, "Likelihood", Knowing)
     row = sit(load_model(folder), tokenizer, FEW)
