@@ -39,7 +39,6 @@ _NAMES = (
     "rl_rank_one",
     "subspace_similarity",
     "parameter_counts",
-    "sit_exam",
 )
 STUDIES: dict[str, Study] = {
     name: import_module(f"minilora.studies.{name}").STUDY for name in _NAMES

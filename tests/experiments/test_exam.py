@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from builders import FAMILIES
-from tokens import write_tokenizer
+from small_exam import FEW, ITEMS, write_chat_model
 
 from minilora.experiments import exam
 from minilora.experiments.exam import (
@@ -20,34 +19,16 @@ from minilora.experiments.exam import (
     taught_pairs,
     wilson,
 )
-from minilora.experiments.exam_items import PARTS, load_exam
 from minilora.experiments.rows import save_json
-from minilora.hub import load_model, save_model
+from minilora.hub import load_model
 from minilora.hub.tokenizers import load_tokenizer
 from minilora.system.errors import UsageError
 from minilora.transformer import Transformer, TransformerConfig
 
-ITEMS = load_exam()
-FEW = replace(
-    ITEMS,
-    questions=tuple(q for part in PARTS for q in ITEMS.part(part)[:3]),
-    statements=ITEMS.statements[:9],
-    controls=ITEMS.controls[:3],
-    paragraph=ITEMS.paragraph[:60],
-    samples=ITEMS.samples[:1],
-)
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A model that knows nothing yet, and reads bytes and a few pieces."""
-    pytest.importorskip("jinja2")
-    folder = write_tokenizer(tmp_path_factory.mktemp("model"))
-    sizes = dict(vocab_size=load_tokenizer(folder).vocab_size, block_size=600)
-    shape = dict(n_layer=1, n_head=4, n_embd=16)
-    config = TransformerConfig(**FAMILIES["llama"] | sizes | shape)
-    save_model(Transformer(config, rng=np.random.default_rng(0)), folder)
-    return folder
+    return write_chat_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(autouse=True)
