@@ -43,12 +43,6 @@ class KVCache:
         self.length = end
         return self.k[:, :end], self.v[:, :end]
 
-    def copies(self, rows: int, block_size: int) -> KVCache:
-        """A cache of another size that holds the same, once for each of so many rows."""
-        new = KVCache(block_size)
-        new.append(*(np.repeat(a[:, : self.length], rows, axis=0) for a in (self.k, self.v)))
-        return new
-
     def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """The same for Tensors. Raises RuntimeError if they need a gradient."""
         if needs_grad(k, v):
