@@ -7,10 +7,8 @@ Sources: tuners/tuners_utils.py and tuners/lora/config.py in PEFT 0.21.
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +17,7 @@ from minilora.hub.peft_layout import Factors
 from minilora.hub.safetensors_files import first_two
 from minilora.lora_config import LoraConfig
 from minilora.lora_init import PART_OF_W
+from minilora.methods.patterns import ranks_and_alphas, shortest_ends
 from minilora.system.errors import UsageError
 
 # Keys of adapter_config.json: read here; of no matter once an adapter is trained; and those under
@@ -86,8 +85,8 @@ def written_options(
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "inference_mode": True,
-        "target_modules": _shortest_ends(factors, everything),
-        "modules_to_save": _shortest_ends(whole, everything, str.endswith) or None,
+        "target_modules": shortest_ends(factors, everything),
+        "modules_to_save": shortest_ends(whole, everything, str.endswith) or None,
         "lora_dropout": config.lora_dropout,
         "bias": config.bias,
         "use_rslora": config.use_rslora,
@@ -103,47 +102,6 @@ def our_options(peft: LoraConfig, layers: Mapping[str, Factors], whole: tuple) -
 
 
 def _ranks_and_alphas(factors: Mapping[str, Factors], use_rslora: bool) -> dict[str, Any]:
-    """The options that give every layer its rank and scale."""
-    r, rank_pattern = _rule_and_exceptions({path: len(f.B) for path, f in factors.items()})
-    alphas = {path: _alpha(f, use_rslora) for path, f in factors.items()}
-    lora_alpha, alpha_pattern = _rule_and_exceptions(alphas)
-    return dict(r=r, lora_alpha=lora_alpha, rank_pattern=rank_pattern, alpha_pattern=alpha_pattern)
-
-
-def _alpha(f: Factors, use_rslora: bool) -> float:
-    """The alpha that gives this scale at this rank, as a round number if that gives it exactly."""
-    divisor = math.sqrt(len(f.B)) if use_rslora else len(f.B)
-    alpha = f.scale * divisor
-    if not math.isfinite(alpha):
-        raise UsageError(f"an adapter's scale is {f.scale}; change lora_alpha to a finite number")
-    return next((a for a in (round(alpha), round(alpha, 6)) if a / divisor == f.scale), alpha)
-
-
-def _rule_and_exceptions(values: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The most common value, and the others by the ends of their paths (rank_pattern)."""
-    common = Counter(values.values()).most_common(1)[0][0]
-    exceptions: dict[str, Any] = {}
-    for value in dict.fromkeys(v for v in values.values() if v != common):
-        paths = [path for path, v in values.items() if v == value]
-        exceptions |= dict.fromkeys(_shortest_ends(paths, values), value)
-    return common, exceptions
-
-
-def _matches_end(path: str, end: str) -> bool:
-    """PEFT's rule for target_modules: "c_attn" is every module of that name, wherever it is."""
-    return path == end or path.endswith(f".{end}")
-
-
-def _shortest_ends(
-    chosen: Iterable[str],
-    among: Collection[str],
-    matches: Callable[[str, str], bool] = _matches_end,
-) -> list[str]:
-    """The fewest words that choose exactly these paths: "c_attn", else "attn.c_proj", else all."""
-    wanted, ends = set(chosen), []
-    for path in wanted:
-        words = path.split(".")
-        short = (words[-1], ".".join(words[-2:]))
-        fits = (e for e in short if all(p in wanted for p in among if matches(p, e)))
-        ends.append(next(fits, path))
-    return sorted(set(ends))
+    ranks = {path: len(f.B) for path, f in factors.items()}
+    scales = {path: f.scale for path, f in factors.items()}
+    return ranks_and_alphas(ranks, scales, use_rslora)
