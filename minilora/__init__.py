@@ -48,6 +48,7 @@ from minilora.transformer import Transformer, TransformerConfig
 
 _ROOMS = ("analysis", "experiments", "plots", "studies", "learn")
 _ON_FIRST_USE = {
+    "combine_adapters": "minilora.methods.combine",
     "disk_bytes": "minilora.experiments.costs",
     "step_memory": "minilora.experiments.costs",
     "tune": "minilora.experiments.tuning",

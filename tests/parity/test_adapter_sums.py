@@ -1,0 +1,77 @@
+"""Claims about combined and extracted adapters: PEFT computes the same from the same files.
+
+PEFT's add_weighted_adapter is compared where it is right: plain LoRA, and of the ways to combine
+those that work on ΔW.
+"""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+import pytest
+from builders import IDS, tiny
+
+import minilora as ml
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+peft = pytest.importorskip("peft")
+
+pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
+RNG = np.random.default_rng
+
+
+def our_logits(model):
+    with ml.no_grad():
+        return model(IDS).data
+
+
+def their_logits(model):
+    with torch.no_grad():
+        return model(torch.tensor(IDS)).logits.numpy()
+
+
+@pytest.fixture
+def both(tmp_path):
+    """The same Llama with the same two adapters, ours and PEFT's."""
+    ours = tiny("llama")
+    ml.save_model(ours, tmp_path / "base")
+    for seed, (name, r) in enumerate((("a", 3), ("b", 2))):
+        config = ml.LoraConfig(r=r, lora_alpha=5, target_modules=["q_proj", "v_proj"])
+        ml.add_adapter(ours, config, name, rng=RNG(seed))
+        for p in ours.trainable_parameters():
+            p.data += RNG(seed + 5).standard_normal(p.shape).astype(np.float32) * 0.2
+        ml.save_adapter(ours, tmp_path / name)
+    base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base").eval()
+    theirs = peft.PeftModel.from_pretrained(base, tmp_path / "a", adapter_name="a")
+    theirs.load_adapter(tmp_path / "b", adapter_name="b")
+    return ours, theirs
+
+
+WAYS = {
+    "cat": ([0.7, -1.0], {}, {}),
+    "svd": ([0.7, -1.0], dict(r=2), dict(svd_rank=2)),
+    "ties_svd": ([1.0, 1.0], dict(r=4, density=0.5), dict(svd_rank=4, density=0.5)),
+}
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_peft_combines_two_adapters_to_the_same_model(how, both):
+    ours, theirs = both
+    weights, our_options, their_options = WAYS[how]
+    before = our_logits(ours)
+    ml.combine_adapters(ours, dict(zip("ab", weights, strict=True)), "ab", how, **our_options)
+    theirs.add_weighted_adapter(["a", "b"], weights, "ab", combination_type=how, **their_options)
+    theirs.set_adapter("ab")
+    assert np.abs(our_logits(ours) - their_logits(theirs)).max() < 1e-4
+    assert np.abs(our_logits(ours) - before).max() > 0.01
+
+
+def test_peft_reads_a_combined_adapter(both, tmp_path):
+    ours, theirs = both
+    ml.combine_adapters(ours, {"a": 0.7, "b": -1.0}, "ab")
+    ml.save_adapter(ours, tmp_path / "ab")
+    theirs.load_adapter(tmp_path / "ab", adapter_name="read")
+    theirs.set_adapter("read")
+    assert np.abs(our_logits(ours) - their_logits(theirs)).max() < 1e-4
