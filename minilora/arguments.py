@@ -29,7 +29,7 @@ def require_tensors(op: str, *values: Any) -> None:
 
 def require_linear(op: str, x: Any, weight: Any, bias: Any) -> None:
     require_tensors(op, x, weight)
-    W = weight.data
+    W = weight
     if W.ndim != 2 or not x.ndim:
         raise UsageError(f"{op}: x must be (..., d_in), got {x.shape}, W (d_in, d_out), {W.shape}")
     if x.shape[-1] != W.shape[0]:

@@ -57,13 +57,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     a stack (B, T, d_in) as B small ones.
     """
     require_linear("linear", x, weight, bias)
-    shape, W, x2 = x.shape, weight.data, _rows(x.data)
-    y = x2 @ W  # (N, d_in) @ (d_in, d_out) -> (N, d_out)
+    shape, W, x2 = x.shape, weight.held(), _rows(x.data)
+    y = x2 @ W()  # (N, d_in) @ (d_in, d_out) -> (N, d_out)
     if bias is not None:
         y += bias.data
     return record(
-        y.reshape(*shape[:-1], W.shape[1]),
-        (x, lambda g: (_rows(g) @ W.T).reshape(shape)),
+        y.reshape(*shape[:-1], weight.shape[1]),
+        (x, lambda g: (_rows(g) @ W().T).reshape(shape)),
         (weight, lambda g: x2.T @ _rows(g)),
         (bias, lambda g: _column_sum(_rows(g))),
     )

@@ -34,7 +34,9 @@ class LowRank(Module):
     def __call__(self, x: Tensor, W: Tensor, b: Tensor | None, rng: Rng | None) -> Tensor:
         """x W + b + s (x A) B.   x (..., d_in) -> (..., d_out)"""
         drops = rng is not None and self.dropout > 0
-        if not drops and 16 * x.size >= W.size:  # many rows: adding s A B to W first is faster
+        if (
+            not (drops or W.fixed) and 16 * x.size >= W.size
+        ):  # many rows: adding s A B to W first is faster
             return F.lora_linear(x, W, b, self.A, self.B, self.s)
         x_A = F.dropout(x, self.dropout, rng) @ self.A  # (..., r)
         return F.linear(x, W, b) + self.s * (x_A @ self.B)

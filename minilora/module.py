@@ -18,7 +18,7 @@ from minilora.tree import tree
 
 
 class Parameter(Tensor):
-    """A Tensor that a Module owns and training may change."""
+    """A Tensor that a Module owns and training may change, unless it is `fixed`."""
 
     __slots__ = ()
 
@@ -66,11 +66,11 @@ class Module:
         return [p for p in self.parameters() if p.requires_grad]
 
     def requires_grad_(self, flag: bool = True) -> Self:
-        """Let every parameter of this module train, or (False) freeze them all."""
+        """Let every parameter of this module train but fixed ones, or (False) freeze them all."""
         if flag is not True and flag is not False:
             raise TypeError(f"requires_grad_ takes True or False, not {flag!r}")
         for p in self.parameters():
-            p.requires_grad = flag
+            p.requires_grad = flag and not p.fixed
         return self
 
     def zero_grad(self) -> None:
@@ -119,6 +119,8 @@ class Module:
                 f"weights come as a dict of arrays by path, not as {type(state).__name__}"
             )
         own = dict(self.named_parameters())
+        if fixed := next((name for name, p in own.items() if p.fixed), None):
+            raise UsageError(f"{fixed} is kept in few bits: call dequantize(model) first")
         arrays = {key: to_array(value) for key, value in state.items()}
         wrong = [f"missing {key}" for key in own if key not in arrays]
         wrong += [f"unexpected {key}" for key in arrays if key not in own]

@@ -65,6 +65,7 @@ class Tensor(ArrayLike):
     """
 
     __slots__ = ("__weakref__", "_data", "grad", "node", "requires_grad", "version")
+    fixed = False  # True: kept in so few bits that no step could change it (methods/quantized.py)
 
     if TYPE_CHECKING:  # for mypy; ops.py binds them: the engine need not know any operation
         _op: Callable[..., Tensor] = abs
@@ -98,6 +99,12 @@ class Tensor(ArrayLike):
     def detach(self) -> Tensor:
         """The same array as a constant, through which no gradient flows."""
         return Tensor(self._data)
+
+    def held(self) -> Callable[[], np.ndarray]:
+        """What a vjp keeps to get at the data later: the array itself. A fixed one keeps none, and
+        makes its numbers again."""
+        data = self._data
+        return lambda: data
 
     def backward(self, gradient: Any = None) -> None:
         """Add d(self)/d(leaf) to `.grad` of every trainable leaf.
