@@ -50,6 +50,8 @@ _ROOMS = ("analysis", "experiments", "plots", "studies", "learn")
 _ON_FIRST_USE = {
     "combine_adapters": "minilora.methods.combine",
     "disk_bytes": "minilora.experiments.costs",
+    "dequantize": "minilora.methods.quantized",
+    "quantize_nf4": "minilora.methods.nf4",
     "step_memory": "minilora.experiments.costs",
     "tune": "minilora.experiments.tuning",
 }

@@ -80,8 +80,11 @@ class LoraLinear(Module):
 
     def delta_weight(self, name: str) -> np.ndarray:
         """ΔW (d_in, d_out) of an adapter, merged or not."""
-        W = self.base.weight.data if self.unmerged_weight is None else self.unmerged_weight
-        return self.adapters[name].delta(W)
+        return self.adapters[name].delta(self.original_weight())
+
+    def original_weight(self) -> np.ndarray:
+        """W (d_in, d_out) of the base, also while an adapter is merged."""
+        return self.base.weight.data if self.unmerged_weight is None else self.unmerged_weight
 
 
 KINDS: dict[str, type[LowRank]] = {"lora": LowRank}  # by LoraConfig.kind; variants.py has more

@@ -83,6 +83,8 @@ class Module:
         checks: parameters and their gradients, constants, plain arrays. float32 or float64."""
         if dtype is None or np.dtype(dtype) not in (np.float32, np.float64):
             raise UsageError(f"a model computes in np.float32 or np.float64, not in {dtype}")
+        if np.dtype(dtype) != np.float32:
+            self._require_no_fixed()
         _convert(self, np.dtype(dtype), set())
         return self
 
@@ -119,8 +121,7 @@ class Module:
                 f"weights come as a dict of arrays by path, not as {type(state).__name__}"
             )
         own = dict(self.named_parameters())
-        if fixed := next((name for name, p in own.items() if p.fixed), None):
-            raise UsageError(f"{fixed} is kept in few bits: call dequantize(model) first")
+        self._require_no_fixed()
         arrays = {key: to_array(value) for key, value in state.items()}
         wrong = [f"missing {key}" for key in own if key not in arrays]
         wrong += [f"unexpected {key}" for key in arrays if key not in own]
@@ -136,6 +137,10 @@ class Module:
         for name, p in own.items():
             p.data[...] = arrays[name]
             p.version += 1
+
+    def _require_no_fixed(self) -> None:
+        if fixed := next((name for name, p in self.named_parameters() if p.fixed), None):
+            raise UsageError(f"{fixed} is kept in few bits: call dequantize(model) first")
 
     def describe(self) -> str:
         """This module's line in `print(model)`."""

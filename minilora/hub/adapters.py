@@ -65,7 +65,7 @@ def save_adapter(model: Transformer, folder: str | Path, name: str | None = None
     config, base, layers = adapters(model)[name].config, base_arrays(model), {}
     for path, layer in lora_layers(model).items():
         if one := layer.adapters.get(name):
-            layers[path] = Factors(scale=one.s, **one.factors(base[f"{path}.weight"]))
+            layers[path] = Factors(scale=one.s, **one.factors(layer.original_weight()))
     factors = adapters_to_hf(layers, layout, to_hf(base, layout))
     names = parameter_names(model)
     copied = {names[id(c.owner), c.attribute] for c in adapters(model)[name].copies}

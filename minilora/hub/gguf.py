@@ -52,8 +52,10 @@ class GgufFile:
     tensors: dict[str, GgufTensor]
 
 
-def read_gguf(path: str | Path) -> GgufFile:
+def read_gguf(path: str | Path, *, lists: bool = True) -> GgufFile:
     """Metadata and tensors of a GGUF file of version 2 or 3. Nothing of the model's size is read.
+
+    lists=False: without the lists of texts, which are the tokenizer's vocabulary and large.
 
     Raises FileNotFoundError, or ValueError for a file that is damaged or of another format, and
     for a tensor in blocks that are not supported.
@@ -64,7 +66,7 @@ def read_gguf(path: str | Path) -> GgufFile:
     require_the_file_itself(path)
     if path.stat().st_size < 24:
         raise damaged(path, "it is too short for a GGUF file")
-    reader = _Reader(path)
+    reader = _Reader(path, lists)
     if reader.take(4).tobytes() != b"GGUF":
         raise UsageError(f"{path} is no GGUF file: it does not begin with GGUF")
     version = reader.number("<u4")
@@ -82,8 +84,8 @@ def read_gguf(path: str | Path) -> GgufFile:
 class _Reader:
     """The mapped bytes, and how far they are read."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.at = path, 0
+    def __init__(self, path: Path, lists: bool) -> None:
+        self.path, self.at, self.lists = path, 0, lists
         self.bytes = mapped(path)
 
     def take(self, n: int) -> np.ndarray:
@@ -131,7 +133,8 @@ class _Reader:
             for _ in range(n):
                 (length,) = struct.unpack_from("<Q", whole, at)
                 at += 8 + length
-                found.append(str(whole[at - length : at], "utf-8"))
+                if self.lists:
+                    found.append(str(whole[at - length : at], "utf-8"))
         except (struct.error, UnicodeDecodeError):
             raise damaged(self.path, f"the list of texts at byte {start} is cut off") from None
         self.take(at - start)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from minilora.methods.quantized import Blocks
+
 BLOCKS = {  # kind: (numbers in a block, bytes of a block)
     "F32": (1, 4),
     "F16": (1, 2),
@@ -45,3 +47,23 @@ def dequantize(kind: str, blocks: np.ndarray) -> np.ndarray:
         if kind == "Q4_1":
             out += parts[:, 2:4].copy().view("<f2").astype(np.float32)
     return out.reshape(n, row_bytes // block_bytes * per_block)
+
+
+def is_finite(kind: str, blocks: np.ndarray) -> bool:
+    """Whether no number in these rows of blocks is NaN or infinite: of a block it is enough to
+    look at d and m, because d and m of float16 times 8 bits cannot overflow float32."""
+    per_block, block_bytes = BLOCKS[kind]
+    if per_block == 1:
+        return all(np.isfinite(dequantize(kind, row[None])).all() for row in blocks)
+    scales = blocks.reshape(-1, block_bytes)[:, : 4 if kind == "Q4_1" else 2]
+    return bool(np.isfinite(scales.copy().view("<f2")).all())
+
+
+class GgufBlocks(Blocks):
+    """A matrix of a .gguf file, (rows, columns), in the file's own blocks."""
+
+    def __init__(self, kind: str, shape: tuple[int, int], blocks: np.ndarray) -> None:
+        self.kind, self.shape, self.blocks, self.nbytes = kind, shape, blocks, blocks.nbytes
+
+    def numbers(self, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
+        return dequantize(self.kind, self.blocks[rows])

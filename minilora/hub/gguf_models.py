@@ -8,15 +8,14 @@ Source: gguf-py/gguf/tensor_mapping.py and convert_hf_to_gguf.py in ggml-org/lla
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from minilora.hub.gguf import GgufFile, GgufTensor
-from minilora.hub.gguf_blocks import dequantize
+from minilora.hub.gguf_blocks import GgufBlocks, dequantize, is_finite
 from minilora.hub.hf_layout import SWITCHES, parameter_shapes
-from minilora.hub.safetensors_files import Arrays, require_fit
+from minilora.hub.safetensors_files import require_fit
 from minilora.rope_scaling import RopeScaling
 from minilora.system.errors import UsageError
 from minilora.transformer_config import TransformerConfig
@@ -110,16 +109,25 @@ def gguf_tensors(file: GgufFile, config: TransformerConfig) -> dict[str, GgufTen
     return found
 
 
-def gguf_arrays(tensors: dict[str, GgufTensor], file: GgufFile) -> Arrays:
-    """Our parameters in float32. Raises ValueError for NaN and infinity."""
-    arrays = {}
+def gguf_arrays(
+    tensors: dict[str, GgufTensor], file: GgufFile, keep_blocks: bool
+) -> tuple[dict[str, np.ndarray], dict[str, GgufBlocks]]:
+    """Our parameters in float32 and (keep_blocks) the matrices instead in the file's blocks.
+
+    Raises ValueError for NaN and infinity.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    blocks: dict[str, GgufBlocks] = {}
     for name, tensor in tensors.items():
-        with np.errstate(invalid="ignore", over="ignore"):
-            array = dequantize(tensor.kind, tensor.blocks).reshape(tensor.shape)
-        if not math.isfinite(array.min()) or not math.isfinite(array.max()):
+        if not is_finite(tensor.kind, tensor.blocks):
             raise UsageError(f"{name} in {file.path} holds NaN or infinity; download it again")
-        arrays[name] = array if name.startswith("tok_embed") else array.T
-    return arrays
+        if keep_blocks and len(tensor.shape) == 2:
+            rows, columns = tensor.shape
+            blocks[name] = GgufBlocks(tensor.kind, (rows, columns), tensor.blocks)
+        else:
+            array = dequantize(tensor.kind, tensor.blocks).reshape(tensor.shape)
+            arrays[name] = array if name.startswith("tok_embed") else array.T
+    return arrays, blocks
 
 
 def _their_path(path: str) -> str:

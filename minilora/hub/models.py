@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from minilora.hub.gguf import read_gguf
+from minilora.hub.gguf_blocks import GgufBlocks
 from minilora.hub.gguf_models import gguf_arrays, gguf_config, gguf_tensors
 from minilora.hub.hf_config import read_config, written_config
 from minilora.hub.hf_layout import (
@@ -39,6 +40,7 @@ from minilora.hub.safetensors_files import (
 )
 from minilora.lora import adapters, lora_layers
 from minilora.lora_targets import base_modules, plain_path
+from minilora.methods.quantized import is_quantized, quantize
 from minilora.nn import Module, Parameter
 from minilora.system.errors import UsageError
 from minilora.transformer import Transformer
@@ -75,6 +77,11 @@ def save_model(model: Transformer, folder: str | Path, *, dtype: Any = np.float3
             f"the model has adapters ({', '.join(adapters(model))}): call merge_and_unload(model) "
             "first, or save_adapter(model, folder) to keep only what was trained"
         )
+    if is_quantized(model):
+        raise UsageError(
+            "the model is kept in few bits, and its files would have 32 for each number: call "
+            "dequantize(model) first, or save_adapter(model, folder) to keep only what was trained"
+        )
     kind = np.dtype(dtype).newbyteorder("=").name if dtype is not None else None
     if kind not in ("float32", "float16"):
         raise UsageError(f"dtype must be np.float32 or np.float16, got {dtype}")
@@ -82,31 +89,39 @@ def save_model(model: Transformer, folder: str | Path, *, dtype: Any = np.float3
     write_folder(folder, MODEL_FILES, written_config(model.config, kind), tensors, kind)
 
 
-def load_model(name_or_path: str | Path) -> Transformer:
+def load_model(name_or_path: str | Path, *, quantized: bool = False) -> Transformer:
     """A Transformer in float32: a bundled name, "smollm2", a folder with a GPT-2 or a Llama (also
     Qwen2 and Mistral), whether minilora or transformers wrote it, in float16, bfloat16 or float32,
     in one file or in shards, or a .gguf file of llama.cpp's (a Llama).
 
     What is stored as float32 is mapped, not read: the weights are views of the file until they
-    change, so do not overwrite the file in place meanwhile. Where the model was loaded from stands
-    in `model.loaded_from`. Raises FileNotFoundError for what is not there, and ValueError for
-    damaged files, for a model that ours cannot compute, and for weights that do not fit it, in
-    which case nothing of the model's size was made.
+    change, so do not overwrite the file in place meanwhile. quantized=True keeps the matrices of a
+    .gguf file in its blocks of 4 or 8 bits, frozen, to train LoRA beside them (QLoRA). Where the
+    model was loaded from stands in `model.loaded_from`. Raises FileNotFoundError for what is not
+    there, and ValueError for damaged files, for a model that ours cannot compute, and for weights
+    that do not fit it, in which case nothing of the model's size was made.
     """
     name, place = str(name_or_path), model_place(name_or_path)
-    config, arrays = _in_gguf(place) if place.suffix == ".gguf" else _in_folder(place)
+    blocks: dict[str, GgufBlocks] = {}
+    if place.suffix == ".gguf":
+        file = read_gguf(place, lists=False)
+        config = gguf_config(file)
+        arrays, blocks = gguf_arrays(gguf_tensors(file, config), file, keep_blocks=quantized)
+    elif quantized:
+        raise UsageError(
+            f"{place} is not in few bits: load it without quantized, then call quantize_nf4(model)"
+        )
+    else:
+        config, arrays = _in_folder(place)
     model = Transformer(config, rng=_NoNumbers(np.random.PCG64()))
     for path, p in model.named_parameters():
-        p.data = arrays[path]
+        if path in arrays:
+            p.data = arrays[path]
+    if quantized:
+        quantize(model, lambda path, _: blocks[f"{path}.weight"])
     known = name in bundled_models() or name == "smollm2"
     model.loaded_from = name if known else os.path.abspath(place)
     return model
-
-
-def _in_gguf(path: Path) -> tuple[TransformerConfig, Arrays]:
-    file = read_gguf(path)
-    config = gguf_config(file)
-    return config, gguf_arrays(gguf_tensors(file, config), file)
 
 
 def _in_folder(folder: Path) -> tuple[TransformerConfig, Arrays]:
@@ -142,14 +157,16 @@ def unchanged_source(model: Transformer) -> str | None:
     if its files are not what they were."""
     if model.loaded_from is None:
         return None
+    own = base_arrays(model)
+    fixed = {plain_path(name) for name, p in model.named_parameters() if p.fixed}
     try:
-        stored = base_arrays(load_model(model.loaded_from))
+        in_blocks = bool(fixed) and model_place(model.loaded_from).suffix == ".gguf"
+        stored = base_arrays(load_model(model.loaded_from, quantized=in_blocks))
     except (OSError, UsageError):
         return None
-    own = base_arrays(model)
     same = own.keys() == stored.keys() and all(
-        np.array_equal(array.astype(np.float32, copy=False), stored[path])
-        for path, array in own.items()
+        np.array_equal(own[path].astype(np.float32, copy=False), stored[path])
+        for path in own.keys() - fixed
     )
     return model.loaded_from if same else None
 
@@ -180,9 +197,10 @@ def parameter_names(model: Module) -> dict[tuple[int, str], str]:
 
 
 def base_arrays(model: Module, name: str | None = None) -> Arrays:
-    """The base model's parameters, or (name) as one adapter has them, whichever is active."""
+    """The base model's parameters, or (name) as one adapter has them, whichever is active. In the
+    place of a weight in few bits stands NaN of its shape, which takes no memory."""
     arrays = {
-        f"{path}.{attribute}": p.data
+        f"{path}.{attribute}": np.broadcast_to(np.float32(np.nan), p.shape) if p.fixed else p.data
         for path, module in base_modules(model).items()
         for attribute, p in vars(module).items()
         if isinstance(p, Parameter)

@@ -115,6 +115,8 @@ def _fuse_qkv(parts: Mapping[Any, Factors], W: np.ndarray) -> Factors:
     d = len(A)
     B = np.zeros((A.shape[1], 3 * d), A.dtype)
     m = None if any(part.m is None for part in parts.values()) else np.linalg.norm(W, axis=0)
+    if m is not None and np.isnan(m).any():
+        raise UsageError("DoRA divides by ‖W‖ of c_attn, and here W is kept in few bits")
     if m is not None and not m.all():
         raise UsageError("DoRA divides by ‖W‖, and a column of c_attn is all zeros; use_dora=False")
     row = 0

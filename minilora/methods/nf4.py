@@ -14,7 +14,7 @@ from statistics import NormalDist
 import numpy as np
 
 from minilora.methods.quantized import Blocks, quantize
-from minilora.module import Module
+from minilora.nn import Embedding, Linear, Module
 
 BLOCK, SCALES = 64, 256  # weights that share a scale, and scales that share theirs
 
@@ -84,7 +84,9 @@ def quantize_nf4(model: Module) -> None:
     no multiple of 64. Raises ValueError for a model that has adapters already.
     """
 
-    def make(path: str, rows: np.ndarray) -> Nf4 | None:
-        return Nf4(rows) if ".layers." in f".{path}" and not rows.shape[1] % BLOCK else None
+    def make(path: str, module: Linear | Embedding) -> Nf4 | None:
+        in_block = isinstance(module, Linear) and path.startswith("layers.")
+        fits = in_block and not len(module.weight.data) % BLOCK
+        return Nf4(np.ascontiguousarray(module.weight.data.T)) if fits else None
 
     quantize(model, make)

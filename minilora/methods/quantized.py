@@ -1,9 +1,9 @@
 """A base model in few bits: weights whose numbers exist only while they are used.
 
 QLoRA (Dettmers et al. 2023) freezes the base in 4 bits and trains LoRA beside it in full precision.
-A `Blocks` holds a matrix in some format (nf4.py, or the blocks of a .gguf file); a `QuantizedWeight`
-looks like a frozen Parameter and makes its numbers anew whenever they are asked for: in the forward
-pass, and once more in the backward pass, so that no layer keeps them in between.
+A `Blocks` holds a matrix in some format (nf4.py, or the blocks of a .gguf file). A
+`QuantizedWeight` looks like a frozen Parameter and makes its numbers anew whenever they are asked
+for: in the forward pass, and once more in the backward pass, so that no layer keeps them.
 """
 
 from __future__ import annotations
@@ -100,22 +100,21 @@ def is_quantized(model: Module) -> bool:
     return any(isinstance(p, QuantizedWeight) for p in model.parameters())
 
 
-def quantize(model: Module, make: Callable[[str, np.ndarray], Blocks | None]) -> None:
-    """Put the weight of every Linear and Embedding in blocks, in place, and freeze the rest.
+def quantize(model: Module, make: Callable[[str, Linear | Embedding], Blocks | None]) -> None:
+    """Put the weight of Linears and Embeddings in blocks, in place, and freeze the rest.
 
-    make(path, rows) gives the blocks of a matrix, for a Linear its transpose (d_out, d_in), or None
-    where it is to stay as it is. Raises ValueError for a model that has adapters already.
+    make(path, module) gives the blocks of its weight, for a Linear of the transpose (d_out, d_in),
+    or None where it is to stay as it is. Raises ValueError for a model that has adapters already.
     """
     if any("base" in vars(m) for _, m in model.named_modules()):
         raise UsageError("quantize a model before anything is added to it: load it again")
     model.requires_grad_(False)
     for path, module in list(model.named_modules()):
         if type(module) is Linear:
-            if blocks := make(path, np.ascontiguousarray(module.weight.data.T)):
+            if blocks := make(path, module):
                 model.set_submodule(path, QuantizedLinear(blocks, module.bias))
-        elif type(module) is Embedding:
-            if blocks := make(path, module.weight.data):
-                model.set_submodule(path, QuantizedEmbedding(blocks))
+        elif type(module) is Embedding and (blocks := make(path, module)):
+            model.set_submodule(path, QuantizedEmbedding(blocks))
 
 
 def dequantize(model: Module) -> None:
@@ -138,7 +137,7 @@ def dequantize(model: Module) -> None:
 
 
 def _copy(weight: Parameter) -> np.ndarray:
-    return np.array(weight.data, order="C")
+    return np.array(weight.data)  # in the same memory order, which rounding depends on
 
 
 def _blocks(module: Linear | Embedding) -> Blocks:

@@ -145,3 +145,34 @@ def test_a_layer_count_beyond_the_file_is_refused_before_anything_is_made(tmp_pa
 def test_what_make_gives_is_still_loaded_from_folders(tmp_path):
     ml.save_model(make("llama"), tmp_path)
     assert same(load_model(tmp_path).state_dict(), make("llama").state_dict())
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_a_model_kept_in_its_blocks_gives_the_same_logits_bit_for_bit(kind, tmp_path):
+    path = written(tmp_path, kind=kind)
+    plain, blocks = load_model(path), load_model(path, quantized=True)
+    ids = np.random.default_rng(0).integers(0, V, (2, 9))
+    with ml.no_grad():
+        assert np.array_equal(blocks(ids).data, plain(ids).data)
+    assert np.array_equal(*(ml.generate(m, ids, 4, temperature=0) for m in (plain, blocks)))
+    assert f"q_proj: Linear(32 -> 32, {kind})" in str(blocks)
+
+
+def test_an_adapter_trained_beside_blocks_names_its_base_and_fits_the_plain_model(tmp_path):
+    path = written(tmp_path)
+    model = load_model(path, quantized=True)
+    ml.add_adapter(model, ml.LoraConfig(r=2), rng=np.random.default_rng(0))
+    ids = np.array([[1, 2, 3]])
+    ml.train(model, lambda rng: (ids, ids), ml.TrainConfig(steps=2, lr=1e-2), quiet=True)
+    ml.save_adapter(model, tmp_path / "adapter")
+    assert ml.hub.adapter_base(tmp_path / "adapter") == str(path)
+    plain = load_model(path)
+    ml.load_adapter(plain, tmp_path / "adapter")
+    with ml.no_grad():
+        np.testing.assert_allclose(plain(ids).data, model(ids).data, atol=1e-5)
+
+
+def test_a_folder_has_no_blocks_to_keep(tmp_path):
+    ml.save_model(make("llama"), tmp_path)
+    with pytest.raises(UsageError, match=r"not in few bits.*quantize_nf4"):
+        load_model(tmp_path, quantized=True)

@@ -8,7 +8,6 @@ import tracemalloc
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from statistics import NormalDist
 
 import numpy as np
 
@@ -23,19 +22,8 @@ from minilora.learn.demos.small_models import (
     squared,
     tiny_gpt2,
 )
+from minilora.methods.nf4 import BLOCK, nf4_levels
 from minilora.tensor import record
-
-BLOCK = 64  # weights that share a scale
-
-
-def nf4_levels() -> np.ndarray:
-    """The 16 numbers of NF4: quantiles of a normal distribution, the outermost scaled to ±1, zero
-    among them (Dettmers et al. 2023, QLoRA, section 3 and appendix E)."""
-    end, quantile = 1 - (1 / 32 + 1 / 30) / 2, NormalDist().inv_cdf
-    above = [quantile(p) for p in np.linspace(end, 0.5, 9)[:-1]]
-    below = [-quantile(p) for p in np.linspace(end, 0.5, 8)[:-1]]
-    levels = np.array([*below, 0.0, *reversed(above)], np.float32)
-    return levels / levels[-1]
 
 
 def quantize(W: np.ndarray, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
