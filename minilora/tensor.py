@@ -65,7 +65,7 @@ class Tensor(ArrayLike):
     """
 
     __slots__ = ("__weakref__", "_data", "grad", "node", "requires_grad", "version")
-    fixed = False  # True: kept in so few bits that no step could change it (methods/quantized.py)
+    fixed = False  # True: in so few bits that no step could change it (methods/quantized.py)
 
     if TYPE_CHECKING:  # for mypy; ops.py binds them: the engine need not know any operation
         _op: Callable[..., Tensor] = abs
@@ -101,8 +101,8 @@ class Tensor(ArrayLike):
         return Tensor(self._data)
 
     def held(self) -> Callable[[], np.ndarray]:
-        """What a vjp keeps to get at the data later: the array itself. A fixed one keeps none, and
-        makes its numbers again."""
+        """What a vjp keeps to get at the data later: the array itself. A fixed one keeps none,
+        and makes its numbers again."""
         data = self._data
         return lambda: data
 
