@@ -50,8 +50,17 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="print results.json instead of a table")
     sub.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER", help=f"./{RESULTS}")
 
-    sub = command("finetune", "tune docs-tiny to a text of yours and save the result")
-    sub.add_argument("--text", metavar="FILE", type=Path, required=True, help="UTF-8, any length")
+    about = "tune a model to a text, or to questions and answers, of yours, and save the result"
+    sub = command("finetune", about)
+    about = (
+        'a text in UTF-8; or FILE.jsonl, on each line {"question": …, "answer": …}, or with the '
+        "names prompt and completion, instruction and output, or messages"
+    )
+    sub.add_argument(
+        "--data", "--text", dest="text", metavar="FILE", type=Path, required=True, help=about
+    )
+    about = "a name, a folder or a .gguf file; default: docs-tiny, of questions and answers smollm2"
+    sub.add_argument("--model", metavar="NAME", help=about)
     sub.add_argument("--method", choices=["lora", "full"], default="lora", help="default: lora")
     _add_lora_options(sub)
     sub.add_argument("--out", type=Path, metavar="FOLDER", help=f"./{RESULTS}/NAME-METHOD")

@@ -19,21 +19,34 @@ from rich.console import Console
 
 import minilora
 from minilora.cli.options import QUICK_STEPS, RESULTS, lora_options
-from minilora.cli.output import machine, make_folder, say, suggest
+from minilora.cli.output import harmless, machine, make_folder, say, suggest
 from minilora.cli.tables import human_bytes, print_comparison
 from minilora.experiments.comparison import compare, folder_name, forget
 from minilora.experiments.costs import disk_bytes
+from minilora.experiments.own_data import PAIRS, own_task
 from minilora.experiments.rows import save_json
-from minilora.experiments.tasks import BASE_MODELS, TASKS, Task, load_task, new_model
-from minilora.experiments.tuning import set_up
+from minilora.experiments.tasks import (
+    BASE_MODELS,
+    TASKS,
+    ExampleData,
+    Task,
+    load_task,
+    new_model,
+)
+from minilora.experiments.tuning import Tuned, set_up
 from minilora.hub import load_model, save_adapter, save_model
+from minilora.hub.tokenizers import reads_symbols, save_tokenizer
 from minilora.methods.registry import LABELS
 from minilora.methods.trainable import print_trainable_parameters
 from minilora.plots import compare_figure, save_figure
 from minilora.system.errors import UsageError
+from minilora.text.answers import answer
+from minilora.text.sampling import write
 from minilora.training.loop import Training, run
 
 LOG = "training.json"  # stands beside a model or an adapter that was made here
+_SAVE_EVERY = {"lora": 4, "full": 24}  # steps of a real model, of which each takes seconds
+_SHOWN = 60  # tokens of what a real model says before and after
 SAVED = ("model.safetensors", "adapter_model.safetensors")
 
 
@@ -120,16 +133,18 @@ def _logged_task(folder: Path) -> str | None:
 
 def _generating(folder: Path, method: str, task: Task) -> str:
     option = "--model" if method == "full" else "--adapter"
-    return suggest("generate", option, folder, "--prompt", task.prompts[0])
+    going_on = ["--prompt", task.prompts[0]] if task.prompts else ["--chat"]
+    return suggest("generate", option, folder, *going_on)
 
 
 def run_finetune(args: argparse.Namespace) -> None:
-    task = load_task(args.text)
+    task = _task(args)
     out = args.out or RESULTS / folder_name(task, args.method)
     make_folder(out)
     log = _log(args, task.name)
     _look_at_what_is_there({out: log})
     checkpoint = out / "checkpoint.safetensors"
+    real = isinstance(task.data, ExampleData)
     tuned = set_up(
         task,
         args.method,
@@ -137,17 +152,57 @@ def run_finetune(args: argparse.Namespace) -> None:
         lr=args.lr,
         steps=args.steps,
         checkpoint=checkpoint,
+        save_every=_SAVE_EVERY[args.method] if real else 100,
         **lora_options(args),
     )
+    if isinstance(task.data, ExampleData):
+        say(f"{task.name}: {task.data.about}")
     print_trainable_parameters(tuned.model)
     run([tuned.training], args.threads, say=say)
     (save_adapter if args.method == "lora" else save_model)(tuned.model, out)
+    if task.tokenizer and args.method == "full":
+        save_tokenizer(task.tokenizer, out)
     save_json(log, out / LOG)
     checkpoint.unlink()
     before, after = (task.metric.format.format(task.test(m)) for m in (tuned.base, tuned.model))
-    print(f"{task.metric.unit} on the text's last twentieth: {before} → {after}")
+    if isinstance(task.data, ExampleData):
+        print(f"{task.metric.unit} on {task.data.measured_on}: {before} → {after}")
+        _show_what_changed(tuned, task.data)
+    else:
+        print(f"{task.metric.unit} on the text's last twentieth: {before} → {after}")
     print(f"Saved to {out}: {human_bytes(disk_bytes(tuned.model))}.")
     print(_generating(out, args.method, task))
+
+
+def _task(args: argparse.Namespace) -> Task:
+    """Questions and answers need a real model that chats; a text goes to docs-tiny, unless another
+    model is asked for."""
+    chats = args.text.suffix.lower() in PAIRS
+    model = args.model or ("smollm2" if chats else "docs-tiny")
+    if not reads_symbols(model):
+        return own_task(model, args.text)
+    if chats:
+        raise UsageError(
+            f"{model} continues texts, symbol by symbol, and learns no chats such as {args.text}; "
+            "leave out --model, or use --model smollm2"
+        )
+    return replace(load_task(args.text), base=model)
+
+
+def _show_what_changed(tuned: Tuned, data: ExampleData) -> None:
+    """What the base and the tuned model say, in the likeliest tokens."""
+    tokenizer = tuned.task.tokenizer
+    assert tokenizer is not None
+    asked = data.asked if isinstance(data.asked, str) else data.asked[-1]["content"]
+    print(f"\nAsked: {harmless(asked)}")
+    for name, model in (("base", tuned.base), (LABELS[tuned.method], tuned.model)):
+        if isinstance(data.asked, str):
+            text = write(model, asked, _SHOWN, tokenizer=tokenizer, temperature=0)
+            text = text.removeprefix(asked)
+        else:
+            text = answer(model, tokenizer, data.asked, _SHOWN, temperature=0)
+        print(f"{name}: {harmless(text).strip()}")
+    print()
 
 
 def run_pretrain(args: argparse.Namespace) -> None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import argparse
 from contextlib import nullcontext
 from functools import partial
-from unicodedata import category
 
 import numpy as np
 from rich.console import Console
 from rich.text import Text
 
 from minilora.cli.keyboard import Ended, Keyboard
-from minilora.cli.output import say
+from minilora.cli.output import say, show
 from minilora.experiments.tasks import BASE_MODELS
 from minilora.hub import load_adapter, load_model, load_tokenizer
 from minilora.hub.adapters import adapter_base
@@ -99,16 +98,6 @@ def _continue(args: argparse.Namespace, model: Transformer, tokenizer: Tokenizer
         on_text=lambda new: show(next(shown, "") + new),
     )
     print(next(shown, ""))
-
-
-def show(text: str) -> None:
-    """Print a piece of what a model writes, at once."""
-    print(harmless(text), end="", flush=True)
-
-
-def harmless(text: str) -> str:
-    """The text with nothing but newlines and tabs of what a terminal would obey."""
-    return "".join(c if c in "\n\t" or category(c) != "Cc" else "\ufffd" for c in text)
 
 
 class _Conversation:

@@ -12,7 +12,8 @@ test split.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,11 +24,22 @@ from minilora.lora_config import LoraConfig
 from minilora.nn import Rng
 from minilora.system.errors import UsageError
 from minilora.text.alphabet import ALPHABET, decode
+from minilora.text.chat import Message
 from minilora.text.corpora import Corpus, load_corpus, load_text, load_words
+from minilora.text.pairs import Example, pair_batches
 from minilora.text.string_tasks import PRETRAIN_TASKS, STRING_TASKS, string_batch, string_examples
+from minilora.text.tokenizer import Tokenizer
 from minilora.text.windows import WINDOW, random_windows
 from minilora.training.loop import TrainConfig
-from minilora.training.quality import EXACT, NATS, Metric, exact_match, text_loss
+from minilora.training.quality import (
+    EXACT,
+    NATS,
+    NATS_PER_TOKEN,
+    Metric,
+    answer_loss,
+    exact_match,
+    text_loss,
+)
 from minilora.transformer import Transformer, TransformerConfig
 
 IdsAndTargets = tuple[np.ndarray, np.ndarray]  # int64 (B, T) each
@@ -72,7 +84,40 @@ class StringData:
         return exact_match(model, ids[:examples], targets[:examples])
 
 
-Data = TextData | StringData
+@dataclass(frozen=True)
+class ExampleData:
+    """Chats, or pieces of a text, in the tokens of a model: some to learn from, others to judge by.
+
+    about: what was read, in words. asked: what to let the model answer (messages), or continue
+    (a text), to see what has changed.
+    """
+
+    learned: list[Example] = field(repr=False)
+    judged: list[Example] = field(repr=False)
+    about: str
+    asked: Sequence[Message] | str
+    batch_size: int = 4
+    metric: Metric = NATS_PER_TOKEN
+
+    @property
+    def length(self) -> int:
+        """Of the longest example, in tokens."""
+        return max(len(ids) for ids, _ in [*self.learned, *self.judged])
+
+    @property
+    def measured_on(self) -> str:
+        return "what was held out" if self.judged else "what was learned"
+
+    def batch(self, rng: Rng) -> IdsAndTargets:
+        return pair_batches(self.learned, self.batch_size)(rng)
+
+    def quality(self, model: Transformer, split: str, examples: int | None = None) -> float:
+        """Nats per token that counts, on what is held out, which serves as "val" and as "test"; on
+        what is learned if nothing is."""
+        return answer_loss(model, (self.judged or self.learned)[:examples])
+
+
+Data = TextData | StringData | ExampleData
 
 
 @dataclass(frozen=True)
@@ -115,6 +160,7 @@ class Task:
     known: what the base model was trained for. prompts: what to let the models continue when they
     are shown to people. examples: how many of them quality is measured on (None: all that there
     are; of a text, 256 windows). `replace(task, examples=8)` is a task that is quickly measured.
+    tokenizer: of a real model; None for the symbols of ALPHABET.
     """
 
     name: str
@@ -124,9 +170,11 @@ class Task:
     lr: dict[str, float]
     lora: LoraConfig
     data: Data
-    known: Data
+    known: Data | None
     prompts: tuple[str, ...]
     examples: int | None = None
+    warmup: int = 20
+    tokenizer: Tokenizer | None = None
 
     @property
     def metric(self) -> Metric:
@@ -145,8 +193,9 @@ class Task:
         return self.data.quality(model, "test", self.examples)
 
     def old(self, model: Transformer) -> float:
-        """Quality on the test split of what the base model was trained for."""
-        return self.known.quality(model, "test", self.examples)
+        """Quality on the test split of what the base model was trained for, NaN where that is not
+        known."""
+        return self.known.quality(model, "test", self.examples) if self.known else math.nan
 
 
 _TEXT_RATES = {

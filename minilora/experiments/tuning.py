@@ -79,6 +79,7 @@ def set_up(
     evaluate: Evaluate | None = None,
     evaluate_every: int = 0,
     checkpoint: str | Path | None = None,
+    save_every: int = 100,
     start: Callable[[Transformer], None] | None = None,
 ) -> Tuned:
     """Prepare a copy of the task's base model for a method, and its training; nothing is run yet.
@@ -93,7 +94,7 @@ def set_up(
         text only.
     evaluate(model): measured at both ends and every `evaluate_every` steps, if that is not 0
         (default: the quality on the validation split, and without evaluate_every nothing).
-    checkpoint: the file to save to, and to go on from if it is there.
+    checkpoint: the file to save to every `save_every` steps, and to go on from if it is there.
     start(model): called on the prepared model, before anything else, to let its adapter start
         elsewhere: see methods/starts.py.
     Raises ValueError for values that have no meaning or would have no effect.
@@ -109,6 +110,7 @@ def set_up(
     config = TrainConfig(
         steps=task.steps if steps is None else steps,
         lr=task.lr[method] if lr is None else lr,
+        warmup=task.warmup,
         seed=seed,
         loraplus_lr_ratio=METHODS[method].loraplus_lr_ratio if method in METHODS else 1,
     )
@@ -119,7 +121,8 @@ def set_up(
             f"that has: {', '.join(filter(uses_lora, LABELS))}"
         )
     base = _load_base(task)
-    tuned = _prepared(base, method, adjust(_own_lora(task, method), *changes), seed)
+    lora = adjust(_own_lora(task, method), *changes)
+    tuned = _prepared(base, method, lora, seed, share=task.tokenizer is not None)
     if start is not None:
         start(tuned)
     if evaluate is None and evaluate_every:
@@ -132,6 +135,7 @@ def set_up(
         evaluate=evaluate,
         evaluate_every=evaluate_every,
         checkpoint=None if checkpoint is None else Path(checkpoint),
+        save_every=save_every,
     )
     return Tuned(task, method, base, tuned, training)
 
@@ -248,7 +252,9 @@ def _shortened(task: Task, characters: int) -> Task:
 
 def _load_base(task: Task) -> Transformer:
     base = load_model(task.base)
-    if base.config.vocab_size != len(ALPHABET):
+    if task.tokenizer is not None:
+        task.tokenizer.require_fit(base)
+    elif base.config.vocab_size != len(ALPHABET):
         raise UsageError(
             f"the tasks are of {len(ALPHABET)} symbols and {task.base} has "
             f"{base.config.vocab_size}; use a model of this alphabet, such as docs-tiny tuned"
@@ -256,15 +262,20 @@ def _load_base(task: Task) -> Transformer:
     if base.config.block_size < task.data.length:
         raise UsageError(
             f"{task.base} reads {base.config.block_size} symbols at a time and {task.name} needs "
-            f"{task.data.length}; use a larger model, such as docs-tiny tuned"
+            f"{task.data.length}; use a larger model"
         )
     return base
 
 
-def _prepared(base: Transformer, method: str, lora: LoraConfig, seed: int) -> Transformer:
+def _prepared(
+    base: Transformer, method: str, lora: LoraConfig, seed: int, share: bool
+) -> Transformer:
+    """share: the weights, not copied. An adapter leaves them as they are, and AdamW makes a copy of
+    what it trains; of a real model a second copy would not be small."""
     if method == "scratch":
         return Transformer(base.config, rng=np.random.default_rng(seed))
-    model = copy.deepcopy(base)
+    shared = {id(p.data): p.data for p in base.parameters()} if share else {}
+    model = copy.deepcopy(base, shared)
     METHODS[method].prepare(model, lora, np.random.default_rng((seed, 0)))
     return model
 

@@ -17,9 +17,10 @@ from typing import Any
 from minilora.hub.gguf import read_gguf
 from minilora.hub.gguf_tokenizer import tokenizer_in
 from minilora.hub.places import bundled_models, model_place
-from minilora.hub.safetensors_files import damaged, read_json
+from minilora.hub.safetensors_files import MODEL_FILES, damaged, read_json, require_files
 from minilora.system.errors import UsageError
 from minilora.system.files import explained, write_atomically
+from minilora.text.alphabet import ALPHABET
 from minilora.text.tokenizer import Tokenizer, library
 
 _FILE, _ABOUT, _TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
@@ -41,6 +42,15 @@ def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
         )
     path = model_place(name_or_path)
     return tokenizer_in(read_gguf(path)) if path.is_file() else _from_folder(path)
+
+
+def reads_symbols(name_or_path: str | Path) -> bool:
+    """Whether a model is one of our own: it reads the symbols of ALPHABET, and has no tokenizer.
+    Raises FileNotFoundError for what is not there."""
+    place = model_place(name_or_path)
+    if place.is_file():
+        return False
+    return read_json(require_files(place, MODEL_FILES)).get("vocab_size") == len(ALPHABET)
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:

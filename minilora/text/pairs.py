@@ -133,6 +133,17 @@ def pair_example(tokenizer: Tokenizer, chat: Sequence[Message], longest: int = 5
     return ids[:-1][:longest], targets
 
 
+def text_examples(tokenizer: Tokenizer, text: str, length: int = 256) -> list[Example]:
+    """A text in pieces of `length` tokens, each with what follows every token. The last piece may
+    be shorter. Raises ValueError for a text of fewer than two tokens."""
+    require_whole(1, length=length)
+    ids = tokenizer.encode(text)
+    if len(ids) < 2:
+        raise UsageError("the text has fewer than two tokens, so that nothing follows anything")
+    starts = range(0, len(ids) - 1, length)
+    return [(ids[i : i + length][: len(ids) - 1 - i], ids[i + 1 : i + 1 + length]) for i in starts]
+
+
 def padded(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
     """Ids and targets of several chats, int64 (B, T) each, T that of the longest. Where a chat has
     ended, ids are 0 and targets IGNORE_INDEX."""

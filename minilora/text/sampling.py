@@ -117,11 +117,8 @@ def written(
     """
     if on_text is not None and not callable(on_text):
         raise UsageError(f"on_text must be a function of the new text, got {on_text!r}")
-    V = model.config.vocab_size
-    if isinstance(tokenizer, Tokenizer) and tokenizer.vocab_size > V:
-        raise UsageError(
-            f"{tokenizer} is of another model: this one has {V} tokens; load both from one place"
-        )
+    if isinstance(tokenizer, Tokenizer):
+        tokenizer.require_fit(model)
     stream, parts = tokenizer.stream(), []
 
     def show(part: str) -> None:

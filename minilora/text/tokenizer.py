@@ -20,6 +20,7 @@ import numpy as np
 
 from minilora.system.errors import MissingExtraError, UsageError
 from minilora.text.chat import Message, checked_messages, render
+from minilora.transformer import Transformer
 
 # A code point that Unicode keeps out of all texts: until a chat is encoded, it stands within what
 # is spelled like a special token in a message.
@@ -68,6 +69,14 @@ class Tokenizer:
 
     def __repr__(self) -> str:
         return f"Tokenizer({self.vocab_size} tokens, from {self.source})"
+
+    def require_fit(self, model: Transformer) -> None:
+        """Raise ValueError if there are ids that the model lacks: then it is another model's."""
+        V = model.config.vocab_size
+        if self.vocab_size > V:
+            raise UsageError(
+                f"{self} is of another model: this one has {V} tokens; load both from one place"
+            )
 
     def encode(self, text: str, *, special: bool = False, start: bool = False) -> np.ndarray:
         """The ids of a text, int64 (n,).

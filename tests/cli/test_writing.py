@@ -13,7 +13,7 @@ from tokens import smollm2, write_chat_model, write_tokenizer
 
 import minilora as ml
 from minilora import cli
-from minilora.cli.writing import harmless, show
+from minilora.cli.output import harmless, show
 from minilora.text.answers import answer
 
 TOKENS = 6

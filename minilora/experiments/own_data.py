@@ -1,0 +1,83 @@
+"""What a real model is fine-tuned to: questions and answers, or a text, from a file of the user's.
+
+The recipe is that of a small chat model on some fifty answers: a minute on two cores. What is held
+out to judge by is the same whatever the method, the seed and the number of steps.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from minilora.experiments.tasks import ExampleData, Task
+from minilora.hub import load_tokenizer
+from minilora.lora_config import LoraConfig
+from minilora.text.alphabet import TextError
+from minilora.text.corpora import read_text
+from minilora.text.pairs import (
+    pair_example,
+    read_pairs,
+    text_examples,
+)
+from minilora.text.tokenizer import Tokenizer
+
+PAIRS = (".jsonl", ".json")  # what files of questions and answers are called
+_LONGEST = 512  # tokens of a chat
+_WINDOW = 256  # tokens of a piece of text
+_HELD_OUT = 0.1
+
+
+def own_task(model: str | Path, file: str | Path) -> Task:
+    """The task of teaching a real model a file: questions and answers if its name ends in .jsonl,
+    else a text.
+
+    Raises what load_tokenizer and read_pairs raise, and TextError for a text that cannot be used.
+    """
+    tokenizer, file = load_tokenizer(model), Path(file)
+    data = (_chats if file.suffix.lower() in PAIRS else _text)(file, tokenizer)
+    prompts = (data.asked,) if isinstance(data.asked, str) else ()
+    return Task(
+        file.name,
+        str(model),
+        f"{model} → {file.name}",
+        steps=48,
+        warmup=5,
+        lr={"full": 1e-4, "lora": 2e-3},
+        lora=LoraConfig(r=8, lora_alpha=16, target_modules="all-linear"),
+        data=data,
+        known=None,
+        prompts=prompts,
+        tokenizer=tokenizer,
+    )
+
+
+def _chats(file: Path, tokenizer: Tokenizer) -> ExampleData:
+    pairs = read_pairs(file)
+    learned, judged = pairs.held_out(_HELD_OUT)
+    n, held = len(pairs.chats), len(judged)
+    kept = f"{held} of them held out to judge by" if held else "too few to hold some out"
+    last = (judged or learned)[0]
+    answered = max(i for i, message in enumerate(last) if message["role"] == "assistant")
+    return ExampleData(
+        [pair_example(tokenizer, chat, _LONGEST) for chat in learned],
+        [pair_example(tokenizer, chat, _LONGEST) for chat in judged],
+        f"{n} {'chat' if n == 1 else 'chats'} ({pairs.names}), {kept}",
+        last[:answered],
+    )
+
+
+def _text(file: Path, tokenizer: Tokenizer) -> ExampleData:
+    """The last twentieth, of whole pieces, is to judge by."""
+    text = read_text(file)
+    pieces = text_examples(tokenizer, text, _WINDOW)
+    if len(pieces) < 20:
+        raise TextError(
+            f"{file} is too short: it has {sum(len(ids) for ids, _ in pieces)} tokens and needs "
+            f"some {20 * _WINDOW}; choose a longer text"
+        )
+    learned = pieces[: len(pieces) * 95 // 100]
+    judged = pieces[len(learned) :]
+    tokens = sum(len(ids) for ids, _ in pieces)
+    start = tokenizer.decode(judged[0][0][:8])
+    return ExampleData(
+        learned, judged, f"{tokens:,} tokens, the last twentieth of them to judge by", start
+    )
