@@ -22,7 +22,6 @@ from minilora.cli.options import QUICK_STEPS, RESULTS, lora_options
 from minilora.cli.output import harmless, machine, make_folder, say, suggest
 from minilora.cli.tables import human_bytes, print_comparison
 from minilora.experiments.comparison import compare, folder_name, forget
-from minilora.experiments.costs import disk_bytes
 from minilora.experiments.own_data import PAIRS, own_task
 from minilora.experiments.rows import save_json
 from minilora.experiments.tasks import (
@@ -35,6 +34,7 @@ from minilora.experiments.tasks import (
 )
 from minilora.experiments.tuning import Tuned, set_up
 from minilora.hub import load_model, save_adapter, save_model
+from minilora.hub.safetensors_files import ADAPTER_FILES, MODEL_FILES
 from minilora.hub.tokenizers import reads_symbols, save_tokenizer
 from minilora.methods.registry import LABELS
 from minilora.methods.trainable import print_trainable_parameters
@@ -47,7 +47,6 @@ from minilora.training.loop import Training, run
 LOG = "training.json"  # stands beside a model or an adapter that was made here
 _SAVE_EVERY = {"lora": 4, "full": 24}  # steps of a real model, of which each takes seconds
 _SHOWN = 60  # tokens of what a real model says before and after
-SAVED = ("model.safetensors", "adapter_model.safetensors")
 
 
 def run_compare(args: argparse.Namespace) -> None:
@@ -119,7 +118,7 @@ def _look_at_what_is_there(logs: dict[Path, dict[str, Any]], *files: Path) -> No
         before = _logged_task(folder)
         if before not in (None, log["task"]):
             raise UsageError(f"{folder} is of {before}; choose another folder with --out")
-        if before or any((folder / name).exists() for name in SAVED):
+        if before or any((folder / name).exists() for name in (MODEL_FILES[1], ADAPTER_FILES[1])):
             replaced.append(str(folder))
     if replaced:
         say(f"will be replaced (another --out keeps them): {', '.join(replaced)}")
@@ -170,7 +169,9 @@ def run_finetune(args: argparse.Namespace) -> None:
         _show_what_changed(tuned, task.data)
     else:
         print(f"{task.metric.unit} on the text's last twentieth: {before} → {after}")
-    print(f"Saved to {out}: {human_bytes(disk_bytes(tuned.model))}.")
+    files = ADAPTER_FILES if args.method == "lora" else MODEL_FILES
+    size = sum((out / name).stat().st_size for name in files)
+    print(f"Saved to {out}: {human_bytes(size)}.")
     print(_generating(out, args.method, task))
 
 

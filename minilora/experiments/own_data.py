@@ -77,7 +77,6 @@ def _text(file: Path, tokenizer: Tokenizer) -> ExampleData:
     learned = pieces[: len(pieces) * 95 // 100]
     judged = pieces[len(learned) :]
     tokens = sum(len(ids) for ids, _ in pieces)
-    start = tokenizer.decode(judged[0][0][:8])
-    return ExampleData(
-        learned, judged, f"{tokens:,} tokens, the last twentieth of them to judge by", start
-    )
+    about = f"{tokens:,} tokens, the last twentieth of them to judge by"
+    first_words = tokenizer.decode(judged[0][0]).split()[:3]
+    return ExampleData(learned, judged, about, " ".join(first_words))

@@ -374,7 +374,7 @@ def test_unwritable_out_is_found_before_the_training(
         (["--task", "code", "--text", "a.txt"], "--text: not allowed with argument --task"),
         (["sweep", "--text", "a.txt", "--task", "sort"], "--task: not allowed with argument --t"),
         (["--seeds", "²"], "'²' is not a whole number of at least 1"),
-        (["finetune"], "the following arguments are required: --text"),
+        (["finetune"], "the following arguments are required: --data"),
         (["params", "4x"], "'4x' is not a shape such as 4096x4096"),
         (["params", "4x0"], "'4x0' is not a shape"),
         (["params", "4x4x4"], "'4x4x4' is not a shape"),

@@ -17,7 +17,7 @@ from minilora.text.string_tasks import string_batch, string_examples
 from minilora.text.windows import IGNORE_INDEX, spaced_windows
 from minilora.training import quality as evaluate
 from minilora.training.loop import TrainConfig, train
-from minilora.training.quality import EXACT, METRICS, NATS, exact_match, text_loss
+from minilora.training.quality import EXACT, METRICS, NATS, NATS_PER_TOKEN, exact_match, text_loss
 from minilora.transformer import Transformer, TransformerConfig
 
 
@@ -151,7 +151,7 @@ def test_exact_match_is_the_share_of_words_that_greedy_generation_gets_right():
 
 
 def test_metrics_are_found_by_name_and_show_values_as_a_person_reads_them():
-    assert METRICS == {"nats": NATS, "exact": EXACT}
+    assert METRICS == {"nats": NATS, "exact": EXACT, "nats_per_token": NATS_PER_TOKEN}
     assert (NATS.format.format(1.69041), NATS.higher_is_better) == ("1.690", False)
     assert (EXACT.format.format(0.9214), EXACT.higher_is_better) == ("92.1%", True)
     assert (NATS.unit, EXACT.unit) == ("nats per character", "share of answers exactly right")
