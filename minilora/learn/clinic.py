@@ -38,12 +38,13 @@ from minilora.transformer import Transformer, TransformerConfig
 NAMED = LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj", "v_proj", "down_proj"])
 _PROMPT, _ANSWER, _STEPS = 8, 4, 8
 _FAR = 1.6  # times a sound run's length; twice the sound rate, with which words-tiny diverges
+_NUMBERS = 3  # so few that in eight steps more is learned than which symbols may be answers
 _END = 0  # after an answer; also fills up the row, as in words-tiny's tasks
 
 
 def _tiny(own_head: bool) -> Transformer:
     config = TransformerConfig(
-        vocab_size=11, block_size=_PROMPT + _ANSWER, n_layer=3, n_head=2, n_embd=16,
+        vocab_size=1 + 2 * _NUMBERS, block_size=_PROMPT + _ANSWER, n_layer=3, n_head=2, n_embd=16,
         tie_embeddings=not own_head,
     )  # fmt: skip
     model = Transformer(config, rng=np.random.default_rng(0))
@@ -55,13 +56,14 @@ def _tiny(own_head: bool) -> Transformer:
 
 
 def _draw(seed: int, rows: int = 8) -> Examples:
-    """Prompts "abababab" of numbers from 1 to 5, answers of the three symbols from b + 5 on, after
-    10 from 6 again, and the end; only answer and end count. No two places of an answer are alike,
-    so that a target in the wrong place shows."""
+    """Prompts "abababab" of numbers from 1 to 3, and answers of the symbols 4 to 6, the first b + 3
+    and then on in a circle, and the end; only answer and end count. No two places of an answer are
+    alike, so that a target in the wrong place shows."""
     rng = np.random.default_rng((9, seed))
-    a, b = rng.integers(1, 6, size=(2, rows, 1))
+    a, b = rng.integers(1, 1 + _NUMBERS, size=(2, rows, 1))
     prompt, end = np.tile(np.hstack([a, b]), _PROMPT // 2), np.full((rows, 2), _END)
-    text = np.hstack([prompt, (b - 1 + np.arange(_ANSWER - 1)) % 5 + 6, end])
+    answer = (b - 1 + np.arange(_ANSWER - 1)) % _NUMBERS + 1 + _NUMBERS
+    text = np.hstack([prompt, answer, end])
     targets = text[:, 1:].copy()
     targets[:, : _PROMPT - 1] = IGNORE_INDEX
     targets[:, _PROMPT + _ANSWER - 1 :] = IGNORE_INDEX
@@ -206,14 +208,14 @@ def _shipping_symptom(chart: Chart, shipped: Transformer, of: _Reference) -> str
             f"by {found:.2f} and is {off:.2f} away from that; expected the trained model"
         )
     on_prompt = nats(shipped, _of_the_prompt(test))
-    if on_prompt < min(of.loss_on_prompt, of.sound_loss_on_prompt) - 0.2:
+    if on_prompt < min(of.loss_on_prompt, of.sound_loss_on_prompt) - 0.4:
         return (
             f"the loss on the prompt fell from {of.loss_on_prompt:.2f} to {on_prompt:.2f}; "
             "expected only the answer to be learned"
         )
     by_symbol = zip(of.losses, _nats_by_symbol(shipped, test), of.sound_losses, strict=True)
     for i, (before, after, sound) in enumerate(by_symbol):
-        if not after < before - 0.6 * (before - sound):
+        if not after < before - 0.45 * (before - sound):
             return (
                 f"the loss on symbol {i + 1} of {_ANSWER} of the answer went from {before:.2f} to "
                 f"{after:.2f}; expected about {sound:.2f}"

@@ -39,7 +39,7 @@ def _adapter(d_in: int, d_out: int, r: int, s: float) -> Factors:
 def serve_in_turn(yours: Yours) -> str:
     for d_in, d_out, ranks, scales in (
         (24, 17, (3, 2), (0.5, 3.0)),
-        (15, 31, (1, 4, 2), (1.5, -2.0, 1.5)),
+        (15, 31, (2, 4, 2), (1.5, -2.0, 1.5)),
         (40, 9, (2,), (0.5,)),
     ):
         W = _normal(d_in, d_out)
@@ -98,8 +98,9 @@ def serve_in_turn(yours: Yours) -> str:
 def concatenate(yours: Yours) -> str:
     for d_in, d_out, ranks, scales, shares in (
         (9, 7, (2, 3), (2.0, 0.5), (0.75, 1.5)),
-        (8, 11, (3, 1, 2), (1.5, 4.0, 0.25), (1.0, -0.5, 3.0)),
-        (10, 6, (4,), (3.0,), (1.0,)),
+        (8, 11, (3, 1, 2), (1.5, 4.0, 1.5), (1.0, -0.5, 1.0)),
+        (10, 6, (4,), (3.0,), (0.75,)),
+        (6, 10, (2,), (1.5,), (1.0,)),
         (7, 12, (2, 1, 2), (2.0, 1.5, 2.5), (0.5, 0.0, -1.25)),
         (5, 4, (3, 3), (0.5, 2.0), (2.0, 0.75)),
     ):
@@ -183,7 +184,7 @@ def averaging_error(yours: Yours) -> str:
 def compress(yours: Yours) -> str:
     for d_in, d_out, r, k in ((12, 9, 5, 2), (8, 15, 4, 3), (20, 7, 6, 1)):
         A, B, _ = _adapter(d_in, d_out, r, 1)
-        A = A * np.linspace(3, 1, r, dtype=np.float32)  # so that directions differ in strength
+        A = A * np.geomspace(8, 1, r, dtype=np.float32)  # so that directions differ in strength
         A, B = A[:, ::-1].copy(), B[::-1].copy()
         U, S, Vt = np.linalg.svd(A @ B, full_matrices=False)
         best = (U[:, :k] * S[:k]) @ Vt[:k]

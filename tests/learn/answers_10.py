@@ -240,6 +240,12 @@ def _of_A_alone(A, B, k):
     return U[:, :k] * S[:k], Vt[:k] @ B
 
 
+def _above_a_share(A, B, k):
+    """Of the k singular values only those above a share of the largest."""
+    U, S, Vt = _svd(A, B)
+    return U[:, :k] * np.where(0.3 * S[0] < S, S, 0)[:k], Vt[:k]
+
+
 def _best_pairs(A, B, k):
     """The k columns of A, with their rows of B, whose products are the longest."""
     lengths = np.linalg.norm(A, axis=0) * np.linalg.norm(B, axis=1)
@@ -373,6 +379,16 @@ WRONG = {
         (lambda a, c: _concatenated(a, c, lambda c, s: abs(c) * s), "its sign was lost"),
         (_summed_factors, None),
         (_cut_total, "the shapes (5, 4) and (4, 4)"),
+        (
+            lambda a, c: _concatenated(a, c if len(c) > 1 else [1.0]),
+            None,
+        ),
+        (
+            lambda a, c: _concatenated(
+                list({w: one for one, w in zip(a, c, strict=True)}.values()), list(dict.fromkeys(c))
+            ),
+            "the shapes (8, 3) and (3, 11)",
+        ),
         (_where_share, "the shapes (7, 4) and (4, 12)"),
         (
             lambda a, c: _concatenated(a, c, lambda w, s: s * w / sum(c)),
@@ -442,6 +458,7 @@ WRONG = {
             "both factors need one",
         ),
         (lambda A, B, k: (A[:, -k:], B[-k:]), None),
+        (lambda A, B, k: _above_a_share(A, B, k), None),
         (lambda A, B, k: _best_pairs(A, B, k), None),
         (lambda A, B, k: (np.linalg.qr(A)[0][:, :k], np.linalg.qr(A)[0][:, :k].T @ A @ B), None),
         (lambda A, B, k: _of_A_alone(A[:, ::-1], B[::-1] * 2, k), None),

@@ -252,7 +252,6 @@ def _more(letter, config):
         (script(letter, config, start=_alike), "is of rank 1"),
         (script(letter, config, loss=_one_off), None),
         (script(letter, config, loss=_without_the_end), None),
-        (script(letter, config, loss=_without_the_first), "symbol 1 of 4"),
         (script(letter, config, base=lambda load: copy.deepcopy(load())), "a model that load()"),
         (script(letter, config, rates=[0.0] * 6 + [0.01] * 2), "6 of the 8 steps moved next to"),
         (script(letter, config, loss=_no_answer), None),
