@@ -80,12 +80,12 @@ class Course:
 
 _QV = LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"])
 COURSES = {
-    "base": Course("not taught"),
+    "base": Course("base model"),
     "lora": Course("LoRA, r = 8, all matrices", "lora", (2e-3, 1e-3, 4e-3)),
+    "placebo": Course("LoRA, taught bicycles", "lora", (2e-3,), about="placebo"),
+    "full": Course("full fine-tuning", "full", (1e-4, 5e-5, 2e-4)),
     "lora-r1": Course("LoRA, r = 1, all matrices", "lora", (2e-3,), with_rank(_LORA, 1)),
     "lora-qv": Course("LoRA, r = 8, q and v", "lora", (2e-3,), _QV),
-    "full": Course("full fine-tuning", "full", (1e-4, 5e-5, 2e-4)),
-    "placebo": Course("LoRA, taught bicycles", "lora", (2e-3,), about="placebo"),
 }
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from minilora.experiments.exam import CHANCE, COURSES, MARKED, exam_run, exam_settings, wilson
 from minilora.experiments.rows import Rows, select
-from minilora.plots.axes import figure_with_panels, per_cent
+from minilora.plots.axes import figure_with_panels, fixed_ticks, per_cent
 from minilora.plots.house_style import COLORS, rank_color, style
 from minilora.studies.study import Study
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 TITLES = {
     "reworded": "taught, in other words",
     "test": "not taught",
-    "statements": "pairs of statements",
-    "controls": "general knowledge",
+    "statements": "statements, not taught",
+    "controls": "general facts",
 }
 LOOKS: dict[str, dict[str, Any]] = {
     "base": {"color": COLORS["scratch"], "marker": "o"},
@@ -42,7 +42,7 @@ def sit_exam_figure(rows: Rows) -> Figure:
         rows,
         1,
         len(MARKED),
-        shown="small marks: each seed; line: what chance in the questions alone may do (95 %)",
+        shown="small marks: each seed; line: 95 % interval",
         sharey=True,
     )
     for part, ax in zip(MARKED, panels, strict=True):
@@ -61,11 +61,12 @@ def plot_exam(rows: Rows, ax: Axes, part: str) -> Axes:
         if len(shares) > 1:
             ax.plot(shares, [y - 0.22] * len(shares), ls="", ms=3.5, **look)
     ax.axvline(CHANCE[part], color="black", lw=1, ls=":")
-    ax.annotate("chance", (CHANCE[part], len(courses) - 0.55), ha="center", fontsize=9)
+    ax.annotate("chance", (CHANCE[part] + 0.02, len(courses) - 0.55), fontsize=9)
     ax.set_yticks(range(len(courses)), [COURSES[name].label for name in courses])
-    ax.set(xlim=(0, 1), ylim=(-0.6, len(courses) - 0.3), title=TITLES[part])
+    ax.set(xlim=(0, 1), ylim=(-0.6, len(courses) - 0.3), title=TITLES[part].replace(", ", ",\n"))
     ax.set_xlabel(f"right, of {len(rows[0]['marks'][part])}")
     ax.grid(axis="x", alpha=0.35)
+    fixed_ticks(ax, (0, 0.25, 0.5, 0.75))
     per_cent(ax.xaxis)
     return ax
 
