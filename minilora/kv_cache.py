@@ -37,3 +37,9 @@ class KVCache:
             raise StateError("a cache passes no gradient on: call the model within no_grad()")
         k_so_far, v_so_far = self.append(k.data, v.data)
         return Tensor(k_so_far), Tensor(v_so_far)
+
+    def copies(self, rows: int, block_size: int) -> KVCache:
+        """A cache of another size that holds the same, once for each of so many rows."""
+        new = KVCache(block_size)
+        new.append(*(np.repeat(a[:, : self.length], rows, axis=0) for a in (self.k, self.v)))
+        return new

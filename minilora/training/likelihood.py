@@ -11,9 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from minilora.kv_cache import KVCache
 from minilora.system.errors import UsageError
 from minilora.tensor import no_grad
-from minilora.transformer import KVCache, Transformer
+from minilora.transformer import Transformer
 
 
 class Likelihood:
@@ -40,14 +41,14 @@ class Likelihood:
             raise UsageError("the prompt must begin as all do, and go on")
         if not min(map(len, texts)):
             raise UsageError("a text has no tokens")
-        cache = _copies(self._cache, 1, n)
+        cache = [past.copies(1, n) for past in self._cache]
         first = _read(self.model, prompt[None, len(self.start) :], cache)[:, -1:]  # (1, 1, V)
         logits = np.repeat(first, len(texts), axis=0)  # of the texts' first tokens (B, 1, V)
         if longest > 1:
             ids = np.zeros((len(texts), longest - 1), np.int64)
             for row, text in enumerate(texts):
                 ids[row, : len(text) - 1] = text[:-1]
-            cache = _copies(cache, len(texts), n + longest)
+            cache = [past.copies(len(texts), n + longest) for past in cache]
             logits = np.concatenate([logits, _read(self.model, ids, cache)], axis=1)  # (B, t, V)
         return [_log_p(logits[row], text) for row, text in enumerate(texts)]
 
@@ -56,15 +57,6 @@ class Likelihood:
 def _read(model: Transformer, ids: np.ndarray, cache: list[KVCache]) -> np.ndarray:
     """ids (B, T) -> logits (B, T, V), appended to the cache."""
     return model(ids, cache=cache).data
-
-
-def _copies(cache: list[KVCache], rows: int, block_size: int) -> list[KVCache]:
-    """Caches of another size that hold the same, once for each of so many rows."""
-    copies = []
-    for past in cache:
-        copies.append(KVCache(block_size))
-        copies[-1].append(*(np.repeat(a[:, : past.length], rows, axis=0) for a in (past.k, past.v)))
-    return copies
 
 
 def _log_p(logits: np.ndarray, text: np.ndarray) -> np.ndarray:
