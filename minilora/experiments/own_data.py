@@ -11,6 +11,7 @@ from pathlib import Path
 from minilora.experiments.tasks import ExampleData, Task
 from minilora.hub import load_tokenizer
 from minilora.lora_config import LoraConfig
+from minilora.system.errors import UsageError
 from minilora.text.alphabet import TextError
 from minilora.text.corpora import read_text
 from minilora.text.pairs import (
@@ -51,17 +52,24 @@ def own_task(model: str | Path, file: str | Path) -> Task:
 
 
 def _chats(file: Path, tokenizer: Tokenizer) -> ExampleData:
-    pairs = read_pairs(file)
-    learned, judged = pairs.held_out(_HELD_OUT)
-    n, held = len(pairs.chats), len(judged)
-    kept = f"{held} of them held out to judge by" if held else "too few to hold some out"
-    last = (judged or learned)[0]
-    answered = max(i for i, message in enumerate(last) if message["role"] == "assistant")
+    pairs, examples, cut_off = read_pairs(file), [], 0
+    for line, chat in zip(pairs.lines, pairs.chats, strict=True):
+        try:
+            examples.append(pair_example(tokenizer, chat, _LONGEST))
+            cut_off += len(tokenizer.encode_answers(chat)[0]) - 1 > _LONGEST
+        except UsageError as error:
+            raise UsageError(f"{file}, line {line}: {error}") from None
+    held_out = pairs.held_out(_HELD_OUT)
+    about = [f"{len(examples)} chats ({pairs.names})"]
+    about += [f"{sum(held_out)} of them held out to judge by" if any(held_out) else "none held out"]
+    about += [f"{cut_off} longer than {_LONGEST} tokens and cut off"] if cut_off else []
+    shown = pairs.chats[held_out.index(True) if any(held_out) else 0]
+    last = max(i for i, message in enumerate(shown) if message["role"] == "assistant")
     return ExampleData(
-        [pair_example(tokenizer, chat, _LONGEST) for chat in learned],
-        [pair_example(tokenizer, chat, _LONGEST) for chat in judged],
-        f"{n} {'chat' if n == 1 else 'chats'} ({pairs.names}), {kept}",
-        last[:answered],
+        [e for e, held in zip(examples, held_out, strict=True) if not held],
+        [e for e, held in zip(examples, held_out, strict=True) if held],
+        ", ".join(about),
+        shown[:last],
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from minilora.hub.gguf import GgufFile
 from minilora.hub.safetensors_files import damaged
 from minilora.system.errors import UsageError
-from minilora.text.tokenizer import Tokenizer, library
+from minilora.text.tokenizer import Tokenizer, library, unusable
 
 _WORD = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -51,10 +51,8 @@ def tokenizer_in(file: GgufFile) -> Tokenizer:
     kinds = _list(file, "token_type", int)
     if len(tokens) != len(kinds) or len(set(tokens)) < len(tokens):
         raise damaged(path, "its tokenizer has a token twice, or one without a type")
-    try:
+    with unusable(path):
         backend = _backend(tokens, [tuple(pair.split(" ")) for pair in merges], rule)
-    except Exception as error:  # it raises nothing more special
-        raise damaged(path, error) from None
     AddedToken = library().AddedToken
     for text, number in zip(tokens, kinds, strict=True):
         if number in (_CONTROL, _USER_DEFINED):

@@ -21,7 +21,7 @@ from minilora.hub.safetensors_files import MODEL_FILES, damaged, read_json, requ
 from minilora.system.errors import UsageError
 from minilora.system.files import explained, write_atomically
 from minilora.text.alphabet import ALPHABET
-from minilora.text.tokenizer import Tokenizer, library
+from minilora.text.tokenizer import Tokenizer, library, unusable
 
 _FILE, _ABOUT, _TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 _NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
@@ -79,10 +79,8 @@ def _from_folder(folder: Path) -> Tokenizer:
         )
     tokenizers = library()
     read_json(file)  # says how a file is damaged, or that it is none
-    try:
+    with unusable(file):
         backend = tokenizers.Tokenizer.from_file(str(file))
-    except Exception as error:  # it raises nothing more special
-        raise damaged(file, error) from None
     about = _optional(folder / _ABOUT)
     special = _optional(folder / "special_tokens_map.json") | about
     names = {name: _content(special.get(name)) for name in _NAMES}

@@ -34,24 +34,23 @@ _POOL = 8  # batches among which chats are sorted by length
 
 @dataclass(frozen=True)
 class Pairs:
-    """The chats of a file, and under which names it has them."""
+    """The chats of a file, the number of each one's line, and under which names it has them."""
 
     name: str
     chats: list[Chat]
+    lines: list[int]
     names: str
 
-    def held_out(self, share: float = 0.1) -> tuple[list[Chat], list[Chat]]:
-        """The chats to learn from, and those to judge by: about `share` of them, none if there are
-        fewer than ten. Chats with the same last answer stay together, so that a question is not
-        judged by that was learned in other words."""
-        if len(self.chats) < 10:
-            return self.chats, []
-        drawn = sorted({_last_answer(chat) for chat in self.chats}, key=_draw)
-        judged = set(drawn[: max(1, round(share * len(drawn)))]) if drawn[1:] else set()
-        parts: tuple[list[Chat], list[Chat]] = ([], [])
-        for chat in self.chats:
-            parts[_last_answer(chat) in judged].append(chat)
-        return parts
+    def held_out(self, share: float = 0.1) -> list[bool]:
+        """Which chats to judge by, instead of learning from them: about `share`, none if there are
+        fewer than ten. Chats with the same last answer stay together, so that no question is judged
+        by that was learned in other words."""
+        answers = [_last_answer(chat) for chat in self.chats]
+        drawn = sorted(set(answers), key=_draw)
+        if len(answers) < 10 or len(drawn) == 1:
+            return [False] * len(answers)
+        judged = set(drawn[: max(1, round(share * len(drawn)))])
+        return [answer in judged for answer in answers]
 
 
 def read_pairs(path: str | Path) -> Pairs:
@@ -63,6 +62,7 @@ def read_pairs(path: str | Path) -> Pairs:
     one that is none of these.
     """
     chats: list[Chat] = []
+    lines: list[int] = []
     names: dict[str, None] = {}
     for number, line in enumerate(read_text(Path(path)).split("\n"), 1):
         if line.strip():
@@ -72,9 +72,10 @@ def read_pairs(path: str | Path) -> Pairs:
                 raise UsageError(f"{path}, line {number}: {error}") from None
             names[found] = None
             chats.append(chat)
+            lines.append(number)
     if not chats:
         raise UsageError(f"{path} is empty; write one JSON object on each line")
-    return Pairs(Path(path).name, chats, " or ".join(names))
+    return Pairs(Path(path).name, chats, lines, " or ".join(names))
 
 
 def _chat(line: str) -> tuple[str, Chat]:
@@ -127,8 +128,7 @@ def pair_example(tokenizer: Tokenizer, chat: Sequence[Message], longest: int = 5
     targets = np.where(said[1:], ids[1:], IGNORE_INDEX)[:longest]
     if (targets == IGNORE_INDEX).all():
         raise UsageError(
-            f"a chat that begins {chat[0]['content']!r:.40} has no answer within its first "
-            f"{longest} tokens; shorten its question, or allow more tokens"
+            f"the chat has no answer within its first {longest} tokens; shorten its question"
         )
     return ids[:-1][:longest], targets
 

@@ -12,7 +12,8 @@ The work is done by PyPI's `tokenizers`; hub/tokenizers.py makes one from a mode
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -37,6 +38,19 @@ def library() -> ModuleType:
             "a real model's tokenizer needs PyPI's tokenizers: pip install \"minilora[hf]\""
         ) from None
     return tokenizers
+
+
+@contextmanager
+def unusable(file: object) -> Iterator[None]:
+    """Within it, whatever `tokenizers` raises becomes one sentence: the file is to blame."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, UsageError):
+        raise
+    except BaseException as error:  # a panic in its Rust code is no Exception
+        raise UsageError(
+            f"{file} is damaged, or no tokenizer ({error}); copy or download it again"
+        ) from None
 
 
 class Tokenizer:
@@ -96,8 +110,8 @@ class Tokenizer:
                 "surrogate pair, which no UTF-8 text contains; leave it out"
             ) from None
         self.backend.encode_special_tokens = not special
-        ids = self.backend.encode(text, add_special_tokens=start).ids
-        return np.array(ids, np.int64)
+        with unusable(self.source):
+            return np.array(self.backend.encode(text, add_special_tokens=start).ids, np.int64)
 
     def decode(self, ids: Sequence[int] | np.ndarray, *, special: bool = False) -> str:
         """The text of ids, any whole numbers of shape (n,). Special tokens are left out, or
@@ -114,7 +128,8 @@ class Tokenizer:
                 f"ids go from {array.min()} to {array.max()}, those of {self.source} from 0 to "
                 f"{self.vocab_size - 1}; leave out masked targets (IGNORE_INDEX) before decoding"
             )
-        return self.backend.decode(array.tolist(), skip_special_tokens=not special)
+        with unusable(self.source):
+            return self.backend.decode(array.tolist(), skip_special_tokens=not special)
 
     def stream(self) -> TextStream:
         """For text that is shown while it is made: see TextStream."""

@@ -49,7 +49,7 @@ def test_answers_are_learned_and_some_are_held_out(task):
 def test_of_a_few_answers_none_is_held_out_and_the_measure_says_so(folder):
     data = own_task(folder / "model", folder / "few.jsonl").data
     assert data.judged == [] and data.measured_on == "what was learned"
-    assert "too few to hold some out" in data.about
+    assert data.about == "3 chats (question, answer), none held out"
     assert math.isfinite(data.quality(load_model(folder / "model"), "test"))
 
 
@@ -130,6 +130,20 @@ def test_what_cannot_be_learned_is_one_sentence(folder, tmp_path):
         set_up(task, "lora")
     with pytest.raises(UsageError, match="docs-tiny reads the symbols of ALPHABET"):
         own_task("docs-tiny", folder / "sums.jsonl")
+
+
+def test_chats_that_are_too_long_are_counted_and_named(folder, tmp_path):
+    file = tmp_path / "long.jsonl"
+    long = {"question": "Say it", "answer": "low " * 600}
+    file.write_text("\n".join(map(json.dumps, [*PAIRS[:2], long])))
+    data = own_task(folder / "model", file).data
+    assert data.about.endswith("none held out, 1 longer than 512 tokens and cut off")
+    assert data.length == 512
+    file.write_text(
+        json.dumps(PAIRS[0]) + "\n\n" + json.dumps({"question": "a " * 600, "answer": "b"})
+    )
+    with pytest.raises(UsageError, match=r"long\.jsonl, line 3: the chat has no answer within its"):
+        own_task(folder / "model", file)
 
 
 @pytest.mark.system

@@ -1,11 +1,14 @@
 """Claims about a real model's tokenizer: text is never a special token, and nothing is lost."""
 
+import sys
+
 import numpy as np
 import pytest
 from tokens import SPECIAL, TEXTS, write_tokenizer
 
+from minilora import text
 from minilora.hub.tokenizers import load_tokenizer
-from minilora.system.errors import UsageError
+from minilora.system.errors import MissingExtraError, UsageError
 from minilora.text.tokenizer import Tokenizer
 
 USER = [{"role": "user", "content": "What is LoRA?"}]
@@ -172,6 +175,28 @@ def test_a_model_without_a_template_says_that_it_does_not_chat(tokenizer):
 def test_wrong_use_is_one_sentence(tokenizer, call, sentence):
     with pytest.raises((UsageError, TypeError), match=sentence):
         call(tokenizer)
+
+
+def test_a_pattern_that_never_ends_is_one_sentence(tmp_path, capfd):
+    """`tokenizers` panics at it, which is no Exception and prints a trace of its own."""
+    cut = {"type": "Split", "behavior": "Isolated", "invert": False}
+    endless = load_tokenizer(
+        write_tokenizer(tmp_path, pre_tokenizer=cut | {"pattern": {"Regex": "(a+)+$"}})
+    )
+    with pytest.raises(UsageError, match="is damaged, or no tokenizer .*retry-limit"):
+        endless.encode("a" * 40 + "b")
+
+
+def test_without_the_packages_the_remedy_is_named(tmp_path, tokenizer, monkeypatch):
+    write_tokenizer(tmp_path)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.delitem(sys.modules, "minilora.text.sandbox", raising=False)
+    monkeypatch.delattr(text, "sandbox", raising=False)
+    with pytest.raises(MissingExtraError, match=r'needs Jinja2: pip install "minilora\[hf\]"'):
+        tokenizer.encode_chat(USER)
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(MissingExtraError, match=r'tokenizers: pip install "minilora\[hf\]"'):
+        load_tokenizer(tmp_path)
 
 
 def test_padding_and_truncation_of_the_file_are_not_done(tmp_path):
