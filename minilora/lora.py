@@ -124,11 +124,11 @@ def add_adapter(model: Module, config: LoraConfig, name: str = DEFAULT, *, rng: 
         new[path] = KINDS[config.kind](A, B, s, config.lora_dropout)
         new[path].start(W)
     places, layers = {id(m): path for path, m in model.named_modules()}, lora_layers(model)
-    for path, linear in targets.items():
-        if path not in layers:
-            layers[path] = LoraLinear(linear)
-            model.set_submodule(places[id(linear)], layers[path])
-        layers[path].adapters[name] = new[path]
+    wrapped = {p: LoraLinear(linear) for p, linear in targets.items() if p not in layers}
+    model.set_submodules({places[id(layer.base)]: layer for layer in wrapped.values()})
+    for path, layer in (layers | wrapped).items():
+        if path in new:
+            layer.adapters[name] = new[path]
     vars(model).setdefault("lora_adapters", {})[name] = Adapter(config, copies)
     set_adapter(model, name)
 
@@ -225,9 +225,8 @@ def _activate(model: Module, name: str | None) -> None:
 
 def _unwrap(model: Module) -> None:
     """Put the Linear back where no adapter is left; with none anywhere, let all train."""
-    for path, module in list(model.named_modules()):
-        if isinstance(module, LoraLinear) and not module.adapters:
-            model.set_submodule(path, module.base)
+    layers = {path: m for path, m in model.named_modules() if isinstance(m, LoraLinear)}
+    model.set_submodules({path: m.base for path, m in layers.items() if not m.adapters})
     if not adapters(model):
         model.requires_grad_(True)
 

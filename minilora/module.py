@@ -99,12 +99,19 @@ class Module:
 
     def set_submodule(self, path: str, module: Module) -> None:
         """Put a module in the place of the one at `path`, in all its places if it has several."""
-        old = self.get_submodule(path)
-        if old is self or not isinstance(module, Module):
-            kind = type(module).__name__
-            raise UsageError(f"cannot put a {kind} in the place of the module at {path!r}")
+        self.set_submodules({path: module})
+
+    def set_submodules(self, new: Mapping[str, Module]) -> None:
+        """The same for several, by path, in one walk through the model."""
+        replaced = {}
+        for path, module in new.items():
+            old = self.get_submodule(path)
+            if old is self or not isinstance(module, Module):
+                kind = type(module).__name__
+                raise UsageError(f"cannot put a {kind} in the place of the module at {path!r}")
+            replaced[id(old)] = module
         for _, owner in list(self.named_modules()):
-            _replace(owner, old, module)
+            _replace(owner, replaced)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """A copy of every parameter's array, by path."""
@@ -174,14 +181,15 @@ def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _replace(held: Any, old: Module, new: Module) -> None:
+def _replace(held: Any, new: Mapping[int, Module]) -> None:
+    """Put new modules where old ones stand, which are known by their id."""
     for name, value in _items(held):
-        if value is old and isinstance(held, tuple):
+        if id(value) in new and isinstance(held, tuple):
             raise UsageError("a module in a tuple cannot be replaced: keep them in a list")
-        if value is old:
-            (vars(held) if isinstance(held, Module) else held)[name] = new
+        if id(value) in new:
+            (vars(held) if isinstance(held, Module) else held)[name] = new[id(value)]
         elif not isinstance(value, Module):
-            _replace(value, old, new)
+            _replace(value, new)
 
 
 def _convert(held: Any, dtype: np.dtype[Any], seen: set[int]) -> Any:
