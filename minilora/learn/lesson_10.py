@@ -184,7 +184,7 @@ def averaging_error(yours: Yours) -> str:
 def compress(yours: Yours) -> str:
     for d_in, d_out, r, k in ((12, 9, 5, 2), (8, 15, 4, 3), (20, 7, 6, 1)):
         A, B, _ = _adapter(d_in, d_out, r, 1)
-        A = A * np.geomspace(8, 1, r, dtype=np.float32)  # so that directions differ in strength
+        A = A * np.geomspace(100, 1, r, dtype=np.float32)  # so that directions differ in strength
         A, B = A[:, ::-1].copy(), B[::-1].copy()
         U, S, Vt = np.linalg.svd(A @ B, full_matrices=False)
         best = (U[:, :k] * S[:k]) @ Vt[:k]
