@@ -100,11 +100,13 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, metavar="FOLDER", help="write profile.png there")
 
     sub = command("sit-exam", "teach a real model what LoRA is, and let it sit an exam on that")
-    about = f"of {', '.join(COURSES)}; default: lora, beside the base"
+    about = f"of {', '.join(COURSES)}, or all; default: lora, beside the base"
     sub.add_argument("--courses", type=_courses, metavar="NAMES", default=["lora"], help=about)
     about = "smollm2 (default), a folder or a .gguf file of a model that chats"
     sub.add_argument("--model", default=MODEL, metavar="NAME", help=about)
     sub.add_argument("--seeds", type=_count, default=1, metavar="N", help="repeat with N seeds")
+    about = "also the learning rates among which each course's was chosen, with one seed"
+    sub.add_argument("--tried-rates", action="store_true", help=about)
     _add_threads_option(sub)
     folder = RESULTS / "exam"
     sub.add_argument("--out", type=Path, default=folder, metavar="FOLDER", help=f"./{folder}")
@@ -323,6 +325,8 @@ def _methods(text: str) -> list[str]:
 
 def _courses(text: str) -> list[str]:
     names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    if names == ["all"]:
+        return list(COURSES)
     for name in names:
         if name not in COURSES:
             raise argparse.ArgumentTypeError(f"no course {name!r}; use: {', '.join(COURSES)}")

@@ -12,21 +12,28 @@ from rich.table import Table
 import minilora
 from minilora.cli.output import machine, make_folder, say
 from minilora.cli.tables import human_bytes, print_table
-from minilora.experiments.exam import CHANCE, COURSES, MARKED, exam_run, mcnemar, wilson
+from minilora.experiments.exam import (
+    CHANCE,
+    COURSES,
+    MARKED,
+    MODEL,
+    at_chosen_rate,
+    exam_run,
+    exam_settings,
+    mcnemar,
+    wilson,
+)
 from minilora.experiments.rows import Row, Rows, in_six_digits, save_json, select
 from minilora.experiments.sweeps import forget_runs, run_files, sweep
 from minilora.plots import save_figure
-from minilora.studies.sit_exam import TITLES, sit_exam_figure
+from minilora.plots.exams import TITLES, exam_figure
 
 
 def run_sit_exam(args: argparse.Namespace) -> None:
     make_folder(args.out)
-    courses = list(dict.fromkeys(["base", *args.courses]))
-    settings = [
-        {"course": name, "seed": seed, "model": args.model, "threads": args.threads, "quiet": False}
-        for name in courses
-        for seed in range(args.seeds if COURSES[name].method else 1)
-    ]
+    options = {} if args.model == MODEL else {"model": args.model}
+    options |= {} if args.threads is None else {"threads": args.threads}
+    settings = [s | options for s in exam_settings(args.courses, args.seeds, args.tried_rates)]
     runs = args.out / "exam-runs"
     rows = in_six_digits(sweep(exam_run, settings, runs, jobs=1, quiet=True, say=say, name="exam"))
     about = {
@@ -36,9 +43,10 @@ def run_sit_exam(args: argparse.Namespace) -> None:
         "seeds": args.seeds,
     }
     save_json(about | {"rows": rows}, args.out / "exam.json")
-    save_figure(sit_exam_figure(rows), args.out / "exam.png")
+    save_figure(exam_figure(rows), args.out / "exam.png")
     forget_runs(run_files(exam_run, settings, runs))
-    console = Console(highlight=False)
+    console, rows = Console(highlight=False), at_chosen_rate(rows)
+    courses = list(dict.fromkeys(row["course"] for row in rows))
     print_table(_table(rows, courses), console)
     _print_findings(rows, courses, console)
     _print_samples(rows, courses, console)

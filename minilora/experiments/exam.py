@@ -24,9 +24,10 @@ rows.py, with these besides:
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ from minilora.experiments.rows import Row, Rows
 from minilora.experiments.tuning import with_rank
 from minilora.functional import cross_entropy
 from minilora.hub import load_model
+from minilora.hub.places import ASSETS
 from minilora.hub.tokenizers import load_tokenizer
 from minilora.lora import active_adapter, disable_adapter, lora_layers
 from minilora.lora_config import LoraConfig
@@ -96,8 +98,8 @@ def exam_run(
     lr: float | None = None,
     steps: int = STEPS,
     model: str | Path = MODEL,
-    threads: int | None = 1,
-    quiet: bool = True,
+    threads: int | None = None,
+    quiet: bool = False,
 ) -> Rows:
     """One row: a model is loaded, taught by a course, and sits the exam.
 
@@ -291,14 +293,26 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     return middle - half, middle + half
 
 
-def exam_settings(seeds: range) -> list[dict[str, Any]]:
-    """The base, which has no seed, once; each course with all seeds; the rates that were tried
-    beside the first with the first seed."""
-    found: list[dict[str, Any]] = [{"course": "base", "seed": seeds[0]}]
-    taught = {name: course for name, course in COURSES.items() if course.method}
-    for seed in seeds:
-        for name, course in taught.items():
-            found.append({"course": name, "seed": seed, "lr": course.rates[0]})
-    for name, course in taught.items():
-        found += [{"course": name, "seed": seeds[0], "lr": lr} for lr in course.rates[1:]]
+def exam_settings(
+    courses: Iterable[str], seeds: int, tried_rates: bool = False
+) -> list[dict[str, Any]]:
+    """The base, which has no seed, once; each course with so many seeds; and the rates that were
+    tried beside the chosen ones, with the first seed."""
+    taught = [name for name in dict.fromkeys(courses) if COURSES[name].method]
+    found: list[dict[str, Any]] = [{"course": "base", "seed": 0}]
+    found += [{"course": name, "seed": seed} for seed in range(seeds) for name in taught]
+    if tried_rates:
+        for name in taught:
+            others = COURSES[name].rates[1:]
+            found += [{"course": name, "seed": 0, "lr": lr} for lr in others]
     return found
+
+
+def at_chosen_rate(rows: Rows) -> Rows:
+    """The rows without those of other rates than their course's own."""
+    return [row for row in rows if row["lr"] in (None, *COURSES[row["course"]].rates[:1])]
+
+
+def shipped_exam() -> Rows:
+    """The rows that come with the package: every course, with three seeds."""
+    return json.loads((ASSETS / "results" / "exam.json").read_text("utf-8"))["rows"]

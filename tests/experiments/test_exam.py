@@ -124,11 +124,15 @@ def test_who_finds_all_texts_equally_likely_fails(folder, monkeypatch):
 
 
 def test_the_settings_are_the_base_once_and_every_course_with_every_seed():
-    settings = exam_settings(range(3))
+    settings = exam_settings(COURSES, 3, tried_rates=True)
     courses = [s["course"] for s in settings]
     assert courses.count("base") == 1
-    assert all(courses.count(name) >= 3 for name in COURSES if name != "base")
+    assert courses.count("full") == 5 and courses.count("placebo") == 3
     assert len({str(s) for s in settings}) == len(settings)
+    assert exam_settings(["full"], 1) == [
+        {"course": "base", "seed": 0},
+        {"course": "full", "seed": 0},
+    ]
 
 
 def test_prompts_share_what_they_begin_with():

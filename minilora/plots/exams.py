@@ -1,19 +1,14 @@
-"""Does a real language model learn what LoRA is, with LoRA?
-
-SmolLM2-135M-Instruct, untaught and after one-minute courses: LoRA of several sizes, full
-fine-tuning, and a placebo. experiments/exam.py holds the exam.
-"""
+"""The figure of an exam on LoRA: what each course has right, in each part of the exam."""
 
 from __future__ import annotations
 
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from minilora.experiments.exam import CHANCE, COURSES, MARKED, exam_run, exam_settings, wilson
+from minilora.experiments.exam import CHANCE, COURSES, MARKED, at_chosen_rate, wilson
 from minilora.experiments.rows import Rows, select
 from minilora.plots.axes import figure_with_panels, fixed_ticks, per_cent
 from minilora.plots.house_style import COLORS, rank_color, style
-from minilora.studies.study import Study
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +31,8 @@ LOOKS: dict[str, dict[str, Any]] = {
 
 
 @style()
-def sit_exam_figure(rows: Rows) -> Figure:
+def exam_figure(rows: Rows) -> Figure:
+    """rows: of exam_run. Those at other rates than the chosen ones are left out."""
     figure, panels = figure_with_panels(
         "SmolLM2-135M sits an exam on LoRA",
         rows,
@@ -52,9 +48,10 @@ def sit_exam_figure(rows: Rows) -> Figure:
 
 def plot_exam(rows: Rows, ax: Axes, part: str) -> Axes:
     """What each course has right in one part, at the rate that was chosen for it."""
-    courses = [name for name in LOOKS if select(rows, course=name)]
+    chosen = at_chosen_rate(rows)
+    courses = [name for name in LOOKS if select(chosen, course=name)]
     for y, name in enumerate(courses):
-        same = [row for row in select(rows, course=name) if row["lr"] in (None, *_chosen(name))]
+        same = select(chosen, course=name)
         shares, look = [row[part] for row in same], LOOKS[name]
         ax.plot(wilson(mean(shares), len(same[0]["marks"][part])), [y, y], color=look["color"])
         ax.plot(mean(shares), y, ls="", ms=8, mec="black", mew=0.6, **look)
@@ -69,19 +66,3 @@ def plot_exam(rows: Rows, ax: Axes, part: str) -> Axes:
     fixed_ticks(ax, (0, 0.25, 0.5, 0.75))
     per_cent(ax.xaxis)
     return ax
-
-
-def _chosen(name: str) -> tuple[float, ...]:
-    return COURSES[name].rates[:1]
-
-
-STUDY = Study(
-    "Does a real language model learn what LoRA is, with LoRA?",
-    exam_settings,
-    exam_run,
-    by=("course", "lr", "trainable"),
-    shows=(*MARKED, "nats_validation", "nats_right", "nats_wrong", "perplexity"),
-    figure=sit_exam_figure,
-    at_scale="We know of no larger model that was taught this. That a short fine-tuning teaches a "
-    "form and single facts, and hardly more, has been seen at scale (Zhou et al. 2023).",
-)
