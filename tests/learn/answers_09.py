@@ -395,7 +395,7 @@ WRONG = {
         (lambda s, n, t, budget: {3: 6, 5: 3}.get(n, 4), None),
         (
             lambda s, n, t, budget: min(
-                range(1, budget + 2), key=lambda r: abs(math.log(r * _step(s, n, t) / budget))
+                range(1, 200), key=lambda r: abs(math.log(r * _step(s, n, t) / budget))
             ),
             "not as a ratio",
         ),
