@@ -48,6 +48,7 @@ from minilora.transformer import Transformer, TransformerConfig
 
 _ROOMS = ("analysis", "experiments", "plots", "studies", "learn")
 _ON_FIRST_USE = {
+    "extract_adapter": "minilora.methods.extract",
     "adapters_per_row": "minilora.methods.per_row",
     "combine_adapters": "minilora.methods.combine",
     "disk_bytes": "minilora.experiments.costs",

@@ -75,3 +75,17 @@ def test_peft_reads_a_combined_adapter(both, tmp_path):
     theirs.load_adapter(tmp_path / "ab", adapter_name="read")
     theirs.set_adapter("read")
     assert np.abs(our_logits(ours) - their_logits(theirs)).max() < 1e-4
+
+
+def test_peft_reads_an_adapter_that_was_extracted_from_a_tuned_model(both, tmp_path):
+    _, theirs = both
+    base, tuned = tiny("llama"), tiny("llama")
+    for p in tuned.parameters():
+        p.data += RNG(p.size).standard_normal(p.shape).astype(np.float32) * 0.1
+    config = ml.LoraConfig(r=3, target_modules="all-linear", modules_to_save=["norm"])
+    ml.extract_adapter(base, tuned, config)
+    ml.save_adapter(base, tmp_path / "extracted")
+    theirs.load_adapter(tmp_path / "extracted", adapter_name="extracted")
+    theirs.set_adapter("extracted")
+    assert np.abs(our_logits(base) - their_logits(theirs)).max() < 1e-4
+    assert np.abs(our_logits(base) - our_logits(tiny("llama"))).max() > 0.01
