@@ -176,7 +176,7 @@ class Tokenizer:
         turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
         if not turns:
             raise UsageError("the chat has no message of the role assistant to learn from")
-        so_far, parts = "", []
+        so_far, ids, said = "", np.zeros(0, np.int64), np.zeros(0, bool)
         for i in turns:
             prompt, whole = (
                 self._written(messages[:i], True),
@@ -188,17 +188,22 @@ class Tokenizer:
                     "in another way once it is answered; learn from chats of one question and one "
                     "answer, and with a model that answers after a question"
                 )
-            asked, answer = self._ids(prompt[len(so_far) :]), self._ids(whole[len(prompt) :])
-            ends = np.flatnonzero(np.isin(answer, self.eos_ids))
-            length = 1 + ends[-1] if len(ends) else len(answer)
-            parts += [
-                (asked, np.zeros(len(asked), bool)),
-                (answer, np.arange(len(answer)) < length),
-            ]
+            ids = self._grown(ids, so_far, prompt)
+            asked, ids = len(ids), self._grown(ids, prompt, whole)
+            ends = np.flatnonzero(np.isin(ids[asked:], self.eos_ids))
+            end = asked + 1 + ends[-1] if len(ends) else len(ids)
+            said = np.pad(said, (0, len(ids) - len(said)))
+            said[asked:end] = True
             so_far = whole
-        ids, said = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        n = 1 + np.flatnonzero(said)[-1]
-        return ids[:n], said[:n]
+        return ids[:end], said[:end]
+
+    def _grown(self, ids: np.ndarray, before: str, text: str) -> np.ndarray:
+        """These ids, of a text `before`, and those of what has been added to it. They are as the
+        whole text has them, unless that would change what stands before."""
+        whole = self._ids(text)
+        if np.array_equal(whole[: len(ids)], ids):
+            return whole
+        return np.concatenate([ids, self._ids(text[len(before) :])])
 
     def _written(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
         """The chat, with a break within each special token that is spelled in a message: what is

@@ -61,6 +61,28 @@ def test_what_stands_before_an_answer_is_what_generation_begins_with(tokenizer):
     assert ids[: first + 1].tolist() == prompt.tolist()
 
 
+def test_an_answer_begins_as_in_the_whole_text_where_a_text_by_itself_begins_otherwise():
+    """As in Llama 2: ▁ is a space, which a text by itself begins with, and an answer does not."""
+    from tokenizers import Tokenizer as Library
+    from tokenizers import models, pre_tokenizers
+
+    pieces = [("<unk>", 0.0)] + [(c, -2.0) for c in "▁:abcdefgh"] + [("▁a", -1.0)]
+    backend = Library(models.Unigram(pieces, unk_id=0))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.add_special_tokens(["</s>"])
+    template = "{% for m in messages %}{{ m.content }}:{% if loop.index is even %}</s>{% endif %}"
+    tokenizer = Tokenizer(
+        backend,
+        eos_ids=[backend.token_to_id("</s>")],
+        chat_template=template + "{% endfor %}",
+    )
+    ids, targets = pair_example(tokenizer, [user("a"), assistant("b"), user("c"), assistant("a")])
+    words = [backend.id_to_token(int(i)) for i in [*ids, targets[-1]]]
+    assert words == ["▁a", ":", "b", ":", "</s>", "▁", "c", ":", "a", ":", "</s>"]
+    said = [backend.id_to_token(int(i)) for i in targets if i != IGNORE_INDEX]
+    assert said == ["b", ":", "</s>", "a", ":", "</s>"]
+
+
 @pytest.mark.parametrize("template", [CHATML, LLAMA])
 def test_of_a_longer_chat_every_answer_counts_and_nothing_else(tokenizer, template):
     end = {CHATML: "<|im_end|>", LLAMA: "<|im_end|>"}[template]

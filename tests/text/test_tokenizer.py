@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tokens import SPECIAL, TEXTS, write_tokenizer
 
-from minilora import text
+import minilora.text as room
 from minilora.hub.tokenizers import load_tokenizer
 from minilora.system.errors import MissingExtraError, UsageError
 from minilora.text.tokenizer import Tokenizer
@@ -191,7 +191,7 @@ def test_without_the_packages_the_remedy_is_named(tmp_path, tokenizer, monkeypat
     write_tokenizer(tmp_path)
     monkeypatch.setitem(sys.modules, "jinja2", None)
     monkeypatch.delitem(sys.modules, "minilora.text.sandbox", raising=False)
-    monkeypatch.delattr(text, "sandbox", raising=False)
+    monkeypatch.delattr(room, "sandbox", raising=False)
     with pytest.raises(MissingExtraError, match=r'needs Jinja2: pip install "minilora\[hf\]"'):
         tokenizer.encode_chat(USER)
     monkeypatch.setitem(sys.modules, "tokenizers", None)
