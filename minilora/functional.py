@@ -54,17 +54,24 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     dx = G Wᵀ, dW = xᵀ G, db = sum of G over rows. For a frozen W only dx is recorded, and x is
     not kept: two products instead of three. All N rows go into one product, because NumPy computes
-    a stack (B, T, d_in) as B small ones.
+    a stack (B, T, d_in) as B small ones. dW lies in memory as W does, where W may be a transposed
+    embedding, so that adding and copying it run straight through both.
     """
     require_linear("linear", x, weight, bias)
     shape, W, x2 = x.shape, weight.held(), _rows(x.data)
     y = x2 @ W()  # (N, d_in) @ (d_in, d_out) -> (N, d_out)
     if bias is not None:
         y += bias.data
+
+    def dW(g: np.ndarray) -> np.ndarray:
+        if weight.data.flags.c_contiguous:
+            return x2.T @ _rows(g)  # (d_in, N) @ (N, d_out)
+        return (_rows(g).T @ x2).T
+
     return record(
         y.reshape(*shape[:-1], weight.shape[1]),
         (x, lambda g: (_rows(g) @ W().T).reshape(shape)),
-        (weight, lambda g: x2.T @ _rows(g)),
+        (weight, dW),
         (bias, lambda g: _column_sum(_rows(g))),
     )
 
@@ -72,41 +79,60 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def lora_linear(
     x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, scale: float
 ) -> Tensor:
-    """y = x (W + s A B) + b with a frozen W: LoRA's layer (Hu et al. 2021, eq. 3) as one op.
+    """y = x W + s (x A) B + b with a frozen W: LoRA's layer (Hu et al. 2021, eq. 3) as one op.
 
-    A (d_in, r), B (r, d_out). With H = s G Bᵀ (N, r):  dA = xᵀ H,  dB = s (x A)ᵀ G,
-    dx = G (W + s A B)ᵀ. The gradients of A and B stay thin, and dW is never formed, so a weight
-    that trains is refused. Adding A B to W first writes d_in·d_out numbers once, where x A B beside
-    x W would write N·d_out.
+    A (d_in, r), B (r, d_out). With H = G Bᵀ (N, r):  dA = s xᵀ H,  dB = s (x A)ᵀ G,
+    dx = G Wᵀ + s H Aᵀ. The gradients of A and B stay thin, and dW is never formed, so a weight that
+    trains is refused. Where rows are many, W + s A B is made first, so that y = x (W + s A B) and
+    dx = G (W + s A B)ᵀ: that is some passes over an array of W's size, kept for backward, instead
+    of over arrays of the sizes of x and y.
     """
     require_linear("lora_linear", x, weight, bias)
     require_factors(x, weight, A, B, scale)
-    shape, x2 = x.shape, _rows(x.data)
+    shape, x2, W = x.shape, _rows(x.data), weight.held()
     a, b = A.data, B.data
-    W = a @ b  # (d_in, r) @ (r, d_out) -> (d_in, d_out)
-    W *= scale
-    W += weight.data
-    y = x2 @ W  # (N, d_in) @ (d_in, d_out) -> (N, d_out)
+    merged = merging_pays(len(x2), *weight.shape) and not weight.fixed
+    if merged:
+        total = np.matmul(a, b, out=np.empty_like(W()))  # in memory as W: adding is then quick
+        total *= scale
+        total += W()
+        W = Tensor(total).held()
+    y = x2 @ W()  # (N, d_in) @ (d_in, d_out) -> (N, d_out)
+    if not merged:
+        y += (x2 @ a) @ (scale * b)  # (N, r) @ (r, d_out)
     if bias is not None:
         y += bias.data
+    H = _once(lambda g: _rows(g) @ b.T)  # (N, d_out) @ (d_out, r)
+
+    def dx(g: np.ndarray) -> np.ndarray:
+        out = _rows(g) @ W().T  # (N, d_out) @ (d_out, d_in)
+        if not merged:
+            out += H(g) @ (scale * a.T)  # (N, r) @ (r, d_in)
+        return out.reshape(shape)
+
+    def dA(g: np.ndarray) -> np.ndarray:
+        out = x2.T @ H(g)  # (d_in, N) @ (N, r)
+        out *= scale
+        return out
 
     def dB(g: np.ndarray) -> np.ndarray:
         out = (x2 @ a).T @ _rows(g)  # (r, N) @ (N, d_out)
         out *= scale
         return out
 
-    def dA(g: np.ndarray) -> np.ndarray:
-        out = x2.T @ (_rows(g) @ b.T)  # (d_in, N) @ (N, r)
-        out *= scale
-        return out
-
     return record(
-        y.reshape(*shape[:-1], W.shape[1]),
-        (x, lambda g: (_rows(g) @ W.T).reshape(shape)),
+        y.reshape(*shape[:-1], weight.shape[1]),
+        (x, dx),
         (A, dA),
         (B, dB),
         (bias, lambda g: _column_sum(_rows(g))),
     )
+
+
+def merging_pays(N: int, d_in: int, d_out: int) -> bool:
+    """Whether lora_linear makes W + s A B. Its time is the same from about one number in x and y
+    for each in W on; from two on, the memory is less than that of x and y, too."""
+    return N * (d_in + d_out) >= 2 * d_in * d_out
 
 
 def embedding(weight: Tensor, ids: np.ndarray) -> Tensor:

@@ -67,6 +67,26 @@ def _half_of_one_plus_tanh(t: np.ndarray) -> np.ndarray:
     return t
 
 
+def few_rows_times(x: np.ndarray, W: np.ndarray) -> np.ndarray:
+    """x @ W for one token of each of B sequences, where W lies in memory as (d_out, d_in), as in
+    tied heads and in Llama's files.   (B, d_in), (d_in, d_out) -> (B, d_out)
+
+    OpenBLAS copies W before it multiplies, which many rows repay and few do not. Products of up to
+    100³ multiplications it makes without: so W is cut into such pieces. For one row, dot products
+    read W faster than a product of matrix and vector does.
+    """
+    (B, d_in), d_out = x.shape, W.shape[1]
+    if B == 1:
+        return np.vecdot(W.T, x)[None]
+    if d_out % _PIECE or B * d_in * _PIECE > 100**3:
+        return x @ W
+    pieces = W.T.reshape(-1, _PIECE, d_in).swapaxes(1, 2)  # (d_out/64, d_in, 64)
+    return (x @ pieces).swapaxes(0, 1).reshape(B, d_out)  # (d_out/64, B, 64) -> (B, d_out)
+
+
+_PIECE = 64
+
+
 @lru_cache(maxsize=8)
 def rope_angles(
     start: int,

@@ -33,17 +33,14 @@ class LowRank(Module):
 
     def __call__(self, x: Tensor, W: Tensor, b: Tensor | None, rng: Rng | None) -> Tensor:
         """x W + b + s (x A) B.   x (..., d_in) -> (..., d_out)"""
-        drops = rng is not None and self.dropout > 0
-        if (
-            not (drops or W.fixed) and 16 * x.size >= W.size
-        ):  # many rows: adding s A B to W first is faster
+        if rng is None or self.dropout == 0:
             return F.lora_linear(x, W, b, self.A, self.B, self.s)
         x_A = F.dropout(x, self.dropout, rng) @ self.A  # (..., r)
         return F.linear(x, W, b) + self.s * (x_A @ self.B)
 
     def delta(self, W: np.ndarray) -> np.ndarray:
-        """ΔW (d_in, d_out): what W becomes, minus W."""
-        return self.A.data @ self.B.data * self.s
+        """ΔW (d_in, d_out): what W becomes, minus W. Lies in memory as W does."""
+        return np.matmul(self.A.data, self.B.data, out=np.empty_like(W)) * self.s
 
     def start(self, W: np.ndarray) -> None:
         """What other kinds of adapter (methods/variants.py) take from W when added."""

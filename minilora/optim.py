@@ -9,7 +9,7 @@ Sources: Kingma & Ba 2015 (Adam), Loshchilov & Hutter 2019 (decoupled weight dec
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from minilora.system.errors import StateError, UsageError
 from minilora.tensor import Tensor
 
 _BELOW_1 = math.nextafter(1, 0)
+# AdamW updates so many numbers at a time, which stay in the cache from one operation to the next.
+_BLOCK = 2**17
 
 
 class SGD:
@@ -61,9 +63,9 @@ class AdamW:
 
     with m̂ = m / (1-β₁ᵗ), v̂ = v / (1-β₂ᵗ). Only matrices decay, not biases or norms' weights.
 
-    All parameters become views into one array, so that a step is a dozen operations on long arrays,
-    in place, whatever the number of parameters: LoRA has many small ones. So the optimizer is bound
-    to these arrays: after a parameter was given another one, `step` raises.
+    All parameters become views into one array, so that a step is a dozen operations on long blocks
+    of it, in place, whatever the number of parameters: LoRA has many small ones. So the optimizer
+    is bound to these arrays: after a parameter was given another one, `step` raises.
 
     params: trainable parameters of one dtype; one that is given twice counts once. lr_factors, one
     for each parameter, multiply lr (LoRA+). Raises ValueError for frozen parameters or none at all,
@@ -97,7 +99,6 @@ class AdamW:
         self.t = 0
         self.flat = np.concatenate([p.data.ravel() for p in self.params])
         self.m, self.v = np.zeros_like(self.flat), np.zeros_like(self.flat)
-        self._g, self._scratch = np.empty_like(self.flat), np.empty_like(self.flat)
         self._factors = None
         if lr_factors is not None:
             sizes = [p.size for p in self.params]
@@ -124,26 +125,33 @@ class AdamW:
                     "made (by another optimizer, model.to or p.data = ...), so a step would not "
                     "reach it: make the optimizer, or the Training, anew"
                 )
-        g, scratch, (beta1, beta2) = self._g, self._scratch, self.betas
-        np.concatenate([_gradient(p).ravel() for p in self.params], out=g)
+        gradients = [_gradient(p).ravel() for p in self.params]
         self.t += 1
-        self.m *= beta1
-        self.m += np.multiply(g, 1 - beta1, out=scratch)
-        self.v *= beta2
-        np.multiply(g, g, out=scratch)
-        scratch *= 1 - beta2
-        self.v += scratch
-        np.sqrt(self.v, out=scratch)
-        scratch *= 1 / math.sqrt(1 - beta2**self.t)
-        scratch += self.eps
-        np.divide(self.m, scratch, out=scratch)
-        scratch *= self.lr / (1 - beta1**self.t)
-        if self._factors is not None:
-            scratch *= self._factors
         if self.weight_decay:
             self.flat[: self._decaying] *= 1 - self.lr * self.weight_decay
-        self.flat -= scratch
+        start = 0
+        for g in _in_blocks(gradients):
+            self._update(slice(start, start + g.size), g)
+            start += g.size
         self._note_change()
+
+    def _update(self, block: slice, g: np.ndarray) -> None:
+        (beta1, beta2), m, v = self.betas, self.m[block], self.v[block]
+        step = (1 - beta1) * g
+        m *= beta1
+        m += step
+        v *= beta2
+        np.multiply(g, g, out=step)
+        step *= 1 - beta2
+        v += step
+        np.sqrt(v, out=step)
+        step *= 1 / math.sqrt(1 - beta2**self.t)
+        step += self.eps
+        np.divide(m, step, out=step)
+        step *= self.lr / (1 - beta1**self.t)
+        if self._factors is not None:
+            step *= self._factors[block]
+        self.flat[block] -= step
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -258,6 +266,19 @@ def _trainable(params: Any) -> list[Tensor]:
             "only parameters, from which the rest is computed anew"
         )
     return distinct
+
+
+def _in_blocks(gradients: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """The numbers of arrays (n,) in their order, small arrays joined and large ones cut."""
+    waiting, size = [], 0
+    for i, g in enumerate(gradients, start=1):
+        waiting.append(g)
+        size += g.size
+        if size >= _BLOCK or i == len(gradients):
+            joined = g if len(waiting) == 1 else np.concatenate(waiting)
+            for start in range(0, size, _BLOCK):
+                yield joined[start : start + _BLOCK]
+            waiting, size = [], 0
 
 
 def _check_rate(lr: float) -> None:

@@ -111,6 +111,12 @@ class Transformer(Module):
         continue; within no_grad() only. Raises ValueError for more tokens than block_size and
         for ids of another shape or type, IndexError for an id outside the vocabulary.
         """
+        return self.logits(self.hidden(ids, rng, cache), rng)
+
+    def hidden(
+        self, ids: np.ndarray, rng: Rng | None = None, cache: list[KVCache] | None = None
+    ) -> Tensor:
+        """ids int (B, T) -> (B, T, C): all but the head, for who needs few of the logits."""
         ids, c = np.asarray(ids), self.config
         if ids.ndim != 2 or not ids.size or not np.issubdtype(ids.dtype, np.integer):
             found = f"{ids.dtype} {ids.shape}"
@@ -129,7 +135,10 @@ class Transformer(Module):
         x = F.dropout(x, c.dropout, rng)
         for i, block in enumerate(self.layers):
             x = block(x, rng, cache[i] if cache else None)
-        x = self.norm(x)
-        if c.tie_embeddings:
+        return self.norm(x)
+
+    def logits(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        """The head.   x (..., C), rows of hidden(ids) -> (..., V)"""
+        if self.config.tie_embeddings:
             return F.linear(x, self.tok_embed.weight.swapaxes(0, 1))  # (V, C) -> (C, V)
         return self.head(x, rng)

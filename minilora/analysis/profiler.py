@@ -66,8 +66,11 @@ def _linear(out: np.ndarray, x: Tensor, *_: Any) -> Work:
 
 def _lora_linear(out: np.ndarray, x: Tensor, A: Tensor, B: Tensor, *_: Any) -> Work:
     (d_in, r), d_out = A.shape, B.shape[1]
-    product, thin = 2 * x.size * d_out, 2 * (x.size // d_in) * r * (d_in + d_out)
-    return Work(2 * d_in * r * d_out + product, (product, thin, thin))  # A B, x W; dx, dA, dB
+    N = x.size // d_in
+    product, x_A, H = 2 * N * d_in * d_out, 2 * N * d_in * r, 2 * N * r * d_out
+    if functional.merging_pays(N, d_in, d_out):
+        return Work(2 * d_in * r * d_out + product, (product, x_A, x_A + H), H)  # dx, dA, dB
+    return Work(product + x_A + H, (product + x_A, x_A, x_A + H), H)
 
 
 def _matmul(out: np.ndarray, a: Tensor, b: Tensor) -> Work:

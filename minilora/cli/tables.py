@@ -209,7 +209,7 @@ def print_comparison(entry: dict[str, Any], console: Console) -> None:
     console.print(sample_panels(entry))
 
 
-_LINEAR = ("linear", "lora_linear", "matmul")  # matmul: x A B beside x W, where rows are few
+_LINEAR = ("linear", "lora_linear", "matmul")  # matmul: x A B beside x W, with dropout
 _UPDATE = ("AdamW.step", "clip_grad_norm")
 
 

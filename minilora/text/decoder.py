@@ -12,7 +12,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minilora.kernels import centred, gelu_gate, inverse_rms, rope_angles, rotate, silu_gate
+from minilora.kernels import (
+    centred,
+    few_rows_times,
+    gelu_gate,
+    inverse_rms,
+    rope_angles,
+    rotate,
+    silu_gate,
+)
 from minilora.lora import LoraLinear, LowRank
 from minilora.module import ModuleList
 from minilora.nn import Embedding, LayerNorm, Linear, RMSNorm
@@ -34,7 +42,8 @@ class Decoder:
         self.pos_embed = model.pos_embed.weight.data if c.positions == "learned" else None
         self.layers = [_layer(block, c) for block in model.layers]
         self.norm = _norm(model.norm)
-        self.head = self.tok_embed.T if c.tie_embeddings else _weights(model.head)[0]
+        tied = c.tie_embeddings
+        self.head = _product(self.tok_embed.T, None) if tied else _linear(model.head)
 
     def __call__(self, ids: np.ndarray, cache: list[KVCache]) -> np.ndarray:
         x = self.tok_embed[ids]  # (B,) -> (B, C)
@@ -42,7 +51,7 @@ class Decoder:
             x = x + self.pos_embed[cache[0].length]
         for layer, past in zip(self.layers, cache, strict=True):
             x = layer(x, past)
-        return self.norm(x) @ self.head
+        return self.head(self.norm(x))
 
 
 def is_plain(model: Transformer) -> bool:
@@ -80,15 +89,12 @@ def _attention(
     attn: Attention, c: TransformerConfig
 ) -> Callable[[np.ndarray, KVCache], np.ndarray]:
     H, J, D = c.n_head, c.kv_heads, c.head_size
-    three = [_weights(proj) for proj in (attn.q_proj, attn.k_proj, attn.v_proj)]
-    Wqkv = np.concatenate([W for W, _ in three], axis=1)  # (C, H*D + 2*J*D)
-    bqkv = np.concatenate([b for _, b in three]) if c.bias else np.zeros(1, Wqkv.dtype)
+    qkv_proj = _side_by_side(attn.q_proj, attn.k_proj, attn.v_proj)
     o_proj, scale = _linear(attn.o_proj), 1 / math.sqrt(D)
 
     def attention(x: np.ndarray, cache: KVCache) -> np.ndarray:
         B, t = len(x), cache.length
-        qkv = x @ Wqkv  # (B, C) -> (B, H*D + 2*J*D)
-        qkv += bqkv
+        qkv = qkv_proj(x)  # (B, C) -> (B, H*D + 2*J*D)
         q = qkv[:, : H * D].reshape(B, J, H // J, D)
         k, v = qkv[:, H * D : (H + J) * D], qkv[:, (H + J) * D :]
         if c.positions == "rope":
@@ -129,10 +135,25 @@ def _mlp(mlp: MLP, c: TransformerConfig) -> Function:
 
 
 def _linear(layer: Linear | LoraLinear) -> Function:
-    W, b = _weights(layer)
+    return _product(*_weights(layer))
+
+
+def _side_by_side(*layers: Linear | LoraLinear) -> Function:
+    """x -> the results of several Linears in one array. Small ones become one, which saves calls;
+    large ones would become copies of much of the model."""
+    weights, biases = zip(*map(_weights, layers), strict=True)
+    if sum(W.size for W in weights) > 2**18:
+        functions = [_product(W, b) for W, b in zip(weights, biases, strict=True)]
+        return lambda x: np.concatenate([function(x) for function in functions], axis=1)
+    b = None if biases[0] is None else np.concatenate(biases)
+    return _product(np.concatenate(weights, axis=1), b)
+
+
+def _product(W: np.ndarray, b: np.ndarray | None) -> Function:
+    times = few_rows_times if W.T.flags.c_contiguous else np.matmul
 
     def linear(x: np.ndarray) -> np.ndarray:
-        y = x @ W
+        y: np.ndarray = times(x, W)
         if b is not None:
             y += b
         return y

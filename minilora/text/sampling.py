@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -166,17 +165,20 @@ def generate(
     _check_options(max_new_tokens, temperature, top_k, top_p, rng, on_token)
     ends = _checked_ends(eos_token_id, model.config.vocab_size)
     block, cache = model.config.block_size, None
-    next_logits = Decoder(model) if is_plain(model) else partial(_next_logits, model)
+    decoder = Decoder(model) if is_plain(model) else None
     B, T = prompt.shape
+    longest = min(block, T + max_new_tokens)
     ids = np.concatenate([prompt, np.zeros((B, max_new_tokens), np.int64)], axis=1)
     ended = np.zeros(B, bool)
     for end in range(T, T + max_new_tokens):
         if cache is None or cache[0].length == block:  # read many tokens at once
             start = max(0, end - block) if cache is None else end - max(1, block // 2)
-            cache = [KVCache(block) for _ in model.layers] if model.can_cache else None
-            logits = model(ids[:, start:end], cache=cache).data[:, -1]  # (B, T, V) -> (B, V)
+            cache = [KVCache(longest) for _ in model.layers] if model.can_cache else None
+            logits = _next_logits(model, ids[:, start:end], cache)
+        elif decoder:
+            logits = decoder(ids[:, end - 1], cache)
         else:
-            logits = next_logits(ids[:, end - 1], cache)
+            logits = _next_logits(model, ids[:, end - 1 : end], cache)
         if not np.isfinite(logits.max(axis=1)).all():
             raise UsageError("the model's logits are NaN or infinite: its weights are damaged")
         if temperature == 0:
@@ -243,8 +245,11 @@ def _check_options(
         raise UsageError(f"on_token must be a function of the new ids (B,), got {on_token!r}")
 
 
-def _next_logits(model: Transformer, ids: np.ndarray, cache: list[KVCache]) -> np.ndarray:
-    return model(ids[:, None], cache=cache).data[:, -1]  # (B, 1, V) -> (B, V)
+def _next_logits(model: Transformer, ids: np.ndarray, cache: list[KVCache] | None) -> np.ndarray:
+    """Logits (B, V) of what follows ids (B, T): of all positions, only the last needs the head."""
+    if type(model).__call__ is not Transformer.__call__:
+        return model(ids, cache=cache).data[:, -1]  # (B, T, V) -> (B, V)
+    return model.logits(model.hidden(ids, cache=cache)[:, -1]).data  # (B, T, C) -> (B, V)
 
 
 def _sample(logits: np.ndarray, top_k: int | None, top_p: float | None, rng: Any) -> np.ndarray:

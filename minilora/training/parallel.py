@@ -47,8 +47,12 @@ def loss_and_gradients(
 
     @np.errstate(over="ignore", invalid="ignore")  # a thread has its own; callers check the loss
     def shard(i: int) -> tuple[float, list[np.ndarray]]:
-        logits = model(ids[rows[i]], rng_of_shard(i) if rng_of_shard else None)
-        loss = F.cross_entropy(logits, targets[rows[i]]) * (counted[i] / sum(counted))
+        rng = rng_of_shard(i) if rng_of_shard else None
+        x, target = model.hidden(ids[rows[i]], rng), targets[rows[i]]
+        if 0 < counted[i] < target.size:  # the head is needed only where a target counts
+            kept = np.flatnonzero(target != IGNORE_INDEX)
+            x, target = F.embedding(x.reshape(-1, x.shape[2]), kept), target.ravel()[kept]
+        loss = F.cross_entropy(model.logits(x, rng), target) * (counted[i] / sum(counted))
         return loss.item(), grad(loss, params)
 
     nonempty = [i for i, n in enumerate(counted) if n] or [0]

@@ -3,8 +3,8 @@
     python worker.py ENGINE JOB SHAPE [RANK]
 
 ENGINE: minilora, torch-eager, torch-sdpa, autograd. JOB: full, qv, all (training steps), generate
-(one greedy continuation to the end of the context), check (loss and gradients, to a file named on
-standard input).
+(one greedy continuation to the end of the context). Where SHAPE is a folder with a model, ENGINE is
+minilora or transformers, and JOB one of real_jobs.py.
 """
 
 import json
@@ -19,13 +19,22 @@ from shapes import parse_shape
 
 
 def make_job(engine: str, job: str, shape: str, rank: int, threads: int):
+    if engine == "minilora":
+        from minilora.system.memory import keep_freed_memory
+
+        keep_freed_memory()  # as training and the command line do
+    elif engine != "autograd":
+        import torch
+
+        torch.set_num_threads(threads)
+    if Path(shape).is_dir():
+        import real_jobs
+
+        return real_jobs.MAKERS[engine](job, Path(shape))
     s = parse_shape(shape)
     if engine == "minilora":
         import minilora_worker
 
-        from minilora.system.memory import keep_freed_memory
-
-        keep_freed_memory()  # as training and the command line do
         if job == "generate":
             return minilora_worker.make_generate(s)
         return minilora_worker.make_step(s, job, rank, threads)
@@ -33,10 +42,8 @@ def make_job(engine: str, job: str, shape: str, rank: int, threads: int):
         import autograd_worker
 
         return autograd_worker.make_step(s)
-    import torch
     import torch_worker
 
-    torch.set_num_threads(threads)
     variant = engine.removeprefix("torch-")
     if job == "generate":
         generate = torch_worker.make_generate(s, variant)

@@ -45,6 +45,18 @@ def test_numpy_scalars_let_no_float64_in():
     assert {result.dtype for result in (*norms, *gates)} == {F32}
 
 
+@pytest.mark.parametrize(("d_in", "d_out"), [(5, 64), (300, 128), (2000, 192), (9, 7)])
+@pytest.mark.parametrize("B", [1, 2, 8, 40])
+def test_a_few_rows_times_a_matrix_is_their_product_whichever_way_it_is_made(B, d_in, d_out):
+    """In one piece for (9, 7), and where 64 columns are more than 100³ multiplications."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((B, d_in), dtype=np.float32)
+    W = rng.standard_normal((d_out, d_in), dtype=np.float32).T
+    y = kernels.few_rows_times(x, W)
+    assert y.dtype == F32 and y.flags.c_contiguous and y.flags.writeable
+    np.testing.assert_allclose(y, x @ W, rtol=1e-4, atol=1e-3)
+
+
 def test_cached_constants_cannot_be_changed_by_accident():
     for constant in (kernels.ones(3, F32), *kernels.rope_angles(0, 2, 4, 10.0, F32)):
         with pytest.raises(ValueError, match="read-only"):

@@ -394,6 +394,17 @@ def test_a_cache_under_a_graph_is_refused_where_it_would_cut_a_gradient(config):
 
 
 @no_grad()
+@FAMILIES
+def test_hidden_and_the_head_are_the_model_and_the_head_takes_any_of_the_rows(config):
+    model, ids = make(config), some_ids(config, B=2, T=5)
+    x = model.hidden(ids)
+    assert x.shape == (2, 5, config.n_embd)
+    np.testing.assert_array_equal(model.logits(x).data, model(ids).data)
+    last = model.logits(x[:, -1])
+    np.testing.assert_allclose(last.data, model(ids).data[:, -1], rtol=1e-5, atol=1e-6)
+
+
+@no_grad()
 def test_a_cache_is_one_object_per_layer():
     model, ids, one = make(GPT2), some_ids(GPT2), KVCache(8)
     for wrong in ([], [one], [one, one], [*new_cache(GPT2), one]):

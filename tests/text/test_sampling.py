@@ -428,14 +428,22 @@ def decoded_and_recomputed(model, ids):
     return np.stack(steps, axis=1), model(ids).data[:, 1:]
 
 
+WIDE = dict(LLAMA, n_embd=512, mlp_hidden=64)  # q, k and v are too large to be put side by side
+
+
+@pytest.mark.parametrize("transposed", [False, True], ids=["own layout", "Llama's files"])
 @pytest.mark.parametrize("adapted", ["plain", "adapted", "merged", "disabled"])
-@pytest.mark.parametrize("switches", [{}, LLAMA, dict(norm="rmsnorm", bias=False)], ids=str)
-def test_decoder_equals_the_transformer(switches, adapted):
+@pytest.mark.parametrize("switches", [{}, LLAMA, WIDE, dict(norm="rmsnorm", bias=False)], ids=str)
+def test_decoder_equals_the_transformer(switches, adapted, transposed):
     rng = np.random.default_rng(1)
-    config = TransformerConfig(13, 16, n_layer=2, n_head=4, n_embd=32, **switches)
+    config = TransformerConfig(13, 16, **{"n_layer": 2, "n_head": 4, "n_embd": 32} | switches)
     model = Transformer(config, rng=rng)
     for p in model.parameters():
-        p.data += rng.standard_normal(p.shape, dtype=np.float32) * np.float32(0.1)
+        p.data += rng.standard_normal(p.shape, dtype=np.float32) * np.float32(
+            0.1 / 2 ** len(p.shape)
+        )
+        if transposed and p.ndim == 2:
+            p.data = np.asfortranarray(p.data)
     if adapted != "plain":
         random_B = LoraConfig(r=3, target_modules="all-linear", init_lora_weights=False)
         add_adapter(model, random_B, rng=rng)

@@ -67,9 +67,9 @@ def assert_identical(model, found, expected):
 class Watched(Transformer):
     """Hands the ids of every forward pass to `seen` first."""
 
-    def __call__(self, ids, *args):
+    def hidden(self, ids, *args):
         self.seen(ids)
-        return super().__call__(ids, *args)
+        return super().hidden(ids, *args)
 
 
 def watched(model, seen):
@@ -188,6 +188,18 @@ def test_shard_without_targets_is_not_computed():
     of_shards(watched(make(), seen.append), ids, targets)
     (part,) = seen
     np.testing.assert_array_equal(part, ids[:4])
+
+
+def test_the_head_is_computed_only_where_a_target_counts():
+    class Counting(Transformer):
+        def logits(self, x, *args):
+            seen.append(x.shape)
+            return super().logits(x, *args)
+
+    seen, model = [], make()
+    model.__class__ = Counting
+    of_shards(model, *ignoring([5, 1, 0, 2, 64, 64, 64, 64]))
+    assert seen == [(5 + 1 + 0 + 2, 16), (4, T, 16)]
 
 
 def test_shards_are_under_way_at_the_same_time():
