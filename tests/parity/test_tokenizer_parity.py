@@ -10,14 +10,19 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import re
 
+import numpy as np
 import pytest
 from chats import CHAT, TEMPLATES
-from tokens import TEXTS, gguf_metadata, smollm2, write_tokenizer
+from tokens import TEXTS, gguf_metadata, smollm2, write_chat_model, write_tokenizer
 
+from minilora import functional as F
+from minilora.hub import load_model
 from minilora.hub.gguf import GgufFile
 from minilora.hub.gguf_tokenizer import tokenizer_in
 from minilora.hub.tokenizers import load_tokenizer, save_tokenizer
+from minilora.text.pairs import padded, pair_example
 from minilora.text.tokenizer import Tokenizer
+from minilora.training.quality import answer_loss
 
 transformers = pytest.importorskip("transformers")
 
@@ -81,3 +86,52 @@ def test_the_real_model_s_chats_are_those_of_transformers(real):
         expected = theirs.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         assert ours.apply_chat_template(messages) == expected
         assert ours.encode_chat(messages).tolist() == theirs.encode(expected)
+
+
+GENERATION = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% if message.role == 'assistant' %}{% generation %}{{ message.content }}<|im_end|>"
+    "{% endgeneration %}{% else %}{{ message.content }}<|im_end|>{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [["A low-rank change."], ["  Yes. 😀", "No,\nit is not."], ["def f():\n    return 1\n"]],
+)
+def test_what_counts_as_an_answer_is_what_a_template_for_training_marks(tmp_path, answers):
+    ours = load_tokenizer(write_tokenizer(tmp_path))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    chat = [{"role": "system", "content": "Be brief."}]
+    for said in answers:
+        chat += [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": said}]
+    marked = theirs.apply_chat_template(
+        chat, chat_template=GENERATION, return_dict=True, return_assistant_tokens_mask=True
+    )
+    tokenizer = Tokenizer(ours.backend, eos_ids=ours.eos_ids, chat_template=GENERATION)
+    ids, said = tokenizer.encode_answers(chat)
+    n = len(ids)
+    assert ids.tolist() == marked["input_ids"][:n] and not any(marked["assistant_masks"][n:])
+    assert said.astype(int).tolist() == marked["assistant_masks"][:n]
+
+
+def test_the_loss_of_a_batch_is_that_of_transformers(tmp_path):
+    import torch
+
+    write_chat_model(tmp_path)
+    ours = load_tokenizer(tmp_path)
+    chats = [
+        [{"role": "user", "content": "a" * n}, {"role": "assistant", "content": "LoRA " * n}]
+        for n in (1, 7, 20)
+    ]
+    examples = [pair_example(ours, chat) for chat in chats]
+    ids, targets = padded(examples)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    labels = np.pad(targets, ((0, 0), (1, 0)), constant_values=-100)  # theirs stand under the ids
+    whole = torch.tensor(np.pad(ids, ((0, 0), (0, 1))))
+    with torch.no_grad():
+        expected = theirs(whole, labels=torch.tensor(labels)).loss.item()
+    model = load_model(tmp_path)
+    assert F.cross_entropy(model(ids), targets).item() == pytest.approx(expected, abs=2e-5)
+    assert answer_loss(model, examples) == pytest.approx(expected, abs=2e-5)
