@@ -29,6 +29,17 @@ SHARDS = 2
 _WORTH_SPLITTING = 512
 
 
+def mean_loss(
+    model: Transformer, ids: np.ndarray, targets: np.ndarray, rng: Rng | None = None
+) -> Tensor:
+    """Cross-entropy of a batch, int (B, T) each, by the logits of those places alone whose target
+    counts: a real model's head is its largest matrix."""
+    x, kept = model.hidden(ids, rng), np.flatnonzero(targets != IGNORE_INDEX)
+    if 0 < len(kept) < targets.size:
+        x, targets = F.embedding(x.reshape(-1, x.shape[2]), kept), targets.ravel()[kept]
+    return F.cross_entropy(model.logits(x, rng), targets)
+
+
 def loss_and_gradients(
     model: Transformer,
     params: Sequence[Tensor],
@@ -48,11 +59,7 @@ def loss_and_gradients(
     @np.errstate(over="ignore", invalid="ignore")  # a thread has its own; callers check the loss
     def shard(i: int) -> tuple[float, list[np.ndarray]]:
         rng = rng_of_shard(i) if rng_of_shard else None
-        x, target = model.hidden(ids[rows[i]], rng), targets[rows[i]]
-        if 0 < counted[i] < target.size:  # the head is needed only where a target counts
-            kept = np.flatnonzero(target != IGNORE_INDEX)
-            x, target = F.embedding(x.reshape(-1, x.shape[2]), kept), target.ravel()[kept]
-        loss = F.cross_entropy(model.logits(x, rng), target) * (counted[i] / sum(counted))
+        loss = mean_loss(model, ids[rows[i]], targets[rows[i]], rng) * (counted[i] / sum(counted))
         return loss.item(), grad(loss, params)
 
     nonempty = [i for i, n in enumerate(counted) if n] or [0]

@@ -17,6 +17,7 @@ from minilora.system.errors import UsageError
 from minilora.tensor import no_grad
 from minilora.text.pairs import Example
 from minilora.text.windows import IGNORE_INDEX, spaced_windows
+from minilora.training.parallel import mean_loss
 from minilora.transformer import Transformer
 
 
@@ -61,9 +62,9 @@ def answer_loss(model: Transformer, examples: Sequence[Example]) -> float:
     if not examples:
         raise UsageError("there are no examples to judge the model by")
     total, counted = 0.0, 0
-    for ids, targets in examples:  # one by one: a real model's logits are large
+    for ids, targets in examples:
         n = int((targets != IGNORE_INDEX).sum())
-        total += F.cross_entropy(model(ids[None]), targets[None]).item() * n
+        total += mean_loss(model, ids[None], targets[None]).item() * n
         counted += n
     return total / counted
 
