@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from statistics import mean
 
 from rich.console import Console
@@ -48,35 +49,42 @@ def run_sit_exam(args: argparse.Namespace) -> None:
     console, rows = Console(highlight=False), at_chosen_rate(rows)
     courses = list(dict.fromkeys(row["course"] for row in rows))
     print_table(_table(rows, courses), console)
-    _print_findings(rows, courses, console)
     _print_samples(rows, courses, console)
     print(f"Written to {args.out}: exam.json, exam.png.")
 
 
 def _table(rows: Rows, courses: list[str]) -> Table:
+    """A column for each course, a row for each thing measured."""
+    base = select(rows, course="base")[0]
+    runs = [select(rows, course=name) for name in courses]
     table = Table(
         title="An exam on LoRA: the share that was right",
-        caption="± : half of the 95 % interval (Wilson), from the number of questions alone.",
+        caption="±: half of the 95 % interval (Wilson), from the number of questions alone. "
+        "p: McNemar's exact test of the same questions, seed 0.",
         title_justify="left",
         caption_justify="left",
     )
     table.add_column("", no_wrap=True)
-    for part in MARKED:
-        count = len(rows[0]["marks"][part])
-        header = f"{TITLES[part]}\n{count} (chance {CHANCE[part]:.0%})"
-        table.add_column(header, justify="right")
-    for header in ("perplexity\nof English", "numbers\ntrained", "on disk", "CPU s\na step"):
-        table.add_column(header, justify="right")
     for name in courses:
-        same = select(rows, course=name)
-        table.add_row(
-            COURSES[name].label,
-            *(_share(same, part) for part in MARKED),
-            f"{mean(row['perplexity'] for row in same):.1f}",
-            f"{same[0]['trainable']:,}",
-            "–" if same[0]["disk_bytes"] is None else human_bytes(same[0]["disk_bytes"]),
-            _mean(same, "cpu_seconds_per_step"),
-        )
+        table.add_column(COURSES[name].label.replace(", ", "\n"), justify="right")
+    for part in MARKED:
+        asked = f"{TITLES[part]} ({len(base['marks'][part])})"
+        table.add_row(f"{asked}, chance {CHANCE[part]:.0%}", *(_share(same, part) for same in runs))
+        table.add_row("  p of the change", *(_change(base, same[0], part) for same in runs))
+    table.add_section()
+
+    def row(label: str, key: str, form: Callable[[float], str]) -> None:
+        table.add_row(label, *(_mean(same, key, form) for same in runs))
+
+    row("nats a token, right choice", "nats_right", lambda v: f"{v:.2f}")
+    row("nats a token, wrong choice", "nats_wrong", lambda v: f"{v:.2f}")
+    row("perplexity of English", "perplexity", lambda v: f"{v:.2f}")
+    table.add_row("  adapter switched off", *(_detached(same[0]) for same in runs))
+    row("numbers that train", "trainable", lambda v: f"{v:,.0f}")
+    row("optimizer state", "optimizer_bytes", human_bytes)
+    row("on disk", "disk_bytes", human_bytes)
+    row("peak memory of a step", "peak_memory_bytes", human_bytes)
+    row("CPU time of a step", "cpu_seconds_per_step", lambda v: f"{v:.2f} s")
     return table
 
 
@@ -86,29 +94,20 @@ def _share(same: Rows, part: str) -> str:
     return f"{share:.0%} ± {(high - low) / 2:.0%}"
 
 
-def _mean(same: Rows, key: str) -> str:
+def _change(base: Row, row: Row, part: str) -> str:
+    return "" if row is base else f"{mcnemar(base['marks'][part], row['marks'][part]):.2g}"
+
+
+def _mean(same: Rows, key: str, form: Callable[[float], str]) -> str:
     values = [row[key] for row in same if row[key] is not None]
-    return f"{mean(values):.2f}" if values else "–"
+    return form(mean(values)) if values else "–"
 
 
-def _print_findings(rows: Rows, courses: list[str], console: Console) -> None:
-    """Which changes are more than luck, and whether the base is still there."""
-    base = select(rows, course="base")[0]
-    for name in courses[1:]:
-        first = select(rows, course=name)[0]
-        console.print(f"{COURSES[name].label}, seed 0: {', '.join(_changes(base, first))}.")
-        if first["perplexity_detached"] is not None:
-            before, after = first["perplexity_base"], first["perplexity_detached"]
-            found = "exactly the base's" if before == after else f"not the base's {before:.4f}"
-            console.print(f"  adapter switched off: perplexity {after:.4f}, {found}")
-
-
-def _changes(base: Row, row: Row) -> list[str]:
-    return [
-        f"{TITLES[part]} {base['marks'][part].count('1')} → {row['marks'][part].count('1')} "
-        f"(p = {mcnemar(base['marks'][part], row['marks'][part]):.2g})"
-        for part in MARKED
-    ]
+def _detached(row: Row) -> str:
+    before, after = row["perplexity_base"], row["perplexity_detached"]
+    if after is None:
+        return "–"
+    return f"{after:.2f}, exactly" if after == before else f"{after:.6f}, not {before:.6f}"
 
 
 def _print_samples(rows: Rows, courses: list[str], console: Console) -> None:

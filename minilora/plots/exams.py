@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from minilora.experiments.exam import CHANCE, COURSES, MARKED, at_chosen_rate, wilson
 from minilora.experiments.rows import Rows, select
 from minilora.plots.axes import figure_with_panels, fixed_ticks, per_cent
-from minilora.plots.house_style import COLORS, rank_color, style
+from minilora.plots.house_style import COLORS, NOTE_SIZE, rank_color, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,9 +38,11 @@ def exam_figure(rows: Rows) -> Figure:
         rows,
         1,
         len(MARKED),
-        shown="small marks: each seed; line: 95 % interval",
+        shown="small marks: each seed",
         sharey=True,
     )
+    note = "lines: 95 % intervals, from the number of questions alone"
+    figure.supxlabel(note, x=0.99, ha="right", fontsize=NOTE_SIZE)
     for part, ax in zip(MARKED, panels, strict=True):
         plot_exam(rows, ax, part)
     return figure

@@ -21,7 +21,7 @@ def test_the_base_and_one_adapter_sit_the_exam(folder, tmp_path, capsys):
     out = tmp_path / "exam"
     assert main(["sit-exam", "--model", str(folder), "--out", str(out)]) == 0
     shown = capsys.readouterr().out
-    assert "base model" in shown and "±" in shown and "exactly the base's" in shown
+    assert "base model" in shown and "±" in shown and ", exactly" in shown
     assert FEW.samples[0] in shown
     rows = json.loads((out / "exam.json").read_text("utf-8"))["rows"]
     assert [row["course"] for row in rows] == ["base", "lora"]
