@@ -78,7 +78,7 @@ class Tokenizer:
         self.vocab_size = 1 + max(backend.get_vocab().values(), default=-1)
         self.eos_ids = tuple(sorted(set(eos_ids)))
         # The first character of a special token, wherever one begins: also within another.
-        starts = "|".join(map(re.escape, self.special_ids)) or "(?!)"
+        starts = "|".join(map(re.escape, filter(None, self.special_ids))) or "(?!)"
         self._special_start = re.compile(f"(?={starts})(.)", re.DOTALL)
 
     def __repr__(self) -> str:
@@ -235,7 +235,7 @@ class TextStream:
         self._shown = 0  # characters of what they say that are out
 
     def push(self, new: int) -> str:
-        if new in self._special:
+        if new in self._special or new >= self._tokenizer.vocab_size:  # a row that only fills up
             return ""
         self._ids.append(new)
         text = self._tokenizer.decode(self._ids)

@@ -99,6 +99,12 @@ def test_an_answer_that_breaks_off_within_a_character_shows_that_one_is_broken(t
     assert stream.end() == "\ufffd" and stream.end() == ""
 
 
+def test_an_id_beyond_the_tokenizer_s_is_no_text(tokenizer):
+    """Some models have more rows than tokens, so that their number is a round one."""
+    stream = tokenizer.stream()
+    assert [stream.push(i) for i in [*tokenizer.encode("a"), 360]] == ["a", ""]
+
+
 def test_leading_spaces_survive_streaming_where_the_first_token_loses_its_own(tmp_path):
     """As in Llama 2: ▁ is a space, and the first one of a text is not part of it."""
     from tokenizers import Tokenizer as Library
