@@ -13,7 +13,7 @@ import numpy as np
 
 from minilora.kv_cache import KVCache
 from minilora.system.errors import UsageError
-from minilora.tensor import no_grad
+from minilora.tensor import Tensor, no_grad
 from minilora.transformer import Transformer
 
 
@@ -42,21 +42,23 @@ class Likelihood:
         if not min(map(len, texts)):
             raise UsageError("a text has no tokens")
         cache = [past.copies(1, n) for past in self._cache]
-        first = _read(self.model, prompt[None, len(self.start) :], cache)[:, -1:]  # (1, 1, V)
-        logits = np.repeat(first, len(texts), axis=0)  # of the texts' first tokens (B, 1, V)
+        x = _read(self.model, prompt[None, len(self.start) :], cache)[:, -1:]  # (1, 1, C)
+        x = np.repeat(x, len(texts), axis=0)  # what says the texts' first tokens: (B, 1, C)
         if longest > 1:
             ids = np.zeros((len(texts), longest - 1), np.int64)
             for row, text in enumerate(texts):
                 ids[row, : len(text) - 1] = text[:-1]
             cache = [past.copies(len(texts), n + longest) for past in cache]
-            logits = np.concatenate([logits, _read(self.model, ids, cache)], axis=1)  # (B, t, V)
+            x = np.concatenate([x, _read(self.model, ids, cache)], axis=1)  # (B, longest, C)
+        with no_grad():
+            logits = self.model.logits(Tensor(x)).data  # (B, longest, V)
         return [_log_p(logits[row], text) for row, text in enumerate(texts)]
 
 
 @no_grad()
 def _read(model: Transformer, ids: np.ndarray, cache: list[KVCache]) -> np.ndarray:
-    """ids (B, T) -> logits (B, T, V), appended to the cache."""
-    return model(ids, cache=cache).data
+    """ids (B, T) -> what stands before the head (B, T, C), appended to the cache."""
+    return model.hidden(ids, cache=cache).data
 
 
 def _log_p(logits: np.ndarray, text: np.ndarray) -> np.ndarray:
