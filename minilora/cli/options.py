@@ -61,6 +61,8 @@ def parser() -> argparse.ArgumentParser:
     )
     about = "a name, a folder or a .gguf file; default: docs-tiny, of questions and answers smollm2"
     sub.add_argument("--model", metavar="NAME", help=about)
+    about = "keep the model of a .gguf file in its 4 bits (QLoRA): less memory, more time"
+    sub.add_argument("--quantized", action="store_true", help=about)
     sub.add_argument("--method", choices=["lora", "full"], default="lora", help="default: lora")
     _add_lora_options(sub)
     sub.add_argument("--out", type=Path, metavar="FOLDER", help=f"./{RESULTS}/NAME-METHOD")

@@ -181,7 +181,9 @@ def _task(args: argparse.Namespace) -> Task:
     chats = args.text.suffix.lower() in PAIRS
     model = args.model or ("smollm2" if chats else "docs-tiny")
     if not reads_symbols(model):
-        return own_task(model, args.text)
+        return own_task(model, args.text, args.quantized)
+    if args.quantized:
+        raise UsageError(f"--quantized is for a .gguf file, such as smollm2's, not for {model}")
     if chats:
         raise UsageError(
             f"{model} continues texts, symbol by symbol, and learns no chats such as {args.text}; "

@@ -27,11 +27,12 @@ _WINDOW = 256  # tokens of a piece of text
 _HELD_OUT = 0.1
 
 
-def own_task(model: str | Path, file: str | Path) -> Task:
+def own_task(model: str | Path, file: str | Path, quantized: bool = False) -> Task:
     """The task of teaching a real model a file: questions and answers if its name ends in .jsonl,
     else a text.
 
-    Raises what load_tokenizer and read_pairs raise, and TextError for a text that cannot be used.
+    quantized: keep the model, of a .gguf file, in its 4 or 8 bits, as QLoRA does. Raises what
+    load_tokenizer and read_pairs raise, and TextError for a text that cannot be used.
     """
     tokenizer, file = load_tokenizer(model), Path(file)
     data = (_chats if file.suffix.lower() in PAIRS else _text)(file, tokenizer)
@@ -48,6 +49,7 @@ def own_task(model: str | Path, file: str | Path) -> Task:
         known=None,
         prompts=prompts,
         tokenizer=tokenizer,
+        quantized=quantized,
     )
 
 

@@ -160,7 +160,8 @@ class Task:
     known: what the base model was trained for. prompts: what to let the models continue when they
     are shown to people. examples: how many of them quality is measured on (None: all that there
     are; of a text, 256 windows). `replace(task, examples=8)` is a task that is quickly measured.
-    tokenizer: of a real model; None for the symbols of ALPHABET.
+    tokenizer: of a real model; None for the symbols of ALPHABET. quantized: the base is kept in the
+    few bits that its file has.
     """
 
     name: str
@@ -175,6 +176,7 @@ class Task:
     examples: int | None = None
     warmup: int = 20
     tokenizer: Tokenizer | None = None
+    quantized: bool = False
 
     @property
     def metric(self) -> Metric:

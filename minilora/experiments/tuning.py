@@ -251,7 +251,7 @@ def _shortened(task: Task, characters: int) -> Task:
 
 
 def _load_base(task: Task) -> Transformer:
-    base = load_model(task.base)
+    base = load_model(task.base, quantized=task.quantized)
     if task.tokenizer is not None:
         task.tokenizer.require_fit(base)
     elif base.config.vocab_size != len(ALPHABET):
@@ -274,7 +274,9 @@ def _prepared(
     what it trains; of a real model a second copy would not be small."""
     if method == "scratch":
         return Transformer(base.config, rng=np.random.default_rng(seed))
-    shared = {id(p.data): p.data for p in base.parameters()} if share else {}
+    plain = [p.data for p in base.parameters() if share and not p.fixed]
+    fixed = [p for p in base.parameters() if p.fixed]  # nothing can change them
+    shared: dict[int, Any] = {id(held): held for held in (*plain, *fixed)}
     model = copy.deepcopy(base, shared)
     METHODS[method].prepare(model, lora, np.random.default_rng((seed, 0)))
     return model

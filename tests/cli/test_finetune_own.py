@@ -100,6 +100,8 @@ def test_a_text_without_a_model_goes_to_docs_tiny_as_before(model, capsys):
         (["sums.jsonl", "--model", "nowhere"], "there is no folder 'nowhere'"),
         (["sums.jsonl", "--model", "model", "--rank", "99"], "r=99 is more than"),
         (["sums.jsonl", "--model", "plain"], "has no chat template"),
+        (["sums.jsonl", "--model", "model", "--quantized"], "is not in few bits"),
+        (["words.txt", "--quantized"], "--quantized is for a .gguf file"),
     ],
 )
 def test_wrong_use_is_one_sentence(model, here, capsys, argv, sentence):
@@ -113,6 +115,17 @@ def test_wrong_use_is_one_sentence(model, here, capsys, argv, sentence):
 def start(*argv):
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
     return subprocess.Popen([sys.executable, "-m", "minilora", *argv], env=env)
+
+
+@pytest.mark.system
+def test_the_real_model_learns_in_its_four_bits(model, capsys):
+    path = smollm2()
+    finetune("--data", "sums.jsonl", "--model", path, "--quantized", "--steps", "2", "--out", "q")
+    assert "all params: 136,957,248" in capsys.readouterr().out
+    finetune(
+        *("--data", "sums.jsonl", "--model", path, "--quantized", "--method", "full"), status=1
+    )
+    assert "kept in few bits and cannot train" in capsys.readouterr().err
 
 
 @pytest.mark.system
