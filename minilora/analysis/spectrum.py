@@ -33,7 +33,11 @@ def effective_rank(M: np.ndarray) -> float:
 
     Source: Roy & Vetterli 2007, "The effective rank".
     """
-    S = singular_values(M)
+    return effective_rank_of(singular_values(M))
+
+
+def effective_rank_of(S: np.ndarray) -> float:
+    """effective_rank of the matrix whose singular values are S, largest first."""
     p = S[S > 0] / S.sum() if S[0] > 0 else S[:0]
     return math.exp(-np.sum(p * np.log(p))) if p.size else 0.0
 
@@ -43,7 +47,12 @@ def stable_rank(M: np.ndarray) -> float:
 
     Source: Rudelson & Vershynin 2007, "Sampling from large matrices" ("numerical rank" there).
     """
-    return float(np.sum(_relative_energy(M)))
+    return stable_rank_of(singular_values(M))
+
+
+def stable_rank_of(S: np.ndarray) -> float:
+    """stable_rank of the matrix whose singular values are S, largest first."""
+    return float(np.sum(_relative_energy(S)))
 
 
 def k90(M: np.ndarray) -> int:
@@ -51,14 +60,18 @@ def k90(M: np.ndarray) -> int:
 
     No approximation of a lower rank leaves so little out (Eckart & Young 1936).
     """
-    held = np.cumsum(_relative_energy(M))
+    return k90_of(singular_values(M))
+
+
+def k90_of(S: np.ndarray) -> int:
+    """k90 of the matrix whose singular values are S, largest first."""
+    held = np.cumsum(_relative_energy(S))
     enough = held >= 0.9 * held[-1] * (1 - 1e-12)  # 9 of 10 equal ones are 0.9, rounding or not
     return int(np.argmax(enough)) + 1 if held[-1] > 0 else 0
 
 
-def _relative_energy(M: np.ndarray) -> np.ndarray:
+def _relative_energy(S: np.ndarray) -> np.ndarray:
     """(σ_i / σ_1)², or zeros: squares of σ itself could leave the range of floats."""
-    S = singular_values(M)
     return (S / S[0]) ** 2 if S[0] > 0 else S
 
 

@@ -26,6 +26,7 @@ COMMANDS = {  # the file of this room that has run_NAME; it is imported when it 
     "pretrain": "training",
     "params": "looking",
     "profile": "looking",
+    "inspect": "inspecting",
     "doctor": "looking",
     "study": "studying",
     "figures": "studying",

@@ -91,6 +91,14 @@ def parser() -> argparse.ArgumentParser:
     _add_rank_options(sub)
     sub.add_argument("--out", type=Path, metavar="FOLDER", help="write params.png there")
 
+    sub = command("inspect", "what an adapter's files say, without its base model")
+    about = "with adapter_config.json and adapter_model.safetensors, as PEFT writes them"
+    sub.add_argument("folder", type=Path, metavar="FOLDER", help=about)
+    sub.add_argument("--all", action="store_true", help="a row for every module, not every kind")
+    sub.add_argument("--json", action="store_true", help="print the numbers instead of a table")
+    about = "draw ‖ΔW‖ and the singular values there"
+    sub.add_argument("--figure", type=_file(".png", ".svg"), metavar="FILE.png", help=about)
+
     sub = command("profile", "time each op of a training step, both methods")
     sub.add_argument("--model", default="docs-tiny", help="a bundled name or a folder")
     sub.add_argument("--batch", type=_count, default=12, metavar="N", help="texts; default: 12")

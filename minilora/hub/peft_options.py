@@ -41,6 +41,23 @@ _REFUSED = [
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # init_lora_weights that alter W
 
 
+def unsupported(written: Mapping[str, Any]) -> dict[str, str]:
+    """The options under which PEFT computes something else than x W + s x A B, each with a
+    sentence."""
+    found = {
+        key: f"{key}={written[key]!r} is not supported; train one without it"
+        for key in _REFUSED
+        if written.get(key)
+    }
+    init = written.get("init_lora_weights")
+    if str(init).lower().startswith(_CHANGES_BASE):
+        found["init_lora_weights"] = (
+            f"init_lora_weights={init!r} has changed the base model's weights; convert the adapter "
+            "with PEFT's save_pretrained(..., path_initial_model_for_weight_conversion=...)"
+        )
+    return found
+
+
 def read_options(written: Mapping[str, Any]) -> LoraConfig:
     """What adapter_config.json says, with PEFT's defaults; paths in it are still PEFT's.
 
@@ -48,16 +65,10 @@ def read_options(written: Mapping[str, Any]) -> LoraConfig:
     """
     if written.get("peft_type") != "LORA":
         raise UsageError(f"peft_type={written.get('peft_type')!r} is not supported, only 'LORA'")
-    for key in _REFUSED:
-        if written.get(key):
-            raise UsageError(f"{key}={written[key]!r} is not supported; train one without it")
+    for sentence in unsupported(written).values():
+        raise UsageError(sentence)
     init = written.get("init_lora_weights", True)
     init = init.lower() if isinstance(init, str) else init  # PEFT takes "OLoRA" too
-    if str(init).startswith(_CHANGES_BASE):
-        raise UsageError(
-            f"init_lora_weights={init!r} has changed the base model's weights; convert the adapter "
-            "with PEFT's save_pretrained(..., path_initial_model_for_weight_conversion=...)"
-        )
     known = {*_READ, *_HARMLESS, *_REFUSED}
     if unknown := sorted(written.keys() - known):
         warnings.warn(f"adapter_config.json: ignored {first_two(unknown)}", stacklevel=3)

@@ -86,12 +86,13 @@ def read_weights(folder: Path) -> Arrays:
     return tensors
 
 
-def read_safetensors(path: Path) -> Arrays:
+def read_safetensors(path: Path, *, finite: bool = True) -> Arrays:
     """All tensors of a file as float32, without the constants that old files hold, and without
     the wrappers' part of names (`_orig_mod.`, `module.`). What is stored as float32 is a view of
     the mapped file, which takes memory only once it is used or changed.
 
-    Raises FileNotFoundError, or ValueError for damage, NaN, infinity and integers.
+    Raises FileNotFoundError, or ValueError for damage, for integers and, unless finite=False, for
+    NaN and infinity.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -118,7 +119,10 @@ def read_safetensors(path: Path) -> Arrays:
         stored = raw[8 + length + start : 8 + length + end].view(_FLOATS[kind])
         if kind == "BF16":  # the upper half of a float32
             stored = (stored.astype(np.uint32) << 16).view(np.float32)
-        array = _converted(stored.reshape(about["shape"]), np.float32, f"{key} in {path}")
+        stored = stored.reshape(about["shape"])
+        if finite:
+            stored = _converted(stored, np.float32, f"{key} in {path}")
+        array = np.asarray(stored, np.float32, order="C")
         tensors[key] = array if array.flags.aligned else array.copy()
     return renamed(tensors, lambda key: _WRAPPERS.sub("", key))
 
