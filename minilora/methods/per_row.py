@@ -51,7 +51,7 @@ class RowsLinear(Module):
                 f"adapters_per_row was given {self.batch} names, and this batch has {len(x.data)} "
                 "rows: name one adapter, or None, for each"
             )
-        y = x.data.reshape(-1, len(W.data)) @ W.data  # all rows in one product
+        y = x.data.reshape(-1, W.shape[0]) @ W.data  # all rows in one product
         y = y.reshape(*x.shape[:-1], y.shape[-1])
         for rows, A, B, stretch in self.parts:
             own = y[rows] + (x.data[rows] @ A) @ B

@@ -109,12 +109,14 @@ def quantize(model: Module, make: Callable[[str, Linear | Embedding], Blocks | N
     if any("base" in vars(m) for _, m in model.named_modules()):
         raise UsageError("quantize a model before anything is added to it: load it again")
     model.requires_grad_(False)
-    for path, module in list(model.named_modules()):
+    new: dict[str, Module] = {}
+    for path, module in model.named_modules():
         if type(module) is Linear:
             if blocks := make(path, module):
-                model.set_submodule(path, QuantizedLinear(blocks, module.bias))
+                new[path] = QuantizedLinear(blocks, module.bias)
         elif type(module) is Embedding and (blocks := make(path, module)):
-            model.set_submodule(path, QuantizedEmbedding(blocks))
+            new[path] = QuantizedEmbedding(blocks)
+    model.set_submodules(new)
 
 
 def dequantize(model: Module) -> None:
@@ -124,15 +126,15 @@ def dequantize(model: Module) -> None:
         raise UsageError("no weight of this model is kept in few bits")
     if any("base" in vars(m) for _, m in model.named_modules()):
         raise UsageError("save the adapter, load the base again, dequantize it, load the adapter")
-    for path, module in list(model.named_modules()):
+    new: dict[str, Module] = {}
+    for path, module in model.named_modules():
         if isinstance(module, QuantizedLinear):
-            plain: Module = Linear.__new__(Linear)
-            vars(plain).update(weight=Parameter(_copy(module.weight)), bias=module.bias)
-            model.set_submodule(path, plain)
+            new[path] = Linear.__new__(Linear)
+            vars(new[path]).update(weight=Parameter(_copy(module.weight)), bias=module.bias)
         elif isinstance(module, QuantizedEmbedding):
-            plain = Embedding.__new__(Embedding)
-            plain.weight = Parameter(_copy(module.weight))
-            model.set_submodule(path, plain)
+            new[path] = Embedding.__new__(Embedding)
+            vars(new[path]).update(weight=Parameter(_copy(module.weight)))
+    model.set_submodules(new)
     model.requires_grad_(True)
 
 

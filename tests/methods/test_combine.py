@@ -13,6 +13,8 @@ from minilora.hub import load_adapter, save_adapter
 from minilora.lora import adapters, lora_layers
 from minilora.methods.combine import HOWS, merged_changes
 from minilora.methods.low_rank import best_factors, svd_of_product
+from minilora.methods.nf4 import quantize_nf4
+from minilora.methods.quantized import dequantize
 
 KINDS = {
     "LoRA": {},
@@ -193,6 +195,18 @@ def test_the_same_seed_drops_the_same_numbers():
     for name in ("one", "two"):
         ml.combine_adapters(model, {"a": 1, "b": 1}, name, rng=RNG(7), **options)
     assert logits(model, "one").tobytes() == logits(model, "two").tobytes()
+
+
+def test_beside_a_base_in_4_bits_adapters_are_combined_as_beside_its_numbers():
+    deltas = []
+    for prepare in (quantize_nf4, lambda m: (quantize_nf4(m), dequantize(m))):
+        model = tiny("llama", n_embd=64, mlp_hidden=64)
+        prepare(model)
+        for seed, name in enumerate("ab"):
+            moved(model, name, seed, use_dora=True)
+        ml.combine_adapters(model, {"a": 1.0, "b": -0.5}, "ab", "svd", r=4)
+        deltas.append(ml.get_delta_weight(model, Q, "ab"))
+    assert np.allclose(*deltas, atol=1e-6) and np.abs(deltas[0]).max() > 0.01
 
 
 def snapshot(model):

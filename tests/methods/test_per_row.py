@@ -5,6 +5,7 @@ import pytest
 from builders import tiny
 
 import minilora as ml
+from minilora.methods.nf4 import quantize_nf4
 from minilora.text.decoder import is_plain
 
 RNG = np.random.default_rng
@@ -20,7 +21,10 @@ IDS = RNG(1).integers(11, size=(5, 10))
 
 
 def served(family="llama", dtype=np.float32, **options):
-    model = tiny(family).to(dtype)
+    return add_three(tiny(family).to(dtype), dtype, **options)
+
+
+def add_three(model, dtype=np.float32, **options):
     for i, name in enumerate(("a", "b", "one_layer")):
         targets = ["layers.0.attn.q_proj"] if name == "one_layer" else "all-linear"
         config = ml.LoraConfig(r=2 + i, lora_alpha=5, target_modules=targets, **options)
@@ -79,6 +83,16 @@ def test_afterwards_the_model_is_as_it_was():
         model(IDS[:2])
     assert [(p, id(m)) for p, m in model.named_modules()] == modules
     assert ml.active_adapter(model) == "b" and model(IDS).data.tobytes() == before.tobytes()
+
+
+def test_a_base_in_4_bits_serves_rows_too():
+    model = tiny(n_embd=64, mlp_hidden=64)
+    quantize_nf4(model)
+    model = add_three(model)
+    with ml.adapters_per_row(model, NAMES):
+        together = model(IDS).data
+    own = alone(model, "a", lambda m: m(IDS[:1]).data[0])
+    assert np.abs(together[0] - own).max() < 1e-5
 
 
 WRONG = [
