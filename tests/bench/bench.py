@@ -64,8 +64,10 @@ class Worker:
             text=True,
             env=environment | {"BENCH_THREADS": str(threads)},
         )
-        if self.process.stdout.readline().strip() != "ready":
+        line = self.process.stdout.readline()
+        if not line:
             raise RuntimeError(f"{engine} {job} {shape} did not start; its error is above")
+        self.first = json.loads(line)  # what the job returned the first time
 
     def measure(self, times: int) -> dict[str, float]:
         """Medians of `times` runs: {"wall": seconds, "cpu": seconds, "mib": peak so far}."""

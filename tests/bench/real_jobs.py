@@ -25,7 +25,7 @@ def batch(kind: str, rows: int, vocabulary: int) -> tuple[np.ndarray, np.ndarray
     return ids[:, :-1].copy(), targets
 
 
-def minilora_job(job: str, folder: Path) -> Callable[[], object]:
+def minilora_job(job: str, folder: Path) -> Callable[[], float | list]:
     import minilora as ml
     from minilora.training.parallel import loss_and_gradients
 
@@ -33,7 +33,7 @@ def minilora_job(job: str, folder: Path) -> Callable[[], object]:
     model = ml.load_model(folder)
     ids, targets = batch(kind, int(rows), model.config.vocab_size)
     if kind == "generate":
-        return lambda: ml.generate(model, ids[:, :PROMPT], NEW, temperature=0)
+        return lambda: ml.generate(model, ids[:, :PROMPT], NEW, temperature=0).tolist()
     if kind != "full":
         wanted = ml.LoraConfig(r=R, lora_alpha=SCALE * R, target_modules="all-linear")
         ml.add_adapter(model, wanted, rng=np.random.default_rng(0))
@@ -51,7 +51,7 @@ def minilora_job(job: str, folder: Path) -> Callable[[], object]:
     return step
 
 
-def transformers_job(job: str, folder: Path) -> Callable[[], object]:
+def transformers_job(job: str, folder: Path) -> Callable[[], float | list]:
     import torch
     import transformers
     from peft import LoraConfig, get_peft_model
@@ -65,7 +65,7 @@ def transformers_job(job: str, folder: Path) -> Callable[[], object]:
         options = dict(do_sample=False, min_new_tokens=NEW, max_new_tokens=NEW, pad_token_id=0)
         start = ids[:, :PROMPT]
         mask = torch.ones_like(start)
-        return lambda: model.generate(start, attention_mask=mask, **options).numpy()
+        return lambda: model.generate(start, attention_mask=mask, **options).tolist()
     if kind != "full":
         wanted = LoraConfig(
             r=R, lora_alpha=SCALE * R, target_modules="all-linear", task_type="CAUSAL_LM"

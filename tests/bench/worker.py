@@ -1,5 +1,7 @@
 """One engine in one process: reads "k" from standard input, does its job k times, answers in JSON.
 
+Its first line, once it is ready, is what the job returned the first time.
+
     python worker.py ENGINE JOB SHAPE [RANK]
 
 ENGINE: minilora, torch-eager, torch-sdpa, autograd. JOB: full, qv, all (training steps), generate
@@ -63,9 +65,10 @@ def main() -> None:
     engine, job, shape = sys.argv[1:4]
     rank = int(sys.argv[4]) if len(sys.argv) > 4 else 8
     run = make_job(engine, job, shape, rank, int(os.environ.get("BENCH_THREADS", "1")))
-    for _ in range(3):
+    first = run()
+    for _ in range(2):
         run()
-    print("ready", flush=True)
+    print(json.dumps(first if isinstance(first, float | list) else "ready"), flush=True)
     for line in sys.stdin:
         wall, cpu = [], []
         for _ in range(int(line)):
