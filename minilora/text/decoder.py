@@ -2,7 +2,8 @@
 
 Generation needs no graph: no Tensor, no vjp, no checks of shapes that cannot change. What remains
 is a dozen lines of arithmetic per layer, which is a good second reading of transformer.py, and
-faster. q, k and v are computed in one product, and adapters are added to their weights once.
+faster. In small models q, k and v are computed in one product, and adapters are added to their
+weights once; large weights stay as they are, such as views of a file.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ WithCache = Callable[[np.ndarray, KVCache], np.ndarray]
 class Decoder:
     """`decoder(ids, cache)`: ids int (B,) -> logits (B, V) of what follows, given the cache.
 
-    For a model that `is_plain`. Holds copies of weights: make a new one once the model changed.
+    For a model that `is_plain`. May hold copies of weights: make a new one once the model changed.
     """
 
     def __init__(self, model: Transformer) -> None:
@@ -64,12 +65,19 @@ def is_plain(model: Transformer) -> bool:
     )
 
 
+def _active(layer: Linear | LoraLinear) -> LowRank | None:
+    """The adapter that is in use and not merged, if there is one."""
+    if isinstance(layer, LoraLinear) and layer.active and layer.unmerged_weight is None:
+        return layer.adapters[layer.active]
+    return None
+
+
 def _weights(layer: Linear | LoraLinear) -> tuple[np.ndarray, np.ndarray | None]:
     """W (d_in, d_out), with the active adapter added, and b (d_out,)."""
     base = layer.base if isinstance(layer, LoraLinear) else layer
-    W, b = base.weight.data, base.bias
-    if isinstance(layer, LoraLinear) and layer.active and layer.unmerged_weight is None:
-        W = W + layer.delta_weight(layer.active)
+    W, b, adapter = base.weight.data, base.bias, _active(layer)
+    if adapter:
+        W = W + adapter.delta(W)
     return W, None if b is None else b.data
 
 
@@ -135,16 +143,25 @@ def _mlp(mlp: MLP, c: TransformerConfig) -> Function:
 
 
 def _linear(layer: Linear | LoraLinear) -> Function:
+    adapter = _active(layer)
+    if isinstance(layer, LoraLinear) and type(adapter) is LowRank and _is_large(layer.base):
+        base, A, B = _linear(layer.base), adapter.A.data, adapter.s * adapter.B.data
+        return lambda x: base(x) + (x @ A) @ B
     return _product(*_weights(layer))
 
 
+def _is_large(layer: Linear | LoraLinear) -> bool:
+    """Whether a second W of this layer would cost more in memory than it saves in calls."""
+    base = layer.base if isinstance(layer, LoraLinear) else layer
+    return base.weight.size >= 2**18
+
+
 def _side_by_side(*layers: Linear | LoraLinear) -> Function:
-    """x -> the results of several Linears in one array. Small ones become one, which saves calls;
-    large ones would become copies of much of the model."""
-    weights, biases = zip(*map(_weights, layers), strict=True)
-    if sum(W.size for W in weights) > 2**18:
-        functions = [_product(W, b) for W, b in zip(weights, biases, strict=True)]
+    """x -> the results of several Linears in one array. Small ones become one, to save calls."""
+    if any(map(_is_large, layers)):
+        functions = [_linear(layer) for layer in layers]
         return lambda x: np.concatenate([function(x) for function in functions], axis=1)
+    weights, biases = zip(*map(_weights, layers), strict=True)
     b = None if biases[0] is None else np.concatenate(biases)
     return _product(np.concatenate(weights, axis=1), b)
 

@@ -4,6 +4,7 @@ What generation should see is written here without a cache (`reference`): everyt
 fits block_size; from then on, each time the window is full, its later half and what follows.
 """
 
+import tracemalloc
 from contextlib import nullcontext
 
 import numpy as np
@@ -453,6 +454,20 @@ def test_decoder_equals_the_transformer(switches, adapted, transposed):
         assert is_plain(model)
         decoded, recomputed = decoded_and_recomputed(model, rng.integers(13, size=(3, 16)))
     np.testing.assert_allclose(decoded, recomputed, rtol=1e-4, atol=1e-4)
+
+
+def test_a_decoder_copies_no_large_weight_with_an_adapter_neither():
+    config = TransformerConfig(13, 16, **{"n_layer": 2, "n_head": 4} | WIDE | {"mlp_hidden": 1024})
+    model = Transformer(config, rng=np.random.default_rng(0))
+    add_adapter(model, LoraConfig(r=2, target_modules="all-linear"), rng=np.random.default_rng(0))
+    tracemalloc.start()
+    try:
+        decoder = Decoder(model)
+        copied, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert decoder.layers
+    assert copied < 0.2 * sum(p.data.nbytes for p in model.parameters())  # k and v are not large
 
 
 def test_a_model_with_parts_of_its_own_is_not_decoded_as_a_plain_one():
