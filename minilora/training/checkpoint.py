@@ -6,9 +6,11 @@ all: a file that was damaged in any way is refused, and nothing of it reaches th
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -46,7 +48,7 @@ def fingerprint(
     parameters = dict(model.named_parameters())
     weights = 0
     for p in parameters.values():
-        weights = zlib.crc32(p.data.tobytes(), weights)
+        weights = zlib.crc32(np.ascontiguousarray(p.data).data, weights)
     return {
         **json.loads(json.dumps(settings)),  # as it is read back: lists for tuples
         "model": repr(model.config),
@@ -72,13 +74,23 @@ def write_checkpoint(
     path: Path, run: dict[str, Any], history: History, state: Mapping[str, np.ndarray]
 ) -> None:
     """Write a checkpoint; if that fails, the one of before is left as it was."""
-    from safetensors.numpy import save
-
     about = {"run": json.dumps(run), "history": json.dumps(asdict(history))}
     about["checksum"] = _checksum(about, state)
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda temporary: temporary.write_bytes(save(dict(state), about)))
+    write_atomically(path, lambda temporary: _save(state, temporary, about))
+
+
+def _save(state: Mapping[str, np.ndarray], path: Path, about: dict[str, str]) -> None:
+    """Straight from the arrays, of which no copy is made. Raises OSError."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    try:
+        save_file(dict(state), path, about)
+    except SafetensorError as error:  # the system's error is a part of its text
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]) if number else errno.EIO, str(error)) from None
 
 
 def read_checkpoint(path: Path, run: dict[str, Any]) -> tuple[History, dict[str, np.ndarray]]:
@@ -118,5 +130,5 @@ def _checksum(about: Mapping[str, str], state: Mapping[str, np.ndarray]) -> str:
     for key in sorted(state):
         array = state[key]
         crc = zlib.crc32(f"{key} {array.dtype} {array.shape}".encode(), crc)
-        crc = zlib.crc32(array.tobytes(), crc)
+        crc = zlib.crc32(np.ascontiguousarray(array).data, crc)
     return f"{crc:08x}"
