@@ -160,12 +160,12 @@ def unchanged_source(model: Transformer) -> str | None:
     own = base_arrays(model)
     fixed = {plain_path(name) for name, p in model.named_parameters() if p.fixed}
     try:
-        in_blocks = bool(fixed) and model_place(model.loaded_from).suffix == ".gguf"
-        stored = base_arrays(load_model(model.loaded_from, quantized=in_blocks))
+        in_blocks = model_place(model.loaded_from).suffix == ".gguf"  # then one at a time is whole
+        stored = dict(load_model(model.loaded_from, quantized=in_blocks).named_parameters())
     except (OSError, UsageError):
         return None
     same = own.keys() == stored.keys() and all(
-        np.array_equal(own[path].astype(np.float32, copy=False), stored[path])
+        np.array_equal(own[path].astype(np.float32, copy=False), stored[path].data)
         for path in own.keys() - fixed
     )
     return model.loaded_from if same else None
