@@ -1,9 +1,9 @@
 """A real language model sits an exam on LoRA, before and after it was taught what LoRA is.
 
-SmolLM2-135M-Instruct (Allal et al. 2025) takes LoRA for a radio technology. Here it is taught some
-fifty questions and answers, in one of several courses: with LoRA of several sizes, by full
-fine-tuning, or, as a placebo, about bicycles. Then it sits the exam: exam_items.py says what it is
-asked and how that is kept apart from what it is taught. A course is one row, in the words of
+SmolLM2-135M-Instruct (Allal et al. 2025) takes LoRA for something of radio or of Linux. Here it is
+taught some fifty questions and answers, in one of several courses: with LoRA of several sizes, by
+full fine-tuning, or, as a placebo, about bicycles. Then it sits the exam: exam_items.py says what
+it is asked and how that is kept apart from what it is taught. A course is one row, in the words of
 rows.py, with these besides:
 
     course                a name in COURSES
@@ -70,8 +70,8 @@ _LORA = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear")
 
 @dataclass(frozen=True)
 class Course:
-    """How a model is taught. method: one of METHODS, or None: not at all. rates: the learning rates
-    that were tried; the first was best on the validation part. about: pairs or placebo."""
+    """How a model is taught. method: one of METHODS, or None: not at all. rates: its learning rate,
+    and others to try beside it. about: pairs or placebo."""
 
     label: str
     method: str | None = None
