@@ -358,6 +358,20 @@ for rule, power in (("alpha / r", 1), ("alpha / √r, rsLoRA", 0.5)):
     print(f"{length:.0f} times as long as it was")
 
 # %% [markdown]
+# The package puts the shares into B, and leaves an adapter that is alone with share 1 as it is.
+
+# %%
+ml.set_adapter(trained, "code")
+alone = trained(ids).data
+ml.combine_adapters(trained, {"code": 1.0}, "again")
+print("combined with share 1: same bits", np.array_equal(trained(ids).data, alone))
+ml.combine_adapters(trained, {"code": 1.0, "again": -1.0}, "nothing")
+left = np.abs(trained(ids).data - fresh).max()
+print(f"minus itself: off the base by {left:.0e}")
+for name in ("again", "nothing"):
+    ml.delete_adapter(trained, name)
+
+# %% [markdown]
 # ## Combining: wrongly
 #
 # It looks natural to average two adapters of rank 4 by averaging their A and their B. The product
@@ -557,6 +571,26 @@ for i, customer in enumerate(which):
 print(f"rows with different adapters in one batch, off separate runs: {off:.0e}")
 
 # %% [markdown]
+# In all layers at once, and with rows for the base alone, the package does it so:
+
+# %%
+rows = ("capitals", "code", None)
+with ml.adapters_per_row(trained, rows):
+    in_batch = trained(np.repeat(ids, 3, axis=0)).data
+    written = ml.generate(trained, ids[:, :1].repeat(3, 0), 30, temperature=0)
+for name, row, new in zip(rows, in_batch, written, strict=True):
+    if name is None:
+        with ml.disable_adapter(trained):
+            own = trained(ids).data[0]
+    else:
+        ml.set_adapter(trained, name)
+        own = trained(ids).data[0]
+    off = np.abs(row - own).max()
+    print(f"{name or 'the base':<9} off its own run {off:.0e}  {ml.decode(new)!r}")
+
+# %% [markdown]
+# One model in memory, one batch, three models' answers.
+#
 # ## The two files
 #
 # An adapter on disk is a folder of two files, in PEFT's layout, which this package writes and

@@ -13,6 +13,7 @@ import pytest
 from builders import IDS, tiny
 
 import minilora as ml
+from minilora.analysis.inspection import inspect_adapter
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -89,3 +90,23 @@ def test_peft_reads_an_adapter_that_was_extracted_from_a_tuned_model(both, tmp_p
     theirs.set_adapter("extracted")
     assert np.abs(our_logits(base) - their_logits(theirs)).max() < 1e-4
     assert np.abs(our_logits(base) - our_logits(tiny("llama"))).max() > 0.01
+
+
+@pytest.mark.parametrize("options", [{}, dict(use_rslora=True), dict(rank_pattern={"v_proj": 2})])
+def test_what_is_read_without_the_base_is_peft_s_delta_weight(options, both, tmp_path):
+    _, theirs = both
+    config = peft.LoraConfig(
+        r=4, lora_alpha=6, target_modules=["q_proj", "v_proj", "embed_tokens"], **options
+    )
+    theirs.add_adapter("new", config)
+    with torch.no_grad():
+        for name, p in theirs.named_parameters():
+            if ".new." in name or name.endswith(".new"):
+                p.copy_(torch.randn_like(p))
+    theirs.save_pretrained(tmp_path, selected_adapters=["new"])
+    found = inspect_adapter(tmp_path / "new")
+    layers = dict(theirs.base_model.model.named_modules())
+    assert len(found.modules) == 5
+    for one in found.modules:
+        delta = layers[one.path].get_delta_weight("new")
+        assert one.norm == pytest.approx(float(torch.linalg.norm(delta)), rel=1e-4), one.path
