@@ -64,7 +64,7 @@ ANSWER = 40  # tokens of a sample
 MARKED = ("reworded", "test", "statements", "controls")
 CHANCE = {"reworded": 1 / 4, "test": 1 / 4, "statements": 1 / 2, "controls": 1 / 4}
 _STATE = "Say one true sentence about LoRA and fine-tuning."
-_STATEMENTS_AT_ONCE = 8  # pairs: enough to be quick, few enough to need little memory
+_AT_ONCE = 8  # questions or pairs: enough to be quick, few enough to need little memory
 _LORA = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear")
 
 
@@ -193,27 +193,38 @@ def sit(
     threads: how many questions are read at a time (default: one for each core).
     """
     asked = (*items.part("reworded"), *items.part("test"), *items.controls)
-    validation = items.part("validation")
-    prompts = {q: tokenizer.encode_chat(_asked(q.question)) for q in (*asked, *validation)}
+    judged = items.part("validation")
+    prompts = {q: tokenizer.encode_chat(_asked(q.question)) for q in (*asked, *judged)}
     likelihood = Likelihood(model, common_start(list(prompts.values())))
-    means = {}
+
+    def encoded(question: Question) -> list[np.ndarray]:
+        """Its choices; of the validation part the right one alone, as no other counts there."""
+        choices = question.choices[:1] if question in judged else question.choices
+        return [tokenizer.encode(choice) for choice in choices]
+
+    def means_of(group: Sequence[Question]) -> list[np.ndarray]:
+        """The mean log-probability of a token of each choice, the right one first: float64 (4,)."""
+        together = np.stack([prompts[question] for question in group])
+        found = likelihood(together, [encoded(question) for question in group])
+        return [np.array([log_p.mean() for log_p in choices]) for choices in found]
+
+    means: dict[Question, np.ndarray] = {}
+    groups = [*_of_one_length(asked, prompts), *_of_one_length(judged, prompts)]
     with (
         ThreadPoolExecutor(usable_cores() if threads is None else threads) as pool,
-        progress_bar("exam", 0, len(asked), 0, quiet, unit="question") as bar,
+        progress_bar("exam", 0, len(prompts), 0, quiet, unit="question") as bar,
     ):
-        found = pool.map(lambda q: choice_means(likelihood, prompts[q], q, tokenizer), asked)
-        for question, mean in zip(asked, found, strict=True):
-            means[question] = mean
-            bar.update()
+        for group, found in zip(groups, pool.map(means_of, groups), strict=True):
+            means |= dict(zip(group, found, strict=True))
+            bar.update(len(group))
     parts = {part: items.part(part) for part in ("reworded", "test")} | {"controls": items.controls}
     marks = {part: _marks([means[q] for q in some]) for part, some in parts.items()}
     marks["statements"] = _marks(_statement_means(model, tokenizer, items))
     test = np.array([means[q] for q in items.part("test")])
-    right = [likelihood(prompts[q], [tokenizer.encode(q.right)])[0].mean() for q in validation]
     return {
         **{part: marks[part].count("1") / len(marks[part]) for part in MARKED},
         "marks": marks,
-        "nats_validation": -float(np.mean(right)),
+        "nats_validation": -float(np.mean([means[q][0] for q in judged])),
         "nats_right": -float(test[:, 0].mean()),
         "nats_wrong": -float(test[:, 1:].mean()),
         "perplexity": perplexity(model, tokenizer, items.paragraph),
@@ -227,12 +238,16 @@ def common_start(prompts: Sequence[np.ndarray]) -> np.ndarray:
     return prompts[0][: len(list(same))]
 
 
-def choice_means(
-    likelihood: Likelihood, prompt: np.ndarray, question: Question, tokenizer: Tokenizer
-) -> np.ndarray:
-    """The mean log-probability of a token of each choice, the right one first: float64 (4,)."""
-    found = likelihood(prompt, [tokenizer.encode(choice) for choice in question.choices])
-    return np.array([log_p.mean() for log_p in found])
+def _of_one_length(
+    questions: Sequence[Question], prompts: dict[Question, np.ndarray]
+) -> list[list[Question]]:
+    """Groups of questions whose prompts are equally long, and so can be read together."""
+    groups = []
+    by_length = sorted(questions, key=lambda q: len(prompts[q]))
+    for _, same in itertools.groupby(by_length, key=lambda q: len(prompts[q])):
+        listed = list(same)
+        groups += [listed[i : i + _AT_ONCE] for i in range(0, len(listed), _AT_ONCE)]
+    return groups
 
 
 def _statement_means(
@@ -242,10 +257,10 @@ def _statement_means(
     prompt = tokenizer.encode_chat(_asked(_STATE))
     likelihood = Likelihood(model, prompt[:-1])
     means = []
-    for i in range(0, len(items.statements), _STATEMENTS_AT_ONCE):
-        pairs = items.statements[i : i + _STATEMENTS_AT_ONCE]
+    for i in range(0, len(items.statements), _AT_ONCE):
+        pairs = items.statements[i : i + _AT_ONCE]
         texts = [tokenizer.encode(text) for pair in pairs for text in (pair.right, pair.wrong)]
-        found = [log_p.mean() for log_p in likelihood(prompt, texts)]
+        found = [log_p.mean() for log_p in likelihood(prompt[None], [texts])[0]]
         means += list(np.reshape(found, (-1, 2)))
     return means
 

@@ -16,9 +16,11 @@ from minilora.system.errors import UsageError
 from minilora.tensor import Tensor, no_grad
 from minilora.transformer import Transformer
 
+Found = list[np.ndarray]  # of one prompt: an array for each of its texts
+
 
 class Likelihood:
-    """`likelihood(prompt, texts)`: the log-probability of each token of each text, after a prompt.
+    """`likelihood(prompts, texts)`: the log-probability of each token of texts, after prompts.
 
     start: ids (n,) with which all prompts begin, such as those of a system message: they are read
     once. The rest of a prompt is read once for all its texts. Raises ValueError for no ids.
@@ -31,28 +33,33 @@ class Likelihood:
         self._cache = [KVCache(len(start)) for _ in model.layers]
         _read(model, start[None], self._cache)
 
-    def __call__(self, prompt: np.ndarray, texts: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """prompt: ids (n,), longer than `start`; texts: ids (t,) each -> float64 (t,) each.
+    def __call__(self, prompts: np.ndarray, texts: Sequence[Sequence[np.ndarray]]) -> list[Found]:
+        """prompts: ids (Q, n), longer than `start`; texts: for each as many, ids (t,) -> for each
+        prompt and each of its texts float64 (t,).
 
-        Raises ValueError for a prompt that begins otherwise, and for a text without tokens.
+        Prompts of one length are read together, which is quicker than one after the other. Raises
+        ValueError for a prompt that begins otherwise, and for a text without tokens.
         """
-        n, longest = len(prompt), max(map(len, texts))
-        if n <= len(self.start) or (prompt[: len(self.start)] != self.start).any():
-            raise UsageError("the prompt must begin as all do, and go on")
-        if not min(map(len, texts)):
-            raise UsageError("a text has no tokens")
-        cache = [past.copies(1, n) for past in self._cache]
-        x = _read(self.model, prompt[None, len(self.start) :], cache)[:, -1:]  # (1, 1, C)
-        x = np.repeat(x, len(texts), axis=0)  # what says the texts' first tokens: (B, 1, C)
+        (Q, n), each = prompts.shape, len(texts[0])
+        rows = [text for some in texts for text in some]  # B = Q * each of them
+        if n <= len(self.start) or (prompts[:, : len(self.start)] != self.start).any():
+            raise UsageError("the prompts must begin as all do, and go on")
+        if len(texts) != Q or len(rows) != Q * each or not min(map(len, rows)):
+            raise UsageError("every prompt needs as many texts, each of at least one token")
+        cache = [past.copies(Q, n) for past in self._cache]
+        x = _read(self.model, prompts[:, len(self.start) :], cache)[:, -1:]  # (Q, 1, C)
+        x = np.repeat(x, each, axis=0)  # what says the texts' first tokens: (B, 1, C)
+        longest = max(map(len, rows))
         if longest > 1:
-            ids = np.zeros((len(texts), longest - 1), np.int64)
-            for row, text in enumerate(texts):
+            ids = np.zeros((len(rows), longest - 1), np.int64)
+            for row, text in enumerate(rows):
                 ids[row, : len(text) - 1] = text[:-1]
-            cache = [past.copies(len(texts), n + longest) for past in cache]
+            cache = [past.copies(each, n + longest) for past in cache]
             x = np.concatenate([x, _read(self.model, ids, cache)], axis=1)  # (B, longest, C)
         with no_grad():
             logits = self.model.logits(Tensor(x)).data  # (B, longest, V)
-        return [_log_p(logits[row], text) for row, text in enumerate(texts)]
+        found = [_log_p(logits[row], text) for row, text in enumerate(rows)]
+        return [found[i : i + each] for i in range(0, len(found), each)]
 
 
 @no_grad()

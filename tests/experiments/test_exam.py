@@ -95,13 +95,15 @@ def test_who_knows_the_answers_passes(folder, monkeypatch):
     right |= {pair.right for pair in FEW.statements}
     tokenizer = load_tokenizer(folder)
 
+    def log_p(text):
+        return np.full(len(text), np.log(0.9 if tokenizer.decode(text) in right else 0.1))
+
     class Knowing:
         def __init__(self, model, start):
             pass
 
-        def __call__(self, prompt, texts):
-            p = [0.9 if tokenizer.decode(text) in right else 0.1 for text in texts]
-            return [np.full(len(text), np.log(each)) for text, each in zip(texts, p, strict=True)]
+        def __call__(self, prompts, texts):
+            return [list(map(log_p, some)) for some in texts]
 
     monkeypatch.setattr(exam, "Likelihood", Knowing)
     row = sit(load_model(folder), tokenizer, FEW)
@@ -115,8 +117,8 @@ def test_who_finds_all_texts_equally_likely_fails(folder, monkeypatch):
         def __init__(self, model, start):
             pass
 
-        def __call__(self, prompt, texts):
-            return [np.zeros(len(text)) for text in texts]
+        def __call__(self, prompts, texts):
+            return [[np.zeros(1)] * len(some) for some in texts]
 
     monkeypatch.setattr(exam, "Likelihood", Indifferent)
     row = sit(load_model(folder), load_tokenizer(folder), FEW)
