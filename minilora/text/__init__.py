@@ -1,1 +1,1 @@
-"""From characters to ids and back: alphabets, texts, windows of them, and text from a model."""
+"""From text to ids and back: alphabets and tokenizers, texts, chats, and text from a model."""
