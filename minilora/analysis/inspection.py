@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class Inspected:
         """Its path within its layer: "self_attn.q_proj" in each of them."""
         return re.split(r"\.\d+\.|^\d+\.", self.path)[-1]
 
-    @property
+    @cached_property
     def norm(self) -> float:
         """‖ΔW‖_F, or NaN."""
         return math.hypot(*self.singular_values) if self.singular_values else math.nan
@@ -87,7 +88,7 @@ class Inspection:
     whole: dict[str, int]  # what was trained whole (biases, modules_to_save): numbers, by name
     warnings: tuple[str, ...]
 
-    @property
+    @cached_property
     def squared_norm(self) -> float:
         """Σ ‖ΔW‖² of all modules without NaN."""
         return sum(one.norm**2 for one in self.modules if one.singular_values)

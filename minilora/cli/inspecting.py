@@ -38,7 +38,7 @@ def print_inspection(found: Inspection, console: Console, every: bool = False) -
     print_table(_table(found, groups, console.encoding), console)
     if found.squared_norm and not every and len(found.modules) > len(groups):
         most = sorted(found.modules, key=lambda one: -found.share(one))[:3]
-        learned = ", ".join(f"{one.path} ({found.share(one):.1%})" for one in most)
+        learned = ", ".join(f"{one.path} ({100 * found.share(one):.2g} %)" for one in most)
         console.print(escape(f"Learned most: {learned}."), highlight=False)
     for warning in found.warnings:
         console.print(escape(f"Note: {warning}."), style="bold", highlight=False)

@@ -220,7 +220,8 @@ def _trimmed(change: np.ndarray, density: float) -> np.ndarray:
     """The share `density` of the numbers that are largest in size; 0 for the others."""
     n = change.size - int(density * change.size)  # how many go
     kept = change.copy()
-    kept.flat[np.argsort(np.abs(change), axis=None, kind="stable")[:n]] = 0
+    smallest = np.argpartition(np.abs(change), min(n, change.size - 1), axis=None)[:n]
+    kept.flat[smallest] = 0
     return kept
 
 

@@ -170,6 +170,13 @@ def test_ties_trims_elects_a_sign_and_takes_the_mean_of_those_that_agree():
     assert merged.tolist() == [[3.0, -3.0, 5.0, 4.0]]
 
 
+@pytest.mark.parametrize(("density", "kept"), [(0.01, 0), (0.25, 1), (0.5, 2), (1.0, 4)])
+def test_ties_keeps_the_largest_share(density, kept):
+    a = np.array([2.0, -4.0, 1.0, 3.0])
+    merged = merged_changes([a], [1.0], "ties_svd", density)
+    assert merged.tolist() == np.where(np.abs(a) > 4 - kept, a, 0).tolist()
+
+
 def test_ties_elects_the_sign_of_what_the_weights_make_of_the_changes():
     merged = merged_changes([np.array([[3.0]]), np.array([[-2.0]])], [1.0, -1.0], "ties_svd", 1.0)
     assert merged.tolist() == [[2.5]]  # both push up: 3, and minus -2
