@@ -15,6 +15,7 @@ from minilora.methods.combine import HOWS, merged_changes
 from minilora.methods.low_rank import best_factors, svd_of_product
 from minilora.methods.nf4 import quantize_nf4
 from minilora.methods.quantized import dequantize
+from minilora.methods.registry import METHODS
 
 KINDS = {
     "LoRA": {},
@@ -94,6 +95,21 @@ def test_cat_is_the_weighted_sum_whatever_the_ranks_and_scales(kind):
     for path in lora_layers(model):
         wanted = 0.7 * delta(model, "a", path) - delta(model, "b", path)
         assert np.allclose(delta(model, "ab", path), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["lora-fa", "vera", "lora-xs"])
+def test_kinds_with_frozen_factors_are_combined_too(method):
+    model = tiny("llama")
+    METHODS[method].prepare(model, ml.LoraConfig(r=2, lora_alpha=3), RNG(0))
+    for p in model.trainable_parameters():
+        p.data[...] += RNG(1).standard_normal(p.shape) * 0.1
+    moved(model, "b", 2)
+    before = logits(model, "default")
+    ml.combine_adapters(model, {"default": 1.0}, "again")
+    assert logits(model).tobytes() == before.tobytes()
+    ml.combine_adapters(model, {"default": -0.5, "b": 2.0}, "sum")
+    wanted = 2 * delta(model, "b") - 0.5 * delta(model, "default")
+    assert np.allclose(delta(model, "sum"), wanted, atol=1e-6)
 
 
 def test_an_adapter_minus_itself_is_the_base():

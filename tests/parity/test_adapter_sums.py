@@ -110,3 +110,14 @@ def test_what_is_read_without_the_base_is_peft_s_delta_weight(options, both, tmp
     for one in found.modules:
         delta = layers[one.path].get_delta_weight("new")
         assert one.norm == pytest.approx(float(torch.linalg.norm(delta)), rel=1e-4), one.path
+
+
+def test_peft_gives_each_row_its_adapter_as_we_do(both):
+    ours, theirs = both
+    ids = np.concatenate([IDS, IDS])[:3]
+    with torch.no_grad():
+        names = ["b", "__base__", "a"]
+        wanted = theirs(torch.tensor(ids), adapter_names=names).logits.numpy()
+    with ml.adapters_per_row(ours, ["b", None, "a"]), ml.no_grad():
+        got = ours(ids).data
+    assert np.abs(got - wanted).max() < 1e-4
