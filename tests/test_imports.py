@@ -146,7 +146,7 @@ def test_importing_minilora_loads_no_upper_floor_and_no_heavy_library():
     loaded = set(json.loads(answer.stdout))
     assert "minilora" in loaded
     upper = {f"minilora.{room}" for room in ("experiments", "plots", "studies", "learn", "cli")}
-    assert not loaded & (upper | {"matplotlib", "rich", "joblib", "torch"})
+    assert not loaded & (upper | {"matplotlib", "rich", "joblib", "torch", "tokenizers", "jinja2"})
 
 
 def test_no_public_name_is_hidden_by_a_module_of_that_name():
