@@ -552,7 +552,7 @@ for method, model in (("full", ml.load_model("docs-tiny")), ("LoRA", adapted()))
 check.predict(GUESS, round(100 * peak["LoRA"] / peak["full"]), unit="per cent")
 
 # %% [markdown]
-# You should see LoRA's share rise with the batch, from about 36 per cent with one text to 92 with
+# You should see LoRA's share rise with the batch, from about 29 per cent with one text to 96 with
 # 48. What LoRA saves is the same each time, gradients and moments. The activations grow, and are
 # saved by nobody. So whether LoRA makes a training fit depends on what fills the memory: a large
 # model with few texts at a time gains most.

@@ -22,7 +22,7 @@ def memory_of_a_step(model, texts):
     return ml.step_memory(training)
 
 
-@pytest.mark.parametrize(("texts", "per_cent"), [(1, 36), (48, 92)])
+@pytest.mark.parametrize(("texts", "per_cent"), [(1, 29), (48, 96)])
 def test_loras_share_of_a_steps_memory_rises_with_the_batch(texts, per_cent):
     share = memory_of_a_step(adapted(), texts) / memory_of_a_step(ml.load_model("docs-tiny"), texts)
     assert 100 * share == pytest.approx(per_cent, abs=2)
