@@ -11,6 +11,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # those of PyTorch, where it 
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = json.loads((ROOT / "figures" / "speed.json").read_text("utf-8"))
+REAL = json.loads((ROOT / "figures" / "real_speed.json").read_text("utf-8"))
 TINY = "S,C=8,layers=1,T=8,B=2,V=16"
 
 
@@ -40,6 +41,17 @@ def test_figure_has_a_bar_for_every_row_and_a_line_for_every_growth(bench):
     left, right = bench.figure(SHIPPED).axes
     assert len(left.patches) == sum(len(rows) for rows in SHIPPED["rows"].values())
     assert len(right.lines) == len(SHIPPED["growth"])
+
+
+def test_shipped_table_and_figure_at_a_real_size_are_of_the_shipped_numbers(bench):
+    import real
+
+    assert (ROOT / "figures" / "real_speed.md").read_text("utf-8") == real.table(REAL)
+    bars = [len(ax.patches) for ax in real.figure(REAL).axes]
+    assert bars == [len(rows) for rows in REAL["rows"].values()]
+    for rows in REAL["rows"].values():
+        assert rows.keys() == real.LABELS.keys()
+        assert all(row["low"] <= row["median"] <= row["high"] for row in rows.values())
 
 
 def test_slope_is_the_exponent_of_growth(bench):

@@ -14,12 +14,12 @@ import os
 import platform
 import tempfile
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
 import matplotlib
 import numpy as np
-import transformers
 from bench import Worker, cpu_name, interleave
 from matplotlib.figure import Figure
 from real_jobs import NEW, PROMPT, T
@@ -44,6 +44,8 @@ GOALS = {job: 0.9 for job in LABELS} | {"generate 1": 0.6, "generate 8": 0.95}
 
 def make_model(name: str, folder: Path) -> None:
     """Save a model with random weights as transformers does."""
+    import transformers
+
     if name == "gpt2":
         model = transformers.GPT2LMHeadModel(transformers.GPT2Config())
     else:
@@ -151,7 +153,8 @@ def main() -> None:
     results = {
         "date": date.today().isoformat(),
         "machine": f"{cpu_name()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"NumPy {np.__version__}, transformers {transformers.__version__}",
+        f"NumPy {np.__version__}, PyTorch {version('torch')}, "
+        f"transformers {version('transformers')}, PEFT {version('peft')}",
         "minilora": minilora.__version__,
         "command": f"python tests/bench/real.py --rounds {args.rounds} --models "
         + " ".join(args.models),
