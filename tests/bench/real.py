@@ -47,7 +47,8 @@ def make_model(name: str, folder: Path) -> None:
     import transformers
 
     if name == "gpt2":
-        model = transformers.GPT2LMHeadModel(transformers.GPT2Config())
+        no_dropout = dict(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+        model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**no_dropout))
     else:
         config = transformers.LlamaConfig(
             vocab_size=49152,
