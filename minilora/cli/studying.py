@@ -24,6 +24,7 @@ import minilora
 from minilora.analysis.deltas import delta_weights, weight_matrices
 from minilora.cli.output import machine, make_folder, say
 from minilora.cli.tables import print_table
+from minilora.experiments.exam import shipped_exam
 from minilora.experiments.rows import Rows, in_six_digits, save_json
 from minilora.experiments.sweeps import Run, forget_runs, run_files, sweep
 from minilora.experiments.tasks import load_task
@@ -31,7 +32,7 @@ from minilora.experiments.tuning import quality_run
 from minilora.hub import load_adapter, load_model
 from minilora.lora import lora_layers
 from minilora.lora_targets import find_targets
-from minilora.plots import compare_figure, lora_picture, save_figure
+from minilora.plots import compare_figure, exam_figure, lora_picture, save_figure
 from minilora.studies import SHIPPED, STUDIES, shipped_rows, study_figures
 from minilora.studies.rank_sweep import rank_sweep_figure
 from minilora.studies.spectrum import describe_delta, spectrum_figure, spectrum_run
@@ -76,6 +77,8 @@ def run_figures(args: argparse.Namespace) -> None:
     for entry in json.loads((SHIPPED / "compare.json").read_text("utf-8"))["tasks"]:
         drawn.append(f"compare-{entry['task']}.{kind}")
         save_figure(compare_figure(entry), out / drawn[-1])
+    drawn.append(f"exam.{kind}")
+    save_figure(exam_figure(shipped_exam()), out / drawn[-1])
     drawn += _draw({name: shipped_rows(name) for name in STUDIES}, out, kind)
     print(f"Written to {out}: {', '.join(drawn)}")
 

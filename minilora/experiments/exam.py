@@ -329,5 +329,5 @@ def at_chosen_rate(rows: Rows) -> Rows:
 
 
 def shipped_exam() -> Rows:
-    """The rows that come with the package: every course, with three seeds."""
+    """The rows that come with the package."""
     return json.loads((ASSETS / "results" / "exam.json").read_text("utf-8"))["rows"]

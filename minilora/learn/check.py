@@ -126,6 +126,7 @@ from minilora.learn.lesson_11 import (
     score_by_topic,
     what_is_decomposed,
 )
+from minilora.learn.lesson_12 import answer_targets, likeliest, mcnemar
 from minilora.learn.predictions import Prediction, predict
 
 __all__ = [
@@ -144,6 +145,7 @@ __all__ = [
     "adapt",
     "adapter_share",
     "advantages",
+    "answer_targets",
     "averaging_error",
     "best_adapter",
     "best_place",
@@ -176,6 +178,7 @@ __all__ = [
     "largest_rank",
     "layer_norm",
     "learning_rate_at",
+    "likeliest",
     "logits_of",
     "lora_forward",
     "lora_gradients",
@@ -183,6 +186,7 @@ __all__ = [
     "lora_plus_rates",
     "mask_later",
     "matmul_vjps",
+    "mcnemar",
     "memory_ledger",
     "merge",
     "nats",

@@ -13,6 +13,7 @@ import minilora as ml
 from minilora import cli
 from minilora.cli import learning
 from minilora.cli import studying as study_commands
+from minilora.experiments.tasks import TASKS
 from minilora.learn.notebooks.lessons import LESSONS
 from minilora.studies import STUDIES, shipped_rows
 
@@ -89,7 +90,7 @@ def test_figures_are_made_of_the_shipped_results(here, monkeypatch, option, kind
     assert run("figures", option, "drawn") == 0
     assert {path.name for path in (here / "drawn").iterdir()} == {
         f"{name.replace('_', '-')}.{kind}"
-        for name in (*STUDIES, "lora", "compare-code", "compare-reverse", "compare-sort")
+        for name in (*STUDIES, "lora", "exam", *(f"compare-{task}" for task in TASKS))
     }
 
 

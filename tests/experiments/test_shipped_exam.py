@@ -1,0 +1,94 @@
+"""Claims about the exam's results that come with the package, and what is said of them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from small_exam import ITEMS
+from tokens import smollm2
+
+from minilora.experiments.exam import (
+    CHANCE,
+    COURSES,
+    MARKED,
+    at_chosen_rate,
+    mcnemar,
+    shipped_exam,
+    sit,
+    wilson,
+)
+from minilora.experiments.exam_items import PARTS
+from minilora.experiments.rows import select
+from minilora.hub import load_model
+from minilora.hub.places import ASSETS
+from minilora.hub.tokenizers import load_tokenizer
+
+ROWS = at_chosen_rate(shipped_exam())
+GALLERY = (Path(__file__).parents[2] / "figures" / "README.md").read_text("utf-8")
+(BASE,) = select(ROWS, course="base")
+LORA = [row for row in shipped_exam() if row["method"] == "lora"]
+
+
+def of(course):
+    return select(ROWS, course=course)
+
+
+def changes(course, part):
+    """p of every seed."""
+    return [mcnemar(BASE["marks"][part], row["marks"][part]) for row in of(course)]
+
+
+def test_it_is_said_how_they_were_made():
+    result = json.loads((ASSETS / "results" / "exam.json").read_text("utf-8"))
+    assert result["command"].startswith("minilora sit-exam --courses all")
+    assert result["version"] and result["machine"]["numpy"]
+
+
+def test_every_course_sat_the_exam_that_is_shipped():
+    assert {"base", "lora", "placebo", "full"} <= {row["course"] for row in ROWS} <= set(COURSES)
+    asked = {part: len(ITEMS.part(part)) for part in ("reworded", "test")}
+    asked |= {"statements": len(ITEMS.statements), "controls": len(ITEMS.controls)}
+    for row in shipped_exam():
+        assert {part: len(row["marks"][part]) for part in MARKED} == asked
+        for part in MARKED:
+            assert row[part] == pytest.approx(row["marks"][part].count("1") / asked[part], abs=1e-5)
+
+
+def test_switched_off_every_adapter_leaves_exactly_the_base():
+    assert LORA
+    assert all(row["perplexity_detached"] == row["perplexity_base"] for row in LORA)
+
+
+def test_the_gallery_says_what_the_numbers_are():
+    right = [row["marks"]["reworded"].count("1") for row in of("lora") + of("full")]
+    assert f"from 6 of 45 to {min(right)} to {max(right)} right" in GALLERY
+    assert BASE["marks"]["reworded"].count("1") == 6 and len(BASE["marks"]["reworded"]) == 45
+    assert "p at most 0.03 for every run" in GALLERY
+    assert all(p < 0.03 for course in ("lora", "full") for p in changes(course, "reworded"))
+    assert "the placebo, does not: 9 of 45" in GALLERY
+    assert {row["marks"]["reworded"].count("1") for row in of("placebo")} == {9}
+    assert "perplexity 42.0201" in GALLERY and round(BASE["perplexity"], 4) == 42.0201
+
+
+def test_on_what_was_not_taught_every_model_is_at_chance():
+    """Chance lies within the interval of each."""
+    assert "on cards that were not taught every model is at chance" in GALLERY
+    for row in ROWS:
+        low, high = wilson(row["test"], len(row["marks"]["test"]))
+        assert low < CHANCE["test"] < high
+
+
+@pytest.mark.system
+def test_the_real_model_answers_as_is_shipped():
+    few = replace(
+        ITEMS,
+        questions=tuple(q for part in PARTS for q in ITEMS.part(part)[:2]),
+        statements=ITEMS.statements[:4],
+        controls=ITEMS.controls[:2],
+    )
+    model = smollm2()
+    row = sit(load_model(model), load_tokenizer(model), few)
+    assert row["perplexity"] == pytest.approx(BASE["perplexity"], rel=1e-3)
+    for part, marks in row["marks"].items():
+        assert BASE["marks"][part].startswith(marks)
