@@ -16,7 +16,6 @@ from minilora.experiments.exam import (
     mcnemar,
     shipped_exam,
     sit,
-    wilson,
 )
 from minilora.experiments.exam_items import PARTS
 from minilora.experiments.rows import select
@@ -66,17 +65,15 @@ def test_the_gallery_says_what_the_numbers_are():
     assert BASE["marks"]["reworded"].count("1") == 6 and len(BASE["marks"]["reworded"]) == 45
     assert "p at most 0.03 for every run" in GALLERY
     assert all(p < 0.03 for course in ("lora", "full") for p in changes(course, "reworded"))
-    assert "the placebo, does not: 9 of 45" in GALLERY
-    assert {row["marks"]["reworded"].count("1") for row in of("placebo")} == {9}
+    assert "the placebo, does not: 7 to 9 of 45" in GALLERY
+    assert {row["marks"]["reworded"].count("1") for row in of("placebo")} == {7, 9}
     assert "perplexity 42.0201" in GALLERY and round(BASE["perplexity"], 4) == 42.0201
 
 
-def test_on_what_was_not_taught_every_model_is_at_chance():
-    """Chance lies within the interval of each."""
-    assert "on cards that were not taught every model is at chance" in GALLERY
-    for row in ROWS:
-        low, high = wilson(row["test"], len(row["marks"]["test"]))
-        assert low < CHANCE["test"] < high
+def test_on_what_was_not_taught_no_model_is_above_chance():
+    assert "on cards that were not taught no model is above chance, 18 of 72" in GALLERY
+    assert all(row["test"] <= CHANCE["test"] for row in ROWS)
+    assert all(len(row["marks"]["test"]) == 72 for row in ROWS)
 
 
 @pytest.mark.system
