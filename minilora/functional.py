@@ -39,6 +39,7 @@ from minilora.kernels import (
     centred,
     gelu_gate,
     inverse_rms,
+    merging_pays,
     ones,
     rope_angles,
     rotate,
@@ -127,12 +128,6 @@ def lora_linear(
         (B, dB),
         (bias, lambda g: _column_sum(_rows(g))),
     )
-
-
-def merging_pays(N: int, d_in: int, d_out: int) -> bool:
-    """Whether lora_linear makes W + s A B. Its time is the same from about one number in x and y
-    for each in W on; from two on, the memory is less than that of x and y, too."""
-    return N * (d_in + d_out) >= 2 * d_in * d_out
 
 
 def embedding(weight: Tensor, ids: np.ndarray) -> Tensor:

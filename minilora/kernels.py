@@ -113,3 +113,9 @@ def rotate(x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
     out[..., :half] = first * cos - second * sin
     out[..., half:] = second * cos + first * sin
     return out
+
+
+def merging_pays(N: int, d_in: int, d_out: int) -> bool:
+    """Whether lora_linear makes W + s A B. Its time is the same from about one number in x and y
+    for each in W on; from two on, the memory is less than that of x and y, too."""
+    return N * (d_in + d_out) >= 2 * d_in * d_out

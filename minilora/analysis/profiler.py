@@ -25,6 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from minilora import functional
+from minilora.kernels import merging_pays
 from minilora.lora import add_adapter
 from minilora.lora_config import LoraConfig
 from minilora.optim import AdamW, clip_grad_norm
@@ -68,7 +69,7 @@ def _lora_linear(out: np.ndarray, x: Tensor, A: Tensor, B: Tensor, *_: Any) -> W
     (d_in, r), d_out = A.shape, B.shape[1]
     N = x.size // d_in
     product, x_A, H = 2 * N * d_in * d_out, 2 * N * d_in * r, 2 * N * r * d_out
-    if functional.merging_pays(N, d_in, d_out):
+    if merging_pays(N, d_in, d_out):
         return Work(2 * d_in * r * d_out + product, (product, x_A, x_A + H), H)  # dx, dA, dB
     return Work(product + x_A + H, (product + x_A, x_A, x_A + H), H)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +21,19 @@ TITLES = {
     "statements": "statements, not taught",
     "controls": "general facts",
 }
-LOOKS: dict[str, dict[str, Any]] = {
-    "base": {"color": COLORS["scratch"], "marker": "o"},
-    "placebo": {"color": "#555555", "marker": "X"},
-    "lora-r1": {"color": rank_color(1), "marker": "v"},
-    "lora-qv": {"color": COLORS["lora"], "marker": "D"},
-    "lora": {"color": rank_color(8), "marker": "s"},
-    "full": {"color": COLORS["full"], "marker": "P"},
-}
+
+
+@cache
+def looks() -> dict[str, dict[str, Any]]:
+    """The colour and the marker of each course."""
+    return {
+        "base": {"color": COLORS["scratch"], "marker": "o"},
+        "placebo": {"color": "#555555", "marker": "X"},
+        "lora-r1": {"color": rank_color(1), "marker": "v"},
+        "lora-qv": {"color": COLORS["lora"], "marker": "D"},
+        "lora": {"color": rank_color(8), "marker": "s"},
+        "full": {"color": COLORS["full"], "marker": "P"},
+    }
 
 
 @style()
@@ -51,10 +57,10 @@ def exam_figure(rows: Rows) -> Figure:
 def plot_exam(rows: Rows, ax: Axes, part: str) -> Axes:
     """What each course has right in one part, at the rate that was chosen for it."""
     chosen = at_chosen_rate(rows)
-    courses = [name for name in LOOKS if select(chosen, course=name)]
+    courses = [name for name in looks() if select(chosen, course=name)]
     for y, name in enumerate(courses):
         same = select(chosen, course=name)
-        shares, look = [row[part] for row in same], LOOKS[name]
+        shares, look = [row[part] for row in same], looks()[name]
         ax.plot(wilson(mean(shares), len(same[0]["marks"][part])), [y, y], color=look["color"])
         ax.plot(mean(shares), y, ls="", ms=8, mec="black", mew=0.6, **look)
         if len(shares) > 1:

@@ -3,7 +3,7 @@
 import pytest
 
 from minilora.experiments.exam import CHANCE, COURSES, MARKED, wilson
-from minilora.plots.exams import LOOKS, TITLES, exam_figure
+from minilora.plots.exams import TITLES, exam_figure, looks
 from minilora.system.errors import UsageError
 
 
@@ -21,8 +21,8 @@ def lines_of(rows, part="reworded"):
 
 
 def test_every_course_has_its_look_and_every_part_its_title():
-    assert LOOKS.keys() == COURSES.keys() and TITLES.keys() == set(MARKED)
-    looks = [(look["color"], look["marker"]) for look in LOOKS.values()]
+    assert looks().keys() == COURSES.keys() and TITLES.keys() == set(MARKED)
+    looks = [(look["color"], look["marker"]) for look in looks().values()]
     assert len({color for color, _ in looks}) == len({marker for _, marker in looks}) == len(looks)
 
 
