@@ -22,8 +22,8 @@ def lines_of(rows, part="reworded"):
 
 def test_every_course_has_its_look_and_every_part_its_title():
     assert looks().keys() == COURSES.keys() and TITLES.keys() == set(MARKED)
-    looks = [(look["color"], look["marker"]) for look in looks().values()]
-    assert len({color for color, _ in looks}) == len({marker for _, marker in looks}) == len(looks)
+    shown = [(look["color"], look["marker"]) for look in looks().values()]
+    assert len({color for color, _ in shown}) == len({marker for _, marker in shown}) == len(shown)
 
 
 def test_the_mean_the_interval_and_chance_are_drawn():
