@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 
 import pytest
 from small_exam import ITEMS
@@ -70,10 +71,26 @@ def test_the_gallery_says_what_the_numbers_are():
     assert "perplexity 42.0201" in GALLERY and round(BASE["perplexity"], 4) == 42.0201
 
 
-def test_on_what_was_not_taught_no_model_is_above_chance():
-    assert "on cards that were not taught no model is above chance, 18 of 72" in GALLERY
-    assert all(row["test"] <= CHANCE["test"] for row in ROWS)
+def test_on_what_was_not_taught_no_course_is_above_chance():
+    assert "on cards that were not taught no course is above chance, 18 of 72, in the" in GALLERY
+    assert "the highest of all runs has 19" in GALLERY
+    right = {name: [row["marks"]["test"].count("1") for row in of(name)] for name in COURSES}
+    assert all(mean(some) <= 72 * CHANCE["test"] for some in right.values())
+    assert max(max(some) for some in right.values()) == 19
     assert all(len(row["marks"]["test"]) == 72 for row in ROWS)
+
+
+def test_every_course_has_three_seeds_and_the_smaller_ones_gain_less():
+    assert all(len(of(name)) == 3 for name in COURSES if name != "base")
+    right = {name: [row["marks"]["reworded"].count("1") for row in of(name)] for name in COURSES}
+    assert "with r = 1 it is 13 to 15, p from 0.01 to 0.07; on q and v alone 11 to 12" in GALLERY
+    assert (min(right["lora-r1"]), max(right["lora-r1"])) == (13, 15)
+    assert (min(right["lora-qv"]), max(right["lora-qv"])) == (11, 12)
+    p = changes("lora-r1", "reworded")
+    assert (round(min(p), 2), round(max(p), 2)) == (0.01, 0.07)
+    assert min(changes("lora-qv", "reworded")) > 0.05
+    for row in ROWS[1:]:
+        assert row["course"] == "placebo" or 3.8 < row["nats_right"] < 4.35
 
 
 @pytest.mark.system
