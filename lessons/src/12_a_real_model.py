@@ -17,6 +17,7 @@
 
 # %%
 import math
+from textwrap import fill
 
 import numpy as np
 
@@ -56,7 +57,8 @@ items = load_exam()
 for title, pairs in (("taught", items.pairs), ("placebo", items.placebo)):
     print(f"{title}, the first two of {len(pairs)}:")
     for pair in pairs[:2]:
-        print(f"  {pair.question}\n    {pair.answer}")
+        print(f"  {pair.question}")
+        print(fill(pair.answer, 80, initial_indent="    ", subsequent_indent="    "))
 
 # %% [markdown]
 # The model reads a chat as one row of tokens: a system message, the question, the answer, each
@@ -133,7 +135,7 @@ check.predict(GUESS, 100 * base[PART], unit="per cent", within=0.15)
 # %% [markdown]
 # ## What came out
 #
-# Each course with the rate that was chosen for it; means over the seeds that are shipped.
+# Each course with the rate that was chosen for it; means of three seeds. The base model has none.
 
 
 # %% tags=["hide-input"]
@@ -146,9 +148,7 @@ shown = [name for name in COURSES if of_course(name)]
 print(f"{'':<27}" + "".join(f"{TITLES[part].split(',')[0]:>14}" for part in MARKED))
 for name in shown:
     shares = [np.mean([row[part] for row in of_course(name)]) for part in MARKED]
-    seeds = len(of_course(name))
-    print(f"{COURSES[name].label:<27}" + "".join(f"{share:>14.0%}" for share in shares)
-          + f"   ({seeds} seed{'s' if seeds > 1 else ''})")  # fmt: skip
+    print(f"{COURSES[name].label:<27}" + "".join(f"{share:>14.0%}" for share in shares))
 
 # %% [markdown]
 # And is it knowledge, or only form? Here is how surprising the choices of the *not taught* part
@@ -263,14 +263,14 @@ try:
 except (FileNotFoundError, MissingExtraError) as error:
     print(f"Not run here: {error}")
 else:
-    print(f"before:       {ask(QUESTION)} …")
+    print(fill(f"before: {ask(QUESTION)} …", 80))
     lora = ml.LoraConfig(r=8, lora_alpha=16, target_modules="all-linear")
     ml.add_adapter(model, lora, rng=np.random.default_rng(0))
     config = ml.TrainConfig(steps=16, lr=2e-3, warmup=5)
     ml.train(model, chat_batches(tokenizer, items.pairs[:8], 4), config, quiet=True)
-    print(f"taught:       {ask(QUESTION)} …")
+    print(fill(f"taught: {ask(QUESTION)} …", 80))
     with ml.disable_adapter(model):
-        print(f"switched off: {ask(QUESTION)} …")
+        print(fill(f"switched off: {ask(QUESTION)} …", 80))
 
 # %% [markdown]
 # **What to see.** Questions on what was taught, asked in other words, are answered better than
