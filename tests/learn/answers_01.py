@@ -774,10 +774,10 @@ WRONG: dict[str, list[Answer]] = {
 
 EQUIVALENT: dict[str, dict[str, str]] = {
     "gradient_is_right": {
-        "line 9: 1 -> 2": "np.allclose adds both tolerances, and is let pass",
-        "line 9: abs(claimed[i] - slope) <= 0.0001 * max(1, abs(slope)) -> "
+        "line 10: 1 -> 2": "np.allclose adds both tolerances, and is let pass",
+        "line 10: abs(claimed[i] - slope) <= 0.0001 * max(1, abs(slope)) -> "
         "abs(claimed[i] - slope) < 0.0001 * max(1, abs(slope))": "no case lies on the edge",
     },
-    "Value": {"line 34: g * np.ones(self.data.shape) -> g / np.ones(self.data.shape)": "ones"},
+    "Value": {"line 35: g * np.ones(self.data.shape) -> g / np.ones(self.data.shape)": "ones"},
     "train_network": {"line 12: True -> False": "zip is strict: the lengths agree anyway"},
 }

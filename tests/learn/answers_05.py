@@ -362,7 +362,7 @@ EQUIVALENT = {
         "line 6: 1000000000.0 -> 1000000001.0": "a difference of a billionth, as of rounding",
     },
     "rank_for_gpu": {
-        "line 3: 1000000000.0 -> 1000000001.0": "a few bytes, and no case is on the edge",
-        "line 4: left // (12 * per_rank) -> left / (12 * per_rank)": "int() cuts off the rest",
+        "line 5: 1000000000.0 -> 1000000001.0": "a few bytes, and no case is on the edge",
+        "line 6: left // (12 * per_rank) -> left / (12 * per_rank)": "int() cuts off the rest",
     },
 }

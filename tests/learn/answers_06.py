@@ -404,7 +404,7 @@ WRONG: dict[str, list[tuple[Any, str | None]]] = {
 
 EQUIVALENT = {
     "best_adapter": {
-        "line 3: False -> True": "the columns of U beyond the singular values are not used"
+        "line 5: False -> True": "the columns of U beyond the singular values are not used"
     },
     "predict_knee": {"line 3: loss > 1e-06 -> loss >= 1e-06": "no loss is exactly 1e-6"},
 }

@@ -434,8 +434,8 @@ EQUIVALENT = {
         )
     },
     "tuned_how": {
-        "line 3: 0 -> 1": "something was tuned, so that the largest rank is 1 or more",
-        "line 7: np.finfo(np.float32).eps * np.linalg.norm(W_after) < S -> "
+        "line 5: 0 -> 1": "something was tuned, so that the largest rank is 1 or more",
+        "line 9: np.finfo(np.float32).eps * np.linalg.norm(W_after) < S -> "
         "np.finfo(np.float32).eps * np.linalg.norm(W_after) <= S": (
             "no singular value is the tolerance exactly"
         ),

@@ -340,6 +340,6 @@ WRONG = {
 EQUIVALENT = {
     "best_rate": {"line 4: mean -> sum": "every rate has the same number of seeds"},
     "pissa_start": {
-        "line 3: False -> True": "the columns of U beyond the singular values are not used"
+        "line 5: False -> True": "the columns of U beyond the singular values are not used"
     },
 }

@@ -256,4 +256,4 @@ WRONG: dict[str, list[tuple[Callable[..., Any], str | None]]] = {
     ],
 }
 
-EQUIVALENT: dict[str, dict[str, str]] = {}
+EQUIVALENT = {"mcnemar": {"line 3: True -> False": "both lists have one mark for each question"}}
