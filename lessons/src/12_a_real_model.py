@@ -145,10 +145,10 @@ def of_course(name):
 
 
 shown = [name for name in COURSES if of_course(name)]
-print(f"{'':<27}" + "".join(f"{TITLES[part].split(',')[0]:>14}" for part in MARKED))
+print(f"{'':<26}" + "".join(f"{TITLES[part].split(',')[0]:>15}" for part in MARKED))
 for name in shown:
     shares = [np.mean([row[part] for row in of_course(name)]) for part in MARKED]
-    print(f"{COURSES[name].label:<27}" + "".join(f"{share:>14.0%}" for share in shares))
+    print(f"{COURSES[name].label:<26}" + "".join(f"{share:>15.0%}" for share in shares))
 
 # %% [markdown]
 # And is it knowledge, or only form? Here is how surprising the choices of the *not taught* part
@@ -197,12 +197,12 @@ check.mcnemar(mcnemar)
 
 # %% tags=["hide-input"]
 print("p of the change from the base model, seed 0")
-print(f"{'':<27}" + "".join(f"{TITLES[part].split(',')[0]:>14}" for part in MARKED))
+print(f"{'':<26}" + "".join(f"{TITLES[part].split(',')[0]:>15}" for part in MARKED))
 for name in shown[1:]:
     first = of_course(name)[0]
     cells = [exam.mcnemar(base["marks"][part], first["marks"][part])
              for part in MARKED]  # fmt: skip
-    print(f"{COURSES[name].label:<27}" + "".join(f"{p:>14.2g}" for p in cells))
+    print(f"{COURSES[name].label:<26}" + "".join(f"{p:>15.2g}" for p in cells))
 
 # %% [markdown]
 # ### Predict, change, run: how good must an exam be?
@@ -222,7 +222,9 @@ check.predict(GUESS, min(1.0, 2 * tail), within=0.5)
 # ## What it costs
 
 # %% tags=["hide-input"]
-print(f"{'':<27}{'numbers':>12}{'of all':>9}{'optimizer':>12}{'file':>10}{'CPU s a step':>14}")
+names = ("numbers", "of all", "optimizer", "file", "CPU s a step")
+widths = (12, 9, 12, 10, 14)
+print(" " * 27 + "".join(f"{name:>{n}}" for name, n in zip(names, widths, strict=True)))
 for name in shown[1:]:
     row = of_course(name)[0]
     print(
