@@ -45,6 +45,13 @@ class Terminal:
         self.until(prompt)
         self.press(keys)
 
+    def type_later(self, prompt, keys):
+        """As a person does, not at once: a Ctrl-C between the prompt and the wait for a line would
+        be heard at the next key only."""
+        self.until(prompt)
+        time.sleep(0.5)
+        self.press(keys)
+
     def press(self, keys):
         os.write(self.screen, keys.encode())
 

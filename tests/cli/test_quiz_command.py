@@ -586,7 +586,7 @@ def test_in_a_terminal_a_wrong_answer_a_demo_and_ctrl_c(terminal):
     shell.type("Enter: next", "s\n")
     shell.until("This supports")
     shell.type("Enter: next", "\n")
-    shell.type("Your answer", "\x03")
+    shell.type_later("Your answer", "\x03")
     shell.type("Enter: end", "\n")
     assert shell.status() == 0
     assert "Measured just now" in shell.out and "0 of 1 right" in shell.out

@@ -207,7 +207,7 @@ def test_in_a_terminal_ctrl_c_stops_the_real_model_s_answer(terminal):
     shell.until("the")  # it is under way
     shell.press("\x03")
     shell.until("…")
-    shell.type("You:", "\x03")
+    shell.type_later("You:", "\x03")
     assert shell.status() == 0 and "Traceback" not in shell.out
 
 
