@@ -43,7 +43,10 @@ class TookTooLong(BaseException):
         self.again = again
 
     def __del__(self) -> None:
-        self.again()
+        try:  # noqa: SIM105  (a `with` needs more of the stack, which may be used up)
+            self.again()
+        except RecursionError:  # freed within a recursion without end: that ends by itself
+            pass
 
 
 @dataclass(frozen=True)
