@@ -33,7 +33,10 @@ def mean_loss(
     model: Transformer, ids: np.ndarray, targets: np.ndarray, rng: Rng | None = None
 ) -> Tensor:
     """Cross-entropy of a batch, int (B, T) each, by the logits of those places alone whose target
-    counts: a real model's head is its largest matrix."""
+    counts: a real model's head is its largest matrix. A model of one's own, with a call of its own,
+    is asked for all."""
+    if type(model).__call__ is not Transformer.__call__:
+        return F.cross_entropy(model(ids, rng), targets)
     x, kept = model.hidden(ids, rng), np.flatnonzero(targets != IGNORE_INDEX)
     if 0 < len(kept) < targets.size:
         x, targets = F.embedding(x.reshape(-1, x.shape[2]), kept), targets.ravel()[kept]

@@ -9,9 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from builders import tiny
 
 from minilora import functional as F
 from minilora.lora import LoraConfig, add_adapter, lora_layers
+from minilora.nn import Module
 from minilora.tensor import grad
 from minilora.text.windows import IGNORE_INDEX
 from minilora.training.parallel import SHARDS, loss_and_gradients
@@ -295,3 +297,25 @@ def test_batch_without_any_target_is_an_error_that_says_so(rows):
         pytest.raises(ValueError, match=r"every target is ignore_index \(-100\)"),
     ):
         of_shards(make(), ids, targets, pool=pool)
+
+
+def test_a_model_with_a_call_of_its_own_is_trained_by_that_call():
+    class Twice(Transformer):
+        def __call__(self, ids, rng=None, cache=None):
+            return super().__call__(ids, rng, cache) * 2.0
+
+    class Alone(Module):
+        def __init__(self, inner):
+            self.inner = inner
+
+        def __call__(self, ids, rng=None):
+            return self.inner(ids, rng)
+
+    plain = tiny()
+    twice = Twice(plain.config, rng=np.random.default_rng(0))
+    twice.load_state_dict(plain.state_dict())
+    ids = np.random.default_rng(0).integers(0, plain.config.vocab_size, (2, 6))
+    targets = np.where(np.arange(6) < 3, IGNORE_INDEX, ids)
+    for model in (twice, Alone(plain)):
+        loss, _ = loss_and_gradients(model, model.parameters(), ids, targets)
+        assert loss == pytest.approx(F.cross_entropy(model(ids), targets).item(), rel=1e-6)
