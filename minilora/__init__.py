@@ -11,6 +11,8 @@ from typing import Any
 
 import minilora.methods.variants  # noqa: F401  (adds DoRA, PiSSA and OLoRA to lora.KINDS)
 from minilora.functional import cross_entropy
+from minilora.generation.answers import answer
+from minilora.generation.sampling import generate, write
 from minilora.hub import load_adapter, load_model, load_tokenizer, save_adapter, save_model
 from minilora.lora import (
     LoraLinear,
@@ -38,9 +40,7 @@ from minilora.system.version import __version__
 from minilora.tensor import Tensor, grad, no_grad
 from minilora.testing import gradcheck
 from minilora.text.alphabet import decode, encode, to_alphabet
-from minilora.text.answers import answer
 from minilora.text.corpora import load_corpus, load_text, load_words
-from minilora.text.sampling import generate, write
 from minilora.text.windows import random_windows
 from minilora.training.loop import TrainConfig, Training, train
 from minilora.training.quality import exact_match, text_loss
@@ -48,12 +48,12 @@ from minilora.transformer import Transformer, TransformerConfig
 
 _ROOMS = ("analysis", "experiments", "plots", "studies", "learn")
 _ON_FIRST_USE = {
-    "extract_adapter": "minilora.methods.extract",
-    "adapters_per_row": "minilora.methods.per_row",
-    "combine_adapters": "minilora.methods.combine",
+    "extract_adapter": "minilora.combining.extract",
+    "adapters_per_row": "minilora.combining.per_row",
+    "combine_adapters": "minilora.combining.combine",
     "disk_bytes": "minilora.experiments.costs",
-    "dequantize": "minilora.methods.quantized",
-    "quantize_nf4": "minilora.methods.nf4",
+    "dequantize": "minilora.quantization.quantized",
+    "quantize_nf4": "minilora.quantization.nf4",
     "step_memory": "minilora.experiments.costs",
     "tune": "minilora.experiments.tuning",
 }

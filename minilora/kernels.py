@@ -1,8 +1,8 @@
 """Plain NumPy on plain arrays: the pieces of norms, activations and rotary positions, no gradients.
 
-functional.py builds ops with gradients from them, text/decoder.py generates with them alone: one
-formula, one place. Constants are Python floats, because a NumPy float64 scalar would turn float32
-arrays into float64.
+functional.py builds ops with gradients from them, generation/decoder.py generates with them alone:
+one formula, one place. Constants are Python floats, because a NumPy float64 scalar would turn
+float32 arrays into float64.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class Tensor(ArrayLike):
     """
 
     __slots__ = ("__weakref__", "_data", "grad", "node", "requires_grad", "version")
-    fixed = False  # True: in so few bits that no step could change it (methods/quantized.py)
+    fixed = False  # True: in so few bits that no step could change it: quantization
 
     if TYPE_CHECKING:  # for mypy; ops.py binds them: the engine need not know any operation
         _op: Callable[..., Tensor] = abs

@@ -14,7 +14,7 @@ from test_imports import ORDER
 
 import minilora as ml
 from minilora.cli import main
-from minilora.cli.tables import human_bytes
+from minilora.cli.terminal.tables import human_bytes
 from minilora.experiments.comparison import improvement
 from minilora.learn.check import EXERCISES
 from minilora.learn.exam.cards import load_cards

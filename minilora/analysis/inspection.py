@@ -1,6 +1,6 @@
 """What an adapter's files say without its base: ranks, scales, how large ΔW is and in what shape.
 
-‖ΔW‖ and the singular values of ΔW = s A B come from A and B alone (methods/low_rank.py), so that
+‖ΔW‖ and the singular values of ΔW = s A B come from A and B alone (combining/low_rank.py), so that
 the adapter of a model of 7 billion numbers is read in seconds. Any LoRA that PEFT wrote will do,
 whatever its model: what minilora could not compute with is said in a warning.
 """
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from minilora.analysis.spectrum import effective_rank_of, k90_of, stable_rank_of
+from minilora.combining.low_rank import svd_of_product
 from minilora.hub.peft_layout import without_wrappers
 from minilora.hub.peft_options import read_options, unsupported
 from minilora.hub.safetensors_files import (
@@ -29,7 +30,6 @@ from minilora.hub.safetensors_files import (
     require_files,
 )
 from minilora.lora_config import LoraConfig
-from minilora.methods.low_rank import svd_of_product
 from minilora.system.errors import UsageError
 
 _FACTOR = re.compile(r"(.+)\.lora_(?:embedding_)?([AB])(?:\.weight)?")

@@ -7,7 +7,7 @@ timed one by one. What is left, the "between ops", is the engine's own walk. Not
 what the ops compute, and which vjps `record` keeps, is the same to the last bit.
 
 `profile_methods` profiles full fine-tuning and LoRA in turn, on the same batches, and returns
-plain numbers, from which cli/tables.py makes the table and plots the figure.
+plain numbers, from which cli/terminal/tables.py makes the table and plots the figure.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
 
-from minilora.cli.plain import ERRORS
+from minilora.cli.terminal.plain import ERRORS
 from minilora.system.errors import MiniloraError
 from minilora.system.memory import keep_freed_memory
 

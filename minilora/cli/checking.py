@@ -13,8 +13,8 @@ from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
-from minilora.cli.output import make_folder, say
-from minilora.cli.tables import print_table
+from minilora.cli.terminal.output import make_folder, say
+from minilora.cli.terminal.tables import print_table
 from minilora.learn.notebooks import grading
 from minilora.learn.notebooks.lessons import Lesson, Task, lesson_of
 from minilora.learn.notebooks.marking import Mark, mark_notebook

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.padding import Padding
 
-from minilora.cli.output import MAKING_PAGE, say, suggest
+from minilora.cli.terminal.output import MAKING_PAGE, say, suggest
 from minilora.learn.exam.cards import TOPICS, Card, by_topic, load_cards
 from minilora.learn.exam.maths import to_text
 from minilora.learn.exports.anki import anki_text, write_anki

@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from minilora.analysis.inspection import Inspected, Inspection, inspect_adapter
-from minilora.cli.plain import plain
-from minilora.cli.tables import human_bytes, print_table
+from minilora.cli.terminal.plain import plain
+from minilora.cli.terminal.tables import human_bytes, print_table
 from minilora.plots import inspection_figure, save_figure
 
 

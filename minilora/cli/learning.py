@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.padding import Padding
 
-from minilora.cli.output import MAKING_PAGE, make_folder, say
+from minilora.cli.terminal.output import MAKING_PAGE, make_folder, say
 from minilora.learn.notebooks.lessons import LESSONS, read_lesson
 from minilora.learn.notebooks.lite import write_site
 from minilora.learn.page.build import write_page

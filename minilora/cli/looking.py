@@ -12,8 +12,8 @@ from rich.table import Table
 from minilora.analysis.profiler import profile_methods
 from minilora.cli import doctor
 from minilora.cli.options import lora_options
-from minilora.cli.output import machine, make_folder
-from minilora.cli.tables import print_profile, print_table
+from minilora.cli.terminal.output import machine, make_folder
+from minilora.cli.terminal.tables import print_profile, print_table
 from minilora.experiments.tasks import TEXT_LORA
 from minilora.experiments.tuning import adjust
 from minilora.hub import load_model

@@ -14,9 +14,9 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from time import monotonic
 
-from minilora.cli.keyboard import Ended, Keyboard, TimeOver
-from minilora.cli.output import say
-from minilora.cli.quiz_screen import Screen
+from minilora.cli.terminal.keyboard import Ended, Keyboard, TimeOver
+from minilora.cli.terminal.output import say
+from minilora.cli.terminal.quiz_screen import Screen
 from minilora.learn.demos.demo import prove
 from minilora.learn.exam import review
 from minilora.learn.exam.answers import how_to_answer, is_typed, read_answer

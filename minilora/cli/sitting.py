@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 import minilora
-from minilora.cli.output import machine, make_folder, say
-from minilora.cli.tables import human_bytes, print_table
+from minilora.cli.terminal.output import machine, make_folder, say
+from minilora.cli.terminal.tables import human_bytes, print_table
 from minilora.experiments.exam import (
     CHANCE,
     COURSES,

@@ -22,8 +22,8 @@ from rich.table import Table
 
 import minilora
 from minilora.analysis.deltas import delta_weights, weight_matrices
-from minilora.cli.output import machine, make_folder, say
-from minilora.cli.tables import print_table
+from minilora.cli.terminal.output import machine, make_folder, say
+from minilora.cli.terminal.tables import print_table
 from minilora.experiments.exam import shipped_exam
 from minilora.experiments.rows import Rows, in_six_digits, save_json
 from minilora.experiments.sweeps import Run, forget_runs, run_files, sweep

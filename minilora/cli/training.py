@@ -19,8 +19,8 @@ from rich.console import Console
 
 import minilora
 from minilora.cli.options import QUICK_STEPS, RESULTS, lora_options
-from minilora.cli.output import harmless, machine, make_folder, say, suggest
-from minilora.cli.tables import human_bytes, print_comparison
+from minilora.cli.terminal.output import harmless, machine, make_folder, say, suggest
+from minilora.cli.terminal.tables import human_bytes, print_comparison
 from minilora.experiments.comparison import compare, folder_name, forget
 from minilora.experiments.own_data import PAIRS, own_task
 from minilora.experiments.rows import save_json
@@ -33,6 +33,8 @@ from minilora.experiments.tasks import (
     new_model,
 )
 from minilora.experiments.tuning import Tuned, set_up
+from minilora.generation.answers import answer
+from minilora.generation.sampling import write
 from minilora.hub import load_model, save_adapter, save_model
 from minilora.hub.safetensors_files import ADAPTER_FILES, MODEL_FILES
 from minilora.hub.tokenizers import reads_symbols, save_tokenizer
@@ -40,8 +42,6 @@ from minilora.methods.registry import LABELS
 from minilora.methods.trainable import print_trainable_parameters
 from minilora.plots import compare_figure, save_figure
 from minilora.system.errors import UsageError
-from minilora.text.answers import answer
-from minilora.text.sampling import write
 from minilora.training.loop import Training, run
 
 LOG = "training.json"  # stands beside a model or an adapter that was made here

@@ -14,17 +14,17 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from minilora.cli.keyboard import Ended, Keyboard
-from minilora.cli.output import say, show
+from minilora.cli.terminal.keyboard import Ended, Keyboard
+from minilora.cli.terminal.output import say, show
 from minilora.experiments.tasks import BASE_MODELS
+from minilora.generation.answers import answer
+from minilora.generation.sampling import write
 from minilora.hub import load_adapter, load_model, load_tokenizer
 from minilora.hub.adapters import adapter_base
 from minilora.lora import disable_adapter
 from minilora.system.errors import UsageError
 from minilora.text.alphabet import ALPHABET, to_alphabet
-from minilora.text.answers import answer
-from minilora.text.sampling import write
-from minilora.text.tokenizer import Tokenizer
+from minilora.tokens.tokenizer import Tokenizer
 from minilora.transformer import Transformer
 
 _COMMANDS = {

@@ -20,12 +20,12 @@ from minilora.experiments.costs import disk_bytes, step_memory
 from minilora.experiments.rows import Row, select
 from minilora.experiments.tasks import Task, load_task
 from minilora.experiments.tuning import Tuned, measure, require_method, set_up, uses_lora
+from minilora.generation.sampling import write
 from minilora.hub import load_model, save_adapter, save_model
 from minilora.lora import active_adapter, disable_adapter
 from minilora.methods.registry import LABELS
 from minilora.methods.trainable import count_parameters
 from minilora.system.errors import UsageError
-from minilora.text.sampling import write
 from minilora.training.loop import run
 from minilora.training.quality import EXACT, METRICS
 from minilora.transformer import Transformer

@@ -40,6 +40,7 @@ from minilora.experiments.exam_items import ExamItems, Pair, Question, load_exam
 from minilora.experiments.rows import Row, Rows
 from minilora.experiments.tuning import with_rank
 from minilora.functional import cross_entropy
+from minilora.generation.answers import answer
 from minilora.hub import load_model
 from minilora.hub.places import ASSETS
 from minilora.hub.tokenizers import load_tokenizer
@@ -50,9 +51,8 @@ from minilora.methods.trainable import count_parameters
 from minilora.system.cores import one_blas_thread, usable_cores
 from minilora.system.errors import UsageError
 from minilora.tensor import no_grad
-from minilora.text.answers import answer
 from minilora.text.pairs import pair_batches, pair_example
-from minilora.text.tokenizer import Tokenizer
+from minilora.tokens.tokenizer import Tokenizer
 from minilora.training.likelihood import Likelihood
 from minilora.training.loop import TrainConfig, Training, run
 from minilora.training.progress import progress_bar

@@ -19,7 +19,7 @@ from minilora.text.pairs import (
     read_pairs,
     text_examples,
 )
-from minilora.text.tokenizer import Tokenizer
+from minilora.tokens.tokenizer import Tokenizer
 
 PAIRS = (".jsonl", ".json")  # what files of questions and answers are called
 _LONGEST = 512  # tokens of a chat

@@ -24,12 +24,12 @@ from minilora.lora_config import LoraConfig
 from minilora.nn import Rng
 from minilora.system.errors import UsageError
 from minilora.text.alphabet import ALPHABET, decode
-from minilora.text.chat import Message
 from minilora.text.corpora import Corpus, load_corpus, load_text, load_words
 from minilora.text.pairs import Example, pair_batches
 from minilora.text.string_tasks import PRETRAIN_TASKS, STRING_TASKS, string_batch, string_examples
-from minilora.text.tokenizer import Tokenizer
 from minilora.text.windows import WINDOW, random_windows
+from minilora.tokens.chat import Message
+from minilora.tokens.tokenizer import Tokenizer
 from minilora.training.loop import TrainConfig
 from minilora.training.quality import (
     EXACT,

@@ -1,4 +1,4 @@
-"""Models, tokenizers and adapters as files, in the layouts of Hugging Face, PEFT and llama.cpp."""
+"""Models, tokenizers and adapters as files, in the layouts of Hugging Face and PEFT."""
 
 from minilora.hub.adapters import adapter_base, load_adapter, save_adapter
 from minilora.hub.models import load_model, save_model

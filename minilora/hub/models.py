@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from minilora.hub.gguf import read_gguf
-from minilora.hub.gguf_blocks import GgufBlocks
-from minilora.hub.gguf_models import gguf_arrays, gguf_config, gguf_tensors
+from minilora.hub.gguf.models import gguf_arrays, gguf_config, gguf_tensors
+from minilora.hub.gguf.reader import read_gguf
 from minilora.hub.hf_config import read_config, written_config
 from minilora.hub.hf_layout import (
     Layout,
@@ -40,8 +39,9 @@ from minilora.hub.safetensors_files import (
 )
 from minilora.lora import adapters, lora_layers
 from minilora.lora_targets import base_modules, plain_path
-from minilora.methods.quantized import is_quantized, quantize
 from minilora.nn import Module, Parameter
+from minilora.quantization.gguf_blocks import GgufBlocks
+from minilora.quantization.quantized import is_quantized, quantize
 from minilora.system.errors import UsageError
 from minilora.transformer import Transformer
 from minilora.transformer_config import TransformerConfig

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from minilora.combining.patterns import ranks_and_alphas, shortest_ends
 from minilora.hub.hf_layout import Layout
 from minilora.hub.peft_layout import Factors
 from minilora.hub.safetensors_files import first_two
 from minilora.lora_config import LoraConfig
 from minilora.lora_init import PART_OF_W
-from minilora.methods.patterns import ranks_and_alphas, shortest_ends
 from minilora.system.errors import UsageError
 
 # Keys of adapter_config.json: read here; of no matter once an adapter is trained; and those under

@@ -14,14 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from minilora.hub.gguf import read_gguf
-from minilora.hub.gguf_tokenizer import tokenizer_in
+from minilora.hub.gguf.reader import read_gguf
+from minilora.hub.gguf.tokenizer import tokenizer_in
 from minilora.hub.places import bundled_models, model_place
 from minilora.hub.safetensors_files import MODEL_FILES, damaged, read_json, require_files
 from minilora.system.errors import UsageError
 from minilora.system.files import explained, write_atomically
 from minilora.text.alphabet import ALPHABET
-from minilora.text.tokenizer import Tokenizer, library, unusable
+from minilora.tokens.tokenizer import Tokenizer, library, unusable
 
 _FILE, _ABOUT, _TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 _NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")

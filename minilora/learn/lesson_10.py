@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minilora.learn.exercises import Yours, as_array, exercise, require, unpack
-from minilora.methods.nf4 import nf4_levels
+from minilora.quantization.nf4 import nf4_levels
 
 _W_FIRST = "W comes last, not first"
 Factors = tuple[np.ndarray, np.ndarray, float]  # A (d_in, r), B (r, d_out), s

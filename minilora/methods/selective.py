@@ -6,8 +6,8 @@ Each takes the same three arguments as every method (see registry.py) and needs 
 from __future__ import annotations
 
 from minilora.lora_config import LoraConfig
-from minilora.methods.quantized import is_quantized
 from minilora.nn import Rng
+from minilora.quantization.quantized import is_quantized
 from minilora.system.errors import UsageError
 from minilora.transformer import Transformer
 

@@ -1,1 +1,1 @@
-"""From text to ids and back: alphabets and tokenizers, texts, chats, and text from a model."""
+"""From text to batches of ids: alphabets, texts, strings to be changed, questions and answers."""

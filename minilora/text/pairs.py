@@ -19,10 +19,10 @@ import numpy as np
 from minilora.nn import Rng
 from minilora.system.checks import require_whole
 from minilora.system.errors import UsageError
-from minilora.text.chat import Message, checked_messages
 from minilora.text.corpora import read_text
-from minilora.text.tokenizer import Tokenizer
 from minilora.text.windows import IGNORE_INDEX, Batch
+from minilora.tokens.chat import Message, checked_messages
+from minilora.tokens.tokenizer import Tokenizer
 
 Chat = list[dict[str, str]]
 Example = tuple[np.ndarray, np.ndarray]  # ids and targets of one chat, int64 (T,) each

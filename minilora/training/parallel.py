@@ -25,8 +25,9 @@ from minilora.text.windows import IGNORE_INDEX
 from minilora.transformer import Transformer
 
 SHARDS = 2
-# Symbols in a batch, below which a step is mostly Python's own time and threads would only wait.
-_WORTH_SPLITTING = 512
+# Below so many symbols, each of so many numbers, a step is mostly Python's own time, and threads
+# would only wait. Of a wider model fewer symbols are enough.
+_WORTH_SPLITTING, _WIDTH = 512, 128
 
 
 def mean_loss(
@@ -56,7 +57,9 @@ def loss_and_gradients(
     rng_of_shard: the generator for the dropout of shard 0, 1, ...; None: no dropout. Without a
     pool the shards are computed one after the other, to the same result.
     """
-    rows = np.array_split(np.arange(len(ids)), SHARDS if ids.size >= _WORTH_SPLITTING else 1)
+    width = model.config.n_embd if isinstance(model, Transformer) else _WIDTH
+    worth_it = ids.size * max(width, _WIDTH) >= _WORTH_SPLITTING * _WIDTH
+    rows = np.array_split(np.arange(len(ids)), SHARDS if worth_it else 1)
     counted = [int((targets[part] != IGNORE_INDEX).sum()) for part in rows]
 
     @np.errstate(over="ignore", invalid="ignore")  # a thread has its own; callers check the loss

@@ -16,13 +16,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from minilora.generation.sampling import generate
 from minilora.nn import Rng
 from minilora.optim import AdamW, clip_grad_norm, warmup_cosine
 from minilora.system.cores import one_blas_thread
 from minilora.system.errors import UsageError
 from minilora.system.memory import keep_freed_memory
 from minilora.tensor import Tensor
-from minilora.text.sampling import generate
 from minilora.text.windows import IGNORE_INDEX
 from minilora.training.loop import TrainConfig
 from minilora.transformer import Transformer

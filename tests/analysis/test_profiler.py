@@ -15,7 +15,7 @@ from minilora import functional as F
 from minilora import ops
 from minilora.analysis.profiler import Profile, profile, profile_methods, profiled_step
 from minilora.cli import main
-from minilora.cli.tables import print_profile, profile_summary
+from minilora.cli.terminal.tables import print_profile, profile_summary
 from minilora.lora import add_adapter
 from minilora.lora_config import LoraConfig
 from minilora.optim import warmup_cosine

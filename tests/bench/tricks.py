@@ -26,8 +26,8 @@ import numpy as np
 import minilora as ml
 from minilora import functional as F
 from minilora import kernels, ops, optim, reference
+from minilora.generation.decoder import Decoder
 from minilora.tensor import Tensor, grad
-from minilora.text.decoder import Decoder
 from minilora.text.windows import IGNORE_INDEX
 from minilora.training.parallel import loss_and_gradients
 from minilora.transformer import KVCache
@@ -250,7 +250,7 @@ def tricks() -> list[Trick]:
             "small products for x Wᵀ, 8 rows, W 8192 x 576", "kernels.py",
             lambda: rows @ head.T, lambda: kernels.few_rows_times(rows, head.T),
         ),
-        Trick("decoder for one token, docs-tiny", "text/decoder.py", *one_token(model)),
+        Trick("decoder for one token, docs-tiny", "generation/decoder.py", *one_token(model)),
     ]  # fmt: skip
 
 

@@ -23,8 +23,9 @@ import pytest
 
 import minilora as ml
 from minilora import cli
-from minilora.cli import COMMANDS, doctor, looking, output
+from minilora.cli import COMMANDS, doctor, looking
 from minilora.cli import training as commands
+from minilora.cli.terminal import output
 from minilora.cli.training import LOG
 from minilora.experiments.tasks import BASE_MODELS, load_task
 from minilora.lora import lora_layers

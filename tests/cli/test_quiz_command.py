@@ -18,8 +18,9 @@ import pytest
 from test_cli import error_of, exit_of, start
 
 from minilora import cli
-from minilora.cli import keyboard, quizzing
-from minilora.cli.plain import plain
+from minilora.cli import quizzing
+from minilora.cli.terminal import keyboard
+from minilora.cli.terminal.plain import plain
 from minilora.learn.demos.demo import Proof, prove
 from minilora.learn.exam import progress, review
 from minilora.learn.exam.answers import is_typed

@@ -9,7 +9,7 @@ import math
 import pytest
 from rich.console import Console
 
-from minilora.cli.tables import (
+from minilora.cli.terminal.tables import (
     compare_table,
     human_bytes,
     improvement,

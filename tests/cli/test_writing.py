@@ -13,8 +13,8 @@ from tokens import smollm2, write_chat_model, write_tokenizer
 
 import minilora as ml
 from minilora import cli
-from minilora.cli.output import harmless, show
-from minilora.text.answers import answer
+from minilora.cli.terminal.output import harmless, show
+from minilora.generation.answers import answer
 
 TOKENS = 6
 

@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 import minilora as ml
-from minilora.cli.tables import print_comparison
+from minilora.cli.terminal.tables import print_comparison
 from minilora.experiments.comparison import DEFAULT_METHODS, compare, folder_name, forget
 from minilora.experiments.tasks import BASE_MODELS, load_task
 from minilora.hub.places import ASSETS

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from gguf_files import gguf, header, random_blocks, text, value
 
-from minilora.hub.gguf import read_gguf
-from minilora.hub.gguf_blocks import BLOCKS, dequantize
+from minilora.hub.gguf.reader import read_gguf
+from minilora.quantization.gguf_blocks import BLOCKS, dequantize
 from minilora.system.errors import UsageError
 
 ONE = {"w": ("F32", (2, 4), np.arange(8, dtype="<f4").tobytes())}

@@ -7,7 +7,7 @@ from gguf_files import gguf, random_blocks
 
 import minilora as ml
 from minilora.hub import load_model
-from minilora.hub.gguf_blocks import BLOCKS, dequantize
+from minilora.quantization.gguf_blocks import BLOCKS, dequantize
 from minilora.system.errors import UsageError
 
 C, H, J, D, HIDDEN, V, LAYERS = 32, 4, 2, 8, 64, 20, 2

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from tokens import SPECIAL, TEXTS, gguf_metadata, smollm2, write_tokenizer
 
-from minilora.hub.gguf import GgufFile
-from minilora.hub.gguf_tokenizer import tokenizer_in
+from minilora.hub.gguf.reader import GgufFile
+from minilora.hub.gguf.tokenizer import tokenizer_in
 from minilora.hub.tokenizers import load_tokenizer, save_tokenizer
 from minilora.system.errors import UsageError
-from minilora.text.tokenizer import Tokenizer
+from minilora.tokens.tokenizer import Tokenizer
 
 CHAT = [{"role": "user", "content": "What is <|im_end|>?"}]
 

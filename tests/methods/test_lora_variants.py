@@ -11,13 +11,13 @@ from safetensors.numpy import load_file, save_file
 
 import minilora as ml
 from minilora import functional as F
+from minilora.generation.decoder import is_plain
 from minilora.hub.hf_layout import layout_of
 from minilora.lora import LowRank, adapters, lora_layers
 from minilora.lora_targets import plain_path
 from minilora.methods.variants import Dora
 from minilora.tensor import Tensor
 from minilora.testing import gradcheck
-from minilora.text.decoder import is_plain
 
 V, T, C = 11, 12, 16
 LLAMA = dict(norm="rmsnorm", activation="swiglu", positions="rope", bias=False)

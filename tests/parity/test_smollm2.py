@@ -16,9 +16,9 @@ import pytest
 
 import minilora as ml
 from minilora.hub import load_model, load_tokenizer
-from minilora.hub.gguf import read_gguf
-from minilora.hub.gguf_blocks import dequantize
+from minilora.hub.gguf.reader import read_gguf
 from minilora.hub.places import wheel_file
+from minilora.quantization.gguf_blocks import dequantize
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -17,11 +17,11 @@ from tokens import TEXTS, gguf_metadata, smollm2, write_chat_model, write_tokeni
 
 from minilora import functional as F
 from minilora.hub import load_model
-from minilora.hub.gguf import GgufFile
-from minilora.hub.gguf_tokenizer import tokenizer_in
+from minilora.hub.gguf.reader import GgufFile
+from minilora.hub.gguf.tokenizer import tokenizer_in
 from minilora.hub.tokenizers import load_tokenizer, save_tokenizer
 from minilora.text.pairs import padded, pair_example
-from minilora.text.tokenizer import Tokenizer
+from minilora.tokens.tokenizer import Tokenizer
 from minilora.training.quality import answer_loss
 
 transformers = pytest.importorskip("transformers")

@@ -14,8 +14,8 @@ from minilora.hub.tokenizers import load_tokenizer
 from minilora.system.errors import UsageError
 from minilora.tensor import grad
 from minilora.text.pairs import Pairs, padded, pair_batches, pair_example, read_pairs
-from minilora.text.tokenizer import Tokenizer
 from minilora.text.windows import IGNORE_INDEX
+from minilora.tokens.tokenizer import Tokenizer
 from minilora.training.quality import answer_loss
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from builders import tiny
 
+from minilora.generation.sampling import generate, write
 from minilora.system.errors import UsageError
 from minilora.text.alphabet import decode, dropped, encode, to_alphabet
 from minilora.text.corpora import Corpus, load_corpus, load_text
-from minilora.text.sampling import generate, write
 from minilora.text.string_tasks import string_batch, string_examples
 from minilora.text.windows import random_windows, spaced_windows
 

@@ -79,10 +79,11 @@ def watched(model, seen):
     return model
 
 
-def rows_of_shards(ids):
+def rows_of_shards(ids, width=16):
     """How many rows each forward pass was given."""
-    sizes = []
-    of_shards(watched(make(), lambda part: sizes.append(len(part))), ids, ids)
+    sizes, config = [], TransformerConfig(V, T, 1, 2, width)
+    model = Transformer(config, rng=np.random.default_rng(0))
+    of_shards(watched(model, lambda part: sizes.append(len(part))), ids, ids)
     return sizes
 
 
@@ -182,6 +183,12 @@ def test_batch_below_512_symbols_is_one_shard_and_from_there_on_two():
     assert rows_of_shards(draw(64, 8)[0]) == [32, 32]
     assert rows_of_shards(draw(103, 5)[0]) == [52, 51]
     assert SHARDS == 2
+
+
+def test_of_a_model_wider_than_128_fewer_symbols_are_two_shards():
+    assert rows_of_shards(draw(36, 7)[0], width=256) == [36]
+    assert rows_of_shards(draw(32, 8)[0], width=256) == [16, 16]
+    assert rows_of_shards(draw(64, 7)[0], width=128) == [64]
 
 
 def test_shard_without_targets_is_not_computed():

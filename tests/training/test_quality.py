@@ -9,10 +9,10 @@ import math
 import numpy as np
 import pytest
 
+from minilora.generation.sampling import generate
 from minilora.tensor import Tensor
 from minilora.text.alphabet import ALPHABET, decode, encode
 from minilora.text.corpora import load_corpus
-from minilora.text.sampling import generate
 from minilora.text.string_tasks import string_batch, string_examples
 from minilora.text.windows import IGNORE_INDEX, spaced_windows
 from minilora.training import quality as evaluate

@@ -22,7 +22,7 @@ from minilora.learn.demos.small_models import (
     squared,
     tiny_gpt2,
 )
-from minilora.methods.nf4 import BLOCK, nf4_levels
+from minilora.quantization.nf4 import BLOCK, nf4_levels
 from minilora.tensor import record
 
 

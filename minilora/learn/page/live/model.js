@@ -1,6 +1,6 @@
 // A GPT-2 that reads one character at a time: weights, forward pass, KV cache.
 //
-// It is minilora/text/decoder.py once more. A vector of C numbers, the stream, starts as the
+// It is minilora/generation/decoder.py once more. A vector of C numbers, the stream, starts as the
 // character's embedding plus that of its position. Each block adds what attention gathers from
 // earlier positions, and what an MLP makes of this one. Matrices are Float32Arrays, row after row:
 // W[i * d_out + j] is in row i, column j.

@@ -5,8 +5,8 @@ import pytest
 from builders import tiny
 
 import minilora as ml
-from minilora.methods.nf4 import quantize_nf4
-from minilora.text.decoder import is_plain
+from minilora.generation.decoder import is_plain
+from minilora.quantization.nf4 import quantize_nf4
 
 RNG = np.random.default_rng
 KINDS = {

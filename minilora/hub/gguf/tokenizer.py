@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from minilora.hub.gguf import GgufFile
+from minilora.hub.gguf.reader import GgufFile
 from minilora.hub.safetensors_files import damaged
 from minilora.system.errors import UsageError
-from minilora.text.tokenizer import Tokenizer, library, unusable
+from minilora.tokens.tokenizer import Tokenizer, library, unusable
 
 _WORD = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"

@@ -4,7 +4,7 @@ import pytest
 from chats import CHAT, CHATML, LLAMA
 
 from minilora.system.errors import UsageError
-from minilora.text.chat import render
+from minilora.tokens.chat import render
 
 VARIABLES = {"bos_token": "<s>", "eos_token": "</s>", "add_generation_prompt": True}
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from minilora.hub.gguf import GgufFile, GgufTensor
-from minilora.hub.gguf_blocks import GgufBlocks, dequantize, is_finite
+from minilora.hub.gguf.reader import GgufFile, GgufTensor
 from minilora.hub.hf_layout import SWITCHES, parameter_shapes
 from minilora.hub.safetensors_files import require_fit
+from minilora.quantization.gguf_blocks import GgufBlocks, dequantize, is_finite
 from minilora.rope_scaling import RopeScaling
 from minilora.system.errors import UsageError
 from minilora.transformer_config import TransformerConfig

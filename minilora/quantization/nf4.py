@@ -13,8 +13,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from minilora.methods.quantized import Blocks, quantize
 from minilora.nn import Embedding, Linear, Module
+from minilora.quantization.quantized import Blocks, quantize
 
 BLOCK, SCALES = 64, 256  # weights that share a scale, and scales that share theirs
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from minilora.system.errors import MissingExtraError, UsageError
-from minilora.text.chat import Message, checked_messages, render
+from minilora.tokens.chat import Message, checked_messages, render
 from minilora.transformer import Transformer
 
 # A code point that Unicode keeps out of all texts: until a chat is encoded, it stands within what

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from builders import FAMILIES
 
+from minilora.generation.decoder import Decoder, is_plain
+from minilora.generation.sampling import generate, write
 from minilora.lora import add_adapter, disable_adapter, merge_adapter
 from minilora.lora_config import LoraConfig
 from minilora.methods.registry import METHODS
 from minilora.nn import Module
 from minilora.tensor import Tensor, no_grad
 from minilora.text.alphabet import ALPHABET, decode, encode
-from minilora.text.decoder import Decoder, is_plain
-from minilora.text.sampling import generate, write
 from minilora.transformer import KVCache, Transformer, TransformerConfig
 
 SIZES = dict(vocab_size=13, block_size=8, n_layer=2, n_head=4, n_embd=16)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minilora.methods.quantized import Blocks
+from minilora.quantization.quantized import Blocks
 
 BLOCKS = {  # kind: (numbers in a block, bytes of a block)
     "F32": (1, 4),

@@ -45,7 +45,7 @@ def render(
     forbids, or goes beyond its limits; MissingExtraError without Jinja2.
     """
     try:
-        from minilora.text import sandbox
+        from minilora.tokens import sandbox
     except ModuleNotFoundError:
         raise MissingExtraError('a chat needs Jinja2: pip install "minilora[hf]"') from None
     try:

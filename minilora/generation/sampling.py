@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from minilora.generation.decoder import Decoder, is_plain
 from minilora.nn import Rng
 from minilora.system.checks import is_number, require_whole
 from minilora.system.errors import UsageError
 from minilora.tensor import no_grad
 from minilora.text.alphabet import ALPHABET, decode, dropped, encode, to_alphabet
-from minilora.text.decoder import Decoder, is_plain
-from minilora.text.tokenizer import Tokenizer
+from minilora.tokens.tokenizer import Tokenizer
 from minilora.transformer import KVCache, Transformer
 
 _LOWEST_TEMPERATURE = 1e-6  # below it, logits / temperature can overflow

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from minilora.hub.gguf_blocks import BLOCKS
 from minilora.hub.safetensors_files import damaged, require_the_file_itself
+from minilora.quantization.gguf_blocks import BLOCKS
 from minilora.system.errors import UsageError
 from minilora.system.files import mapped
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from time import monotonic
 from types import FrameType
 
-from minilora.cli.output import say
+from minilora.cli.terminal.output import say
 
 
 class Ended(Exception):  # noqa: N818

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from minilora.combining.low_rank import best_factors, svd_of_product
+from minilora.combining.patterns import ranks_and_alphas
 from minilora.lora import LowRank, adapters, disable_adapter, lora_layers, set_adapter
 from minilora.lora_config import LoraConfig
 from minilora.lora_targets import Adapter, CopiedParameter, check_new_name
-from minilora.methods.low_rank import best_factors, svd_of_product
-from minilora.methods.patterns import ranks_and_alphas
 from minilora.nn import Module, Parameter, Rng
 from minilora.system.checks import is_number, require_rng, require_whole
 from minilora.system.errors import UsageError

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from tokens import SPECIAL, TEXTS, write_tokenizer
 
-import minilora.text as room
+import minilora.tokens as room
 from minilora.hub.tokenizers import load_tokenizer
 from minilora.system.errors import MissingExtraError, UsageError
-from minilora.text.tokenizer import Tokenizer
+from minilora.tokens.tokenizer import Tokenizer
 
 USER = [{"role": "user", "content": "What is LoRA?"}]
 
@@ -196,7 +196,7 @@ def test_a_pattern_that_never_ends_is_one_sentence(tmp_path, capfd):
 def test_without_the_packages_the_remedy_is_named(tmp_path, tokenizer, monkeypatch):
     write_tokenizer(tmp_path)
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    monkeypatch.delitem(sys.modules, "minilora.text.sandbox", raising=False)
+    monkeypatch.delitem(sys.modules, "minilora.tokens.sandbox", raising=False)
     monkeypatch.delattr(room, "sandbox", raising=False)
     with pytest.raises(MissingExtraError, match=r'needs Jinja2: pip install "minilora\[hf\]"'):
         tokenizer.encode_chat(USER)

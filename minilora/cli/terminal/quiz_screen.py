@@ -15,7 +15,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from minilora.cli.plain import plain
+from minilora.cli.terminal.plain import plain
 from minilora.learn.demos.demo import Proof
 from minilora.learn.exam.answers import is_typed
 from minilora.learn.exam.cards import LESSONS, LETTERS, TOPICS, Choice

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from minilora.generation.sampling import written
 from minilora.nn import Rng
 from minilora.system.checks import require_whole
 from minilora.system.errors import UsageError
-from minilora.text.chat import Message
-from minilora.text.sampling import written
-from minilora.text.tokenizer import Tokenizer
+from minilora.tokens.chat import Message
+from minilora.tokens.tokenizer import Tokenizer
 from minilora.transformer import Transformer
 
 

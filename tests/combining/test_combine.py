@@ -9,13 +9,13 @@ from builders import IDS, tiny
 
 import minilora as ml
 from minilora.analysis import eckart_young_tail, truncate
+from minilora.combining.combine import HOWS, merged_changes
+from minilora.combining.low_rank import best_factors, svd_of_product
 from minilora.hub import load_adapter, save_adapter
 from minilora.lora import adapters, lora_layers
-from minilora.methods.combine import HOWS, merged_changes
-from minilora.methods.low_rank import best_factors, svd_of_product
-from minilora.methods.nf4 import quantize_nf4
-from minilora.methods.quantized import dequantize
 from minilora.methods.registry import METHODS
+from minilora.quantization.nf4 import quantize_nf4
+from minilora.quantization.quantized import dequantize
 
 KINDS = {
     "LoRA": {},

@@ -6,11 +6,11 @@ import pytest
 from builders import tiny
 from tokens import SPECIAL, write_tokenizer
 
+from minilora.generation.answers import answer
+from minilora.generation.sampling import generate, write
 from minilora.hub.tokenizers import load_tokenizer
 from minilora.system.errors import UsageError
 from minilora.tensor import Tensor
-from minilora.text.answers import answer
-from minilora.text.sampling import generate, write
 from minilora.transformer import Transformer
 
 USER = [{"role": "user", "content": "What is LoRA?"}]

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from minilora.combining.low_rank import best_factors
 from minilora.lora import LowRank, adapters, add_adapter, disable_adapter, lora_layers
 from minilora.lora_config import DEFAULT, LoraConfig
 from minilora.lora_targets import base_modules, check_new_name, find_targets, require_model
-from minilora.methods.low_rank import best_factors
 from minilora.nn import Module, Parameter
 from minilora.system.cores import one_blas_thread
 from minilora.system.errors import UsageError

@@ -7,9 +7,9 @@ from builders import tiny
 
 import minilora as ml
 from minilora.lora_config import LoraConfig
-from minilora.methods.nf4 import BLOCK, Nf4, nf4_levels, quantize_nf4
-from minilora.methods.quantized import dequantize, is_quantized
 from minilora.methods.registry import METHODS
+from minilora.quantization.nf4 import BLOCK, Nf4, nf4_levels, quantize_nf4
+from minilora.quantization.quantized import dequantize, is_quantized
 from minilora.system.errors import StateError, UsageError
 
 SIZES = dict(n_embd=64, n_head=4, mlp_hidden=128, vocab_size=11, block_size=12)

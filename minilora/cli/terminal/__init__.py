@@ -1,0 +1,1 @@
+"""How a command meets a person: lines that are typed, tables and progress that are read."""

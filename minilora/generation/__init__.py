@@ -1,0 +1,1 @@
+"""What a model writes: one symbol after another, quickly, and as an answer."""

@@ -1,0 +1,1 @@
+"""Models and tokenizers out of .gguf files, as llama.cpp has them."""
