@@ -115,8 +115,8 @@ def parser() -> argparse.ArgumentParser:
     about = "smollm2 (default), a folder or a .gguf file of a model that chats"
     sub.add_argument("--model", default=MODEL, metavar="NAME", help=about)
     sub.add_argument("--seeds", type=_count, default=1, metavar="N", help="repeat with N seeds")
-    about = "also the learning rates among which each course's was chosen, with one seed"
-    sub.add_argument("--tried-rates", action="store_true", help=about)
+    about = "also half and twice the learning rates of lora and full, with one seed"
+    sub.add_argument("--other-rates", action="store_true", help=about)
     _add_threads_option(sub)
     folder = RESULTS / "exam"
     sub.add_argument("--out", type=Path, default=folder, metavar="FOLDER", help=f"./{folder}")

@@ -27,14 +27,14 @@ from minilora.experiments.exam import (
 from minilora.experiments.rows import Row, Rows, in_six_digits, save_json, select
 from minilora.experiments.sweeps import forget_runs, run_files, sweep
 from minilora.plots import save_figure
-from minilora.plots.exams import TITLES, exam_figure
+from minilora.plots.exams import TITLES, exam_figure, exam_rates_figure
 
 
 def run_sit_exam(args: argparse.Namespace) -> None:
     make_folder(args.out)
     options = {} if args.model == MODEL else {"model": args.model}
     options |= {} if args.threads is None else {"threads": args.threads}
-    settings = [s | options for s in exam_settings(args.courses, args.seeds, args.tried_rates)]
+    settings = [s | options for s in exam_settings(args.courses, args.seeds, args.other_rates)]
     runs = args.out / "exam-runs"
     rows = in_six_digits(sweep(exam_run, settings, runs, jobs=1, quiet=True, say=say, name="exam"))
     about = {
@@ -45,12 +45,16 @@ def run_sit_exam(args: argparse.Namespace) -> None:
     }
     save_json(about | {"rows": rows}, args.out / "exam.json")
     save_figure(exam_figure(rows), args.out / "exam.png")
+    written = ["exam.json", "exam.png"]
+    if args.other_rates:
+        save_figure(exam_rates_figure(rows), args.out / "exam-rates.png")
+        written.append("exam-rates.png")
     forget_runs(run_files(exam_run, settings, runs))
     console, rows = Console(highlight=False), at_chosen_rate(rows)
     courses = list(dict.fromkeys(row["course"] for row in rows))
     print_table(_table(rows, courses), console)
     _print_samples(rows, courses, console)
-    print(f"Written to {args.out}: exam.json, exam.png.")
+    print(f"Written to {args.out}: {', '.join(written)}.")
 
 
 def _table(rows: Rows, courses: list[str]) -> Table:

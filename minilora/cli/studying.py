@@ -32,7 +32,7 @@ from minilora.experiments.tuning import quality_run
 from minilora.hub import load_adapter, load_model
 from minilora.lora import lora_layers
 from minilora.lora_targets import find_targets
-from minilora.plots import compare_figure, exam_figure, lora_picture, save_figure
+from minilora.plots import compare_figure, exam_figure, exam_rates_figure, lora_picture, save_figure
 from minilora.studies import SHIPPED, STUDIES, shipped_rows, study_figures
 from minilora.studies.rank_sweep import rank_sweep_figure
 from minilora.studies.spectrum import describe_delta, spectrum_figure, spectrum_run
@@ -77,8 +77,9 @@ def run_figures(args: argparse.Namespace) -> None:
     for entry in json.loads((SHIPPED / "compare.json").read_text("utf-8"))["tasks"]:
         drawn.append(f"compare-{entry['task']}.{kind}")
         save_figure(compare_figure(entry), out / drawn[-1])
-    drawn.append(f"exam.{kind}")
-    save_figure(exam_figure(shipped_exam()), out / drawn[-1])
+    for name, figure in (("exam", exam_figure), ("exam-rates", exam_rates_figure)):
+        drawn.append(f"{name}.{kind}")
+        save_figure(figure(shipped_exam()), out / drawn[-1])
     drawn += _draw({name: shipped_rows(name) for name in STUDIES}, out, kind)
     print(f"Written to {out}: {', '.join(drawn)}")
 

@@ -14,7 +14,7 @@ rows.py, with these besides:
     marks                 the same one by one, "1" for right and "0" for wrong
     nats_validation, nats_right, nats_wrong
                           nats per token: of right choices of the validation part, on which rates
-                          are chosen, and of right and wrong choices of the test
+                          are compared, and of right and wrong choices of the test
     perplexity, perplexity_base, perplexity_detached
                           of an English paragraph; before the course; with the adapter switched off
     cpu_seconds_per_step
@@ -29,7 +29,7 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,41 +37,46 @@ import numpy as np
 
 from minilora.experiments.costs import disk_bytes, step_memory
 from minilora.experiments.exam_items import ExamItems, Pair, Question, load_exam
+from minilora.experiments.own_data import real_task
 from minilora.experiments.rows import Row, Rows
-from minilora.experiments.tuning import with_rank
+from minilora.experiments.tasks import ExampleData, Task
+from minilora.experiments.tuning import Tuned, set_up, with_rank
 from minilora.functional import cross_entropy
 from minilora.generation.answers import answer
 from minilora.hub import load_model
 from minilora.hub.places import ASSETS
 from minilora.hub.tokenizers import load_tokenizer
-from minilora.lora import active_adapter, disable_adapter, lora_layers
+from minilora.lora import active_adapter, disable_adapter
 from minilora.lora_config import LoraConfig
-from minilora.methods.registry import METHODS
 from minilora.methods.trainable import count_parameters
 from minilora.system.cores import one_blas_thread, usable_cores
 from minilora.system.errors import UsageError
 from minilora.tensor import no_grad
-from minilora.text.pairs import pair_batches, pair_example
+from minilora.text.pairs import pair_example
 from minilora.tokens.tokenizer import Tokenizer
 from minilora.training.likelihood import Likelihood
-from minilora.training.loop import TrainConfig, Training, run
+from minilora.training.loop import run
 from minilora.training.progress import progress_bar
 from minilora.transformer import Transformer
 
 MODEL = "smollm2"
-STEPS, BATCH, WARMUP = 48, 4, 5
 ANSWER = 40  # tokens of a sample
 MARKED = ("reworded", "test", "statements", "controls")
 CHANCE = {"reworded": 1 / 4, "test": 1 / 4, "statements": 1 / 2, "controls": 1 / 4}
 _STATE = "Say one true sentence about LoRA and fine-tuning."
 _AT_ONCE = 8  # questions or pairs: enough to be quick, few enough to need little memory
+# What a model that is not taught has none of.
+_NOTHING = dict.fromkeys([
+    "lr", "steps", "r", "s", "optimizer_bytes", "disk_bytes", "peak_memory_bytes",
+    "cpu_seconds_per_step", "losses",
+])  # fmt: skip
 _LORA = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear")
 
 
 @dataclass(frozen=True)
 class Course:
     """How a model is taught. method: one of METHODS, or None: not at all. rates: its learning rate,
-    and others to try beside it. about: pairs or placebo."""
+    that of the recipe, and others to compare it with. about: pairs or placebo."""
 
     label: str
     method: str | None = None
@@ -96,88 +101,67 @@ def exam_run(
     seed: int = 0,
     *,
     lr: float | None = None,
-    steps: int = STEPS,
+    steps: int | None = None,
     model: str | Path = MODEL,
     threads: int | None = None,
     quiet: bool = False,
 ) -> Rows:
     """One row: a model is loaded, taught by a course, and sits the exam.
 
-    lr: another rate than the course's. threads, quiet: see training.loop.run.
+    lr, steps: others than the course's. threads, quiet: see training.loop.run.
     Raises ValueError for a course that is not in COURSES, and what load_model raises.
     """
     if course not in COURSES:
         raise UsageError(f"there is no course {course!r}; use one of: {', '.join(COURSES)}")
     about, items = COURSES[course], load_exam()
-    loaded, tokenizer = load_model(model), load_tokenizer(model)
+    tokenizer = load_tokenizer(model)
     row: Row = {"course": course, "method": about.method, "seed": seed}
-    row["perplexity_base"] = perplexity(loaded, tokenizer, items.paragraph)
-    row |= _taught(loaded, tokenizer, about, items, seed, lr, steps, threads, quiet)
-    row |= sit(loaded, tokenizer, items, threads, quiet)
+    if about.method is None:
+        tuned = load_model(model)
+        row |= _NOTHING | {"trainable": 0, "total": count_parameters(tuned)[1]}
+        row["perplexity_base"] = perplexity(tuned, tokenizer, items.paragraph)
+    else:
+        task = course_task(about, items, model, tokenizer)
+        rate = about.rates[0] if lr is None else lr
+        teaching = set_up(task, about.method, seed, lr=rate, steps=steps)
+        tuned = teaching.model
+        row["perplexity_base"] = perplexity(teaching.base, tokenizer, items.paragraph)
+        row |= _taught(teaching, threads, quiet)
+    row |= sit(tuned, tokenizer, items, threads, quiet)
     row["perplexity_detached"] = None
-    if active_adapter(loaded):
-        with disable_adapter(loaded):
-            row["perplexity_detached"] = perplexity(loaded, tokenizer, items.paragraph)
+    if active_adapter(tuned):
+        with disable_adapter(tuned):
+            row["perplexity_detached"] = perplexity(tuned, tokenizer, items.paragraph)
     if seed == 0:
         row["samples"] = {
-            question: answer(loaded, tokenizer, _asked(question), ANSWER, temperature=0)
+            question: answer(tuned, tokenizer, _asked(question), ANSWER, temperature=0)
             for question in items.samples
         }
     return [row]
 
 
-def _taught(
-    model: Transformer,
-    tokenizer: Tokenizer,
-    course: Course,
-    items: ExamItems,
-    seed: int,
-    lr: float | None,
-    steps: int,
-    threads: int | None,
-    quiet: bool,
-) -> Row:
-    """Train the model, in place, as a course says, and return what that costs."""
-    if course.method is None:
-        nothing = ("lr", "steps", "r", "s", "optimizer_bytes", "disk_bytes", "peak_memory_bytes")
-        return dict.fromkeys((*nothing, "cpu_seconds_per_step", "losses")) | {
-            "trainable": 0,
-            "total": count_parameters(model)[1],
-        }
-    total = count_parameters(model)[1]
-    METHODS[course.method].prepare(model, course.lora, np.random.default_rng((seed, 0)))
-    chats = [_asked(pair.question) + _said(pair.answer) for pair in taught_pairs(course, items)]
-    training = Training(
-        model,
-        pair_batches([pair_example(tokenizer, chat) for chat in chats], BATCH),
-        TrainConfig(
-            steps=steps, lr=course.rates[0] if lr is None else lr, warmup=WARMUP, seed=seed
-        ),
-        name=course.label,
-    )
-    peak = step_memory(training) if seed == 0 else None
+def course_task(course: Course, items: ExamItems, model: str | Path, tokenizer: Tokenizer) -> Task:
+    """What a course teaches, as a task for a real model."""
+    pairs: tuple[Pair, ...] = getattr(items, course.about)
+    chats = [_asked(pair.question) + _said(pair.answer) for pair in pairs]
+    examples = [pair_example(tokenizer, chat) for chat in chats]
+    data = ExampleData(examples, [], f"{len(examples)} chats", chats[0][:1])
+    return replace(real_task(course.label, model, tokenizer, data), lora=course.lora)
+
+
+def _taught(teaching: Tuned, threads: int | None, quiet: bool) -> Row:
+    """Train the model of a course, and return what that costs."""
+    training, asked = teaching.training, teaching.row
+    peak = step_memory(training) if asked["seed"] == 0 else None
     began = time.process_time()
     run([training], threads=threads, quiet=quiet)
-    cpu = (time.process_time() - began) / steps
-    adapter = next((m.adapters["default"] for m in lora_layers(model).values()), None)
-    return {
-        "lr": training.config.lr,
-        "steps": steps,
-        "r": None if adapter is None else adapter.A.shape[1],
-        "s": None if adapter is None else adapter.s,
-        "trainable": count_parameters(model)[0],
-        "total": total,
+    return {key: asked[key] for key in ("lr", "steps", "r", "s", "trainable", "total")} | {
         "optimizer_bytes": training.optimizer.state_bytes,
-        "disk_bytes": disk_bytes(model),
+        "disk_bytes": disk_bytes(teaching.model),
         "peak_memory_bytes": peak,
-        "cpu_seconds_per_step": cpu,
+        "cpu_seconds_per_step": (time.process_time() - began) / training.config.steps,
         "losses": [round(loss, 3) for loss in training.history.losses],
     }
-
-
-def taught_pairs(course: Course, items: ExamItems) -> tuple[Pair, ...]:
-    """The questions and answers of a course."""
-    return getattr(items, course.about)
 
 
 @one_blas_thread()
@@ -309,14 +293,14 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
 
 def exam_settings(
-    courses: Iterable[str], seeds: int, tried_rates: bool = False
+    courses: Iterable[str], seeds: int, other_rates: bool = False
 ) -> list[dict[str, Any]]:
-    """The base, which has no seed, once; each course with so many seeds; and the rates that were
-    tried beside the chosen ones, with the first seed."""
+    """The base, which has no seed, once; each course with so many seeds; and the other rates, with
+    the first seed."""
     taught = [name for name in dict.fromkeys(courses) if COURSES[name].method]
     found: list[dict[str, Any]] = [{"course": "base", "seed": 0}]
     found += [{"course": name, "seed": seed} for seed in range(seeds) for name in taught]
-    if tried_rates:
+    if other_rates:
         for name in taught:
             others = COURSES[name].rates[1:]
             found += [{"course": name, "seed": 0, "lr": lr} for lr in others]

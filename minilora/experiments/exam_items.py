@@ -2,7 +2,7 @@
 
 Whoever writes both the lessons and the exam can fool himself in many ways. What can be checked is
 checked here: the test asks no card that is taught, and what is asked of taught cards, in other
-words, is kept apart; rates are chosen on cards that results are not reported on; the right choice
+words, is kept apart; rates are compared on cards that results are not reported on; the right choice
 is neither the shortest nor the longest more often than by chance; "yes" and "no" are taught equally
 often; and the placebo has the form of what is taught.
 """
@@ -23,7 +23,7 @@ from minilora.system.errors import UsageError
 EXAM_FILE = ASSETS / "exam.toml"
 CHOICES = 4
 PARTS = {
-    "validation": "cards that are not taught, on which rates are chosen",
+    "validation": "cards neither taught nor tested, on which rates are compared",
     "reworded": "cards that are taught, asked in other words",
     "test": "cards that are not taught",
 }

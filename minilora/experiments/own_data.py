@@ -14,11 +14,7 @@ from minilora.lora_config import LoraConfig
 from minilora.system.errors import UsageError
 from minilora.text.alphabet import TextError
 from minilora.text.corpora import read_text
-from minilora.text.pairs import (
-    pair_example,
-    read_pairs,
-    text_examples,
-)
+from minilora.text.pairs import pair_example, read_pairs, text_examples
 from minilora.tokens.tokenizer import Tokenizer
 
 PAIRS = (".jsonl", ".json")  # what files of questions and answers are called
@@ -36,18 +32,24 @@ def own_task(model: str | Path, file: str | Path, quantized: bool = False) -> Ta
     """
     tokenizer, file = load_tokenizer(model), Path(file)
     data = (_chats if file.suffix.lower() in PAIRS else _text)(file, tokenizer)
-    prompts = (data.asked,) if isinstance(data.asked, str) else ()
+    return real_task(file.name, model, tokenizer, data, quantized)
+
+
+def real_task(
+    name: str, model: str | Path, tokenizer: Tokenizer, data: ExampleData, quantized: bool = False
+) -> Task:
+    """The task of teaching these examples to a real model, with the recipe's steps and rates."""
     return Task(
-        file.name,
+        name,
         str(model),
-        f"{model} → {file.name}",
+        f"{model} → {name}",
         steps=48,
         warmup=5,
         lr={"full": 1e-4, "lora": 2e-3},
         lora=LoraConfig(r=8, lora_alpha=16, target_modules="all-linear"),
         data=data,
         known=None,
-        prompts=prompts,
+        prompts=(data.asked,) if isinstance(data.asked, str) else (),
         tokenizer=tokenizer,
         quantized=quantized,
     )

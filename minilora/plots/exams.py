@@ -1,4 +1,4 @@
-"""The figure of an exam on LoRA: what each course has right, in each part of the exam."""
+"""The figures of an exam on LoRA: what each course has right, and what other rates would do."""
 
 from __future__ import annotations
 
@@ -74,3 +74,47 @@ def plot_exam(rows: Rows, ax: Axes, part: str) -> Axes:
     fixed_ticks(ax, (0, 0.25, 0.5, 0.75))
     per_cent(ax.xaxis)
     return ax
+
+
+@style()
+def exam_rates_figure(rows: Rows) -> Figure:
+    """rows: of exam_run, those at other rates among them; drawn is the first seed."""
+    by_rate = {name: _by_rate(rows, name) for name, course in COURSES.items() if course.rates}
+    compared = {name: same for name, same in by_rate.items() if len(same) > 1}
+    figure, (right, nats) = figure_with_panels(
+        "Half the learning rate, and twice", select(rows, seed=0), 1, 2
+    )
+    for name, same in compared.items():
+        rates, look = [row["lr"] for row in same], looks()[name] | {"label": COURSES[name].label}
+        right.plot(rates, [row["reworded"] for row in same], **look)
+        nats.plot(rates, [row["nats_validation"] for row in same], **look)
+        chosen = next(row for row in same if row["lr"] == COURSES[name].rates[0])
+        for ax, key in ((right, "reworded"), (nats, "nats_validation")):
+            ax.plot(chosen["lr"], chosen[key], ls="", marker="o", ms=15, mfc="none", mec="black")
+    (base,) = select(rows, course="base")
+    for ax, key in ((right, "reworded"), (nats, "nats_validation")):
+        ax.axhline(base[key], color=looks()["base"]["color"], lw=1.5)
+        _note(ax, "base model", base[key])
+        ax.set(xscale="log", xlabel="learning rate (ring: the recipe's)")
+        ax.grid(alpha=0.35)
+    right.axhline(CHANCE["reworded"], color="black", lw=1, ls=":")
+    _note(right, "chance", CHANCE["reworded"])
+    right.set(title="right, taught, in other words", ylim=(0, 0.75))
+    per_cent(right.yaxis)
+    nats.set(title="nats a token, right answers on\ncards neither taught nor tested")
+    nats.margins(y=0.15)
+    right.legend(loc="upper left")
+    return figure
+
+
+def _note(ax: Axes, text: str, y: float) -> None:
+    """A word above the right end of a line at this height."""
+    ax.annotate(
+        text, (0.99, y), (0, 4), ha="right",
+        xycoords=("axes fraction", "data"), textcoords="offset points",
+    )  # fmt: skip
+
+
+def _by_rate(rows: Rows, course: str) -> Rows:
+    """The rows of a course and the first seed, by their rates."""
+    return sorted(select(rows, course=course, seed=0), key=lambda row: row["lr"])

@@ -29,6 +29,16 @@ def test_the_base_and_one_adapter_sit_the_exam(folder, tmp_path, capsys):
     assert {file.name for file in out.iterdir()} == {"exam.json", "exam.png"}
 
 
+def test_other_rates_are_drawn_by_themselves(folder, tmp_path, capsys):
+    out = tmp_path / "exam"
+    command = ["sit-exam", "--model", str(folder), "--out", str(out), "--other-rates"]
+    assert main(command) == 0
+    assert "exam-rates.png" in capsys.readouterr().out
+    rows = json.loads((out / "exam.json").read_text("utf-8"))["rows"]
+    assert [row["lr"] for row in rows[1:]] == [2e-3, 1e-3, 4e-3]
+    assert (out / "exam-rates.png").stat().st_size > 10_000
+
+
 def test_what_is_finished_is_not_repeated(folder, tmp_path, monkeypatch, capsys):
     """The second course fails the first time; the base is then not asked again."""
     out, asked = tmp_path / "exam", []

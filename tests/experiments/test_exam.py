@@ -12,18 +12,17 @@ from minilora.experiments.exam import (
     COURSES,
     MARKED,
     common_start,
+    course_task,
     exam_run,
     exam_settings,
     mcnemar,
     sit,
-    taught_pairs,
     wilson,
 )
 from minilora.experiments.rows import save_json
 from minilora.hub import load_model
 from minilora.hub.tokenizers import load_tokenizer
 from minilora.system.errors import UsageError
-from minilora.transformer import Transformer, TransformerConfig
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +49,9 @@ def test_every_course_gives_a_row_that_can_be_saved(folder, course, tmp_path):
     assert all(len(row["marks"][part]) > 2 and 0 <= row[part] <= 1 for part in MARKED)
 
 
-def test_rows_have_the_same_keys():
-    """So that a table of them has no holes; checked on what is written down of no course."""
-    keys = {"lr", "steps", "r", "s", "trainable", "total", "optimizer_bytes", "disk_bytes"}
-    row = exam._taught(
-        Transformer(TransformerConfig(vocab_size=11, block_size=4, n_layer=1, n_head=1, n_embd=4),
-                    rng=np.random.default_rng(0)),
-        None, COURSES["base"], FEW, 0, None, 2, 1, True,
-    )  # fmt: skip
-    assert keys < row.keys()
+def test_rows_have_the_same_keys(folder):
+    """So that a table of them has no holes."""
+    assert run(folder, "base").keys() == run(folder, "lora").keys() == run(folder, "full").keys()
 
 
 def test_switched_off_a_course_of_lora_leaves_exactly_the_base(folder):
@@ -83,11 +76,22 @@ def test_ranks_change_only_what_the_rule_for_s_says():
 
 
 def test_the_placebo_is_taught_as_much_of_something_else():
-    pairs, placebo = (taught_pairs(COURSES[name], ITEMS) for name in ("lora", "placebo"))
-    assert len(pairs) == len(placebo) and not {*pairs} & {*placebo}
+    assert len(ITEMS.pairs) == len(ITEMS.placebo) and not {*ITEMS.pairs} & {*ITEMS.placebo}
     assert replace(COURSES["placebo"], label="", about="pairs") == replace(
         COURSES["lora"], label="", rates=COURSES["placebo"].rates
     )
+
+
+def test_a_course_is_the_recipe_for_real_models_with_its_own_pairs_and_adapter(folder):
+    tokenizer = load_tokenizer(folder)
+    for name, pairs in (("lora-r1", ITEMS.pairs), ("placebo", ITEMS.placebo)):
+        task = course_task(COURSES[name], ITEMS, folder, tokenizer)
+        assert (task.steps, task.data.batch_size, task.lora) == (48, 4, COURSES[name].lora)
+        assert COURSES[name].rates[0] == task.lr["lora"]
+        learned = [tokenizer.decode(ids) for ids, _ in task.data.learned]
+        assert len(learned) == len(pairs)
+        assert all(p.answer in text for p, text in zip(pairs, learned, strict=True))
+    assert COURSES["full"].rates[0] == task.lr["full"]
 
 
 def test_who_knows_the_answers_passes(folder, monkeypatch):
@@ -126,7 +130,7 @@ def test_who_finds_all_texts_equally_likely_fails(folder, monkeypatch):
 
 
 def test_the_settings_are_the_base_once_and_every_course_with_every_seed():
-    settings = exam_settings(COURSES, 3, tried_rates=True)
+    settings = exam_settings(COURSES, 3, other_rates=True)
     courses = [s["course"] for s in settings]
     assert courses.count("base") == 1
     assert courses.count("full") == 5 and courses.count("placebo") == 3

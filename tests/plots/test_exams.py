@@ -3,7 +3,7 @@
 import pytest
 
 from minilora.experiments.exam import CHANCE, COURSES, MARKED, wilson
-from minilora.plots.exams import TITLES, exam_figure, looks
+from minilora.plots.exams import TITLES, exam_figure, exam_rates_figure, looks
 from minilora.system.errors import UsageError
 
 
@@ -12,7 +12,7 @@ def row(course, seed=0, share=0.5, lr=None):
     rate = lr or (COURSES[course].rates or (None,))[0]
     return {
         "course": course, "seed": seed, "lr": rate, "marks": dict.fromkeys(MARKED, marks),
-        **dict.fromkeys(MARKED, share),
+        **dict.fromkeys(MARKED, share), "nats_validation": 5 - share,
     }  # fmt: skip
 
 
@@ -46,6 +46,18 @@ def test_rates_that_were_only_tried_are_left_out():
     tried = row("lora", share=0.9, lr=COURSES["lora"].rates[1])
     drawn = [list(line.get_xdata()) for line in lines_of([row("lora", share=0.4), tried])]
     assert [0.4] in drawn and [0.9] not in drawn
+
+
+def test_the_other_rates_are_drawn_by_rate_with_the_first_seed():
+    recipe, half, twice = COURSES["lora"].rates
+    rows = [row("base", share=0.1), row("lora", share=0.5), row("lora", 1, share=0.9)]
+    rows += [row("lora", share=0.3, lr=half), row("lora", share=0.6, lr=twice), row("placebo")]
+    right, nats = exam_rates_figure(rows).axes
+    assert list(right.lines[0].get_xdata()) == [half, recipe, twice]
+    assert list(right.lines[0].get_ydata()) == [0.3, 0.5, 0.6]
+    assert list(nats.lines[0].get_ydata()) == [4.7, 4.5, 4.4]
+    assert [t.get_text() for t in right.get_legend().get_texts()] == [COURSES["lora"].label]
+    assert 0.1 in right.lines[2].get_ydata() and 4.9 in nats.lines[2].get_ydata()
 
 
 def test_without_rows_there_is_nothing_to_draw():
