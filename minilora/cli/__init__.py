@@ -77,7 +77,7 @@ def _run(argv: list[str]) -> int:
         return 2
     from minilora.cli.options import parser
 
-    args = parser().parse_args(argv)
+    args = parser(argv[0]).parse_args(argv)
     args.command_line = shlex.join(["minilora", *argv])
     keep_freed_memory()
     module = import_module(f"minilora.cli.{COMMANDS[args.command]}")

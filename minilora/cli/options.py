@@ -1,4 +1,8 @@
-"""The options of every command."""
+"""The options of every command.
+
+Each command's are added by a function, which imports what it takes choices from: `minilora --help`
+and the other commands need not load that.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +12,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from minilora.experiments.comparison import DEFAULT_METHODS
-from minilora.experiments.exam import COURSES, MODEL
-from minilora.experiments.tasks import BASE_MODELS, TASKS
-from minilora.learn.exam.cards import TOPICS
 from minilora.methods.registry import LABELS
-from minilora.studies import STUDIES
 from minilora.system.version import __version__
 from minilora.text.string_tasks import STRING_TASKS
 
 RESULTS = Path("minilora-results")
 QUICK_STEPS = 40
-_ABOUT_TOPIC = f"only cards on one of {', '.join(TOPICS)}; or on a tag, or of a lesson, such as 05"
 
 
-def parser() -> argparse.ArgumentParser:
-    """Of `minilora`, with a subparser for each command."""
+def parser(command: str) -> argparse.ArgumentParser:
+    """Of `minilora`, with a subparser for each command, of which that of `command` has options."""
     whole = argparse.ArgumentParser(
         prog="minilora",
         description="Full fine-tuning and LoRA side by side, on a transformer small enough to "
@@ -31,13 +29,18 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"minilora {__version__}")
     subparsers = whole.add_subparsers(title="commands", metavar="COMMAND")
-
-    def command(name: str, about: str) -> argparse.ArgumentParser:
+    for name, (about, add_options) in _COMMANDS.items():
         sub = subparsers.add_parser(name, help=about, description=about)
         sub.set_defaults(command=name)
-        return sub
+        if name == command and add_options:
+            add_options(sub)
+    return whole
 
-    sub = command("compare", "train one base model both ways and measure every cost")
+
+def _compare(sub: argparse.ArgumentParser) -> None:
+    from minilora.experiments.comparison import DEFAULT_METHODS
+    from minilora.experiments.tasks import TASKS
+
     _add_task_options(sub, [*TASKS, "all"])
     about = f"of {', '.join(LABELS)}; default: {','.join(DEFAULT_METHODS)}"
     sub.add_argument(
@@ -50,8 +53,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="print results.json instead of a table")
     sub.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER", help=f"./{RESULTS}")
 
-    about = "tune a model to a text, or to questions and answers, of yours, and save the result"
-    sub = command("finetune", about)
+
+def _finetune(sub: argparse.ArgumentParser) -> None:
     about = (
         'a text in UTF-8; or FILE.jsonl, on each line {"question": …, "answer": …}, or with the '
         "names prompt and completion, instruction and output, or messages"
@@ -67,7 +70,8 @@ def parser() -> argparse.ArgumentParser:
     _add_lora_options(sub)
     sub.add_argument("--out", type=Path, metavar="FOLDER", help=f"./{RESULTS}/NAME-METHOD")
 
-    sub = command("generate", "let a model continue a prompt, or answer in a chat")
+
+def _generate(sub: argparse.ArgumentParser) -> None:
     about = "a name or a folder; default: the adapter's own base, or docs-tiny (to chat: smollm2)"
     sub.add_argument("--model", metavar="NAME", help=about)
     about = "a conversation, with a model that was trained to chat; with --prompt one answer"
@@ -84,14 +88,16 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--top-p", type=float, metavar="P", help=about)
     sub.add_argument("--seed", type=_seed, default=0, metavar="S", help="default: 0")
 
-    sub = command("params", "count what LoRA trains, for a model or for given shapes")
+
+def _params(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("shapes", nargs="*", type=_shape, metavar="INxOUT", help="such as 4096x4096")
     sub.add_argument("--times", type=_count, default=1, metavar="N", help="each shape N times")
     sub.add_argument("--model", default="docs-tiny", help="a bundled name or a folder")
     _add_rank_options(sub)
     sub.add_argument("--out", type=Path, metavar="FOLDER", help="write params.png there")
 
-    sub = command("inspect", "what an adapter's files say, without its base model")
+
+def _inspect(sub: argparse.ArgumentParser) -> None:
     about = "with adapter_config.json and adapter_model.safetensors, as PEFT writes them"
     sub.add_argument("folder", type=Path, metavar="FOLDER", help=about)
     sub.add_argument("--all", action="store_true", help="a row for every module, not every kind")
@@ -99,7 +105,8 @@ def parser() -> argparse.ArgumentParser:
     about = "draw ‖ΔW‖ and the singular values there"
     sub.add_argument("--figure", type=_file(".png", ".svg"), metavar="FILE.png", help=about)
 
-    sub = command("profile", "time each op of a training step, both methods")
+
+def _profile(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--model", default="docs-tiny", help="a bundled name or a folder")
     sub.add_argument("--batch", type=_count, default=12, metavar="N", help="texts; default: 12")
     about = "symbols of each, drawn at random: time does not depend on them; default: up to 64"
@@ -109,7 +116,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="print the numbers instead of a table")
     sub.add_argument("--out", type=Path, metavar="FOLDER", help="write profile.png there")
 
-    sub = command("sit-exam", "teach a real model what LoRA is, and let it sit an exam on that")
+
+def _sit_exam(sub: argparse.ArgumentParser) -> None:
+    from minilora.experiments.exam import COURSES, MODEL
+
     about = f"of {', '.join(COURSES)}, or all; default: lora, beside the base"
     sub.add_argument("--courses", type=_courses, metavar="NAMES", default=["lora"], help=about)
     about = "smollm2 (default), a folder or a .gguf file of a model that chats"
@@ -121,35 +131,39 @@ def parser() -> argparse.ArgumentParser:
     folder = RESULTS / "exam"
     sub.add_argument("--out", type=Path, default=folder, metavar="FOLDER", help=f"./{folder}")
 
-    about = (
-        "repeat one of the studies behind figures/: with 3 seeds up to 168 runs of about a minute"
-    )
-    sub = command("study", f"{about} (rank_sweep: 63)")
+
+def _study(sub: argparse.ArgumentParser) -> None:
+    from minilora.studies import STUDIES
+
     sub.add_argument(
         "name", choices=[*STUDIES, "all"], metavar="NAME", help=f"all, {', '.join(STUDIES)}"
     )
     sub.add_argument("--seeds", type=_count, default=3, metavar="N", help="default: 3")
     _add_sweep_options(sub, "studies")
 
-    sub = command("figures", "draw figures/ again from the results that are shipped")
+
+def _figures(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--out", type=Path, default=Path("figures"), metavar="FOLDER", help="default: ./figures"
     )
     about = "write them there as SVG instead, sharp at any size, for slides"
     sub.add_argument("--svg", type=Path, metavar="FOLDER", help=about)
 
-    sub = command("sweep", "which rank does a text of yours need?")
+
+def _sweep(sub: argparse.ArgumentParser) -> None:
     _add_runs_options(sub, "1,2,4,8,16")
     _add_sweep_options(sub, "sweep")
 
-    sub = command("spectrum", "the singular values of what training changed, ΔW")
+
+def _spectrum(sub: argparse.ArgumentParser) -> None:
     given = sub.add_mutually_exclusive_group()
     given.add_argument("--adapter", type=Path, metavar="FOLDER", help="of this adapter of --model")
     given.add_argument("--tuned", type=Path, metavar="FOLDER", help="of this model, minus --model")
     _add_runs_options(sub, "4")
     _add_sweep_options(sub, "spectrum")
 
-    sub = command("lessons", "the notebooks: list, copy, open in Jupyter, put on a web site")
+
+def _lessons(sub: argparse.ArgumentParser) -> None:
     about = "write a site there whose notebooks run in the browser (JupyterLite)"
     sub.add_argument("--lite", type=Path, metavar="FOLDER", help=about)
     about = "a distribution of Pyodide for that site, which then needs no network"
@@ -157,23 +171,27 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--copy", type=Path, metavar="FOLDER", help="copy them there, to work in")
     sub.add_argument("--open", action="store_true", help="open the copies in Jupyter")
 
-    sub = command("check", "which exercises of a notebook are done, and which is next")
+
+def _check(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK", default=[Path()],
                      help="or a folder of them; default: this one")  # fmt: skip
 
-    sub = command("grade", "mark the notebooks of a class, with a reason for each point lost")
+
+def _grade(sub: argparse.ArgumentParser) -> None:
     about = "a folder with a notebook, or with a folder of them, for each student"
     sub.add_argument("submissions", nargs="+", type=Path, metavar="SUBMISSIONS", help=about)
     sub.add_argument("--csv", type=Path, metavar="FILE", help="write points there; go on from it")
     about = "write an HTML file for each student there"
     sub.add_argument("--feedback", type=Path, metavar="FOLDER", help=about)
 
-    sub = command("page", "write one HTML file with a live model, a playground and the exam cards")
+
+def _page(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--out", type=Path, default=RESULTS / "page.html", metavar="FILE",
                      help=f"./{RESULTS / 'page.html'}")  # fmt: skip
     sub.add_argument("--open", action="store_true", help="open it in the browser")
 
-    sub = command("quiz", "exam questions in the terminal, each answer explained and measured")
+
+def _quiz(sub: argparse.ArgumentParser) -> None:
     way = sub.add_mutually_exclusive_group()
     about = "a mock exam of N questions, timed, explained at the end; default: 20"
     way.add_argument("--exam", type=_count, nargs="?", const=20, metavar="N", help=about)
@@ -186,7 +204,8 @@ def parser() -> argparse.ArgumentParser:
     about = "where progress is kept, in the page's format; default: in your user data folder"
     sub.add_argument("--progress", type=Path, metavar="FILE", help=about)
 
-    sub = command("exam", "write an exam for paper: one HTML file with all versions and the key")
+
+def _exam(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--questions", type=_count, metavar="N", help="default: 20")
     about = "the same questions in other orders; default: A,B"
     sub.add_argument("--versions", type=_versions, default="A,B", metavar="V,V", help=about)
@@ -194,8 +213,9 @@ def parser() -> argparse.ArgumentParser:
     about = "default: ./minilora-exam-S.html"
     sub.add_argument("--out", type=_file(".html", ".htm"), metavar="FILE.html", help=about)
 
-    sub = command("cards", "list the exam cards, or write them for Anki, Moodle, Canvas …")
-    sub.add_argument("--topic", metavar="T", help=_ABOUT_TOPIC)
+
+def _cards(sub: argparse.ArgumentParser) -> None:
+    _add_topic_option(sub)
     about = "a text file for Anki, with its note type Basic"
     sub.add_argument("--anki", type=_file(".apkg"), metavar="FILE.apkg", help="a package for Anki")
     sub.add_argument("--anki-text", type=_file(".txt"), metavar="FILE.txt", help=about)
@@ -209,16 +229,16 @@ def parser() -> argparse.ArgumentParser:
     about = "the page, with all cards to flip and a mock exam"
     sub.add_argument("--html", type=_file(".html", ".htm"), metavar="FILE.html", help=about)
 
-    sub = command("pretrain", "make the bundled base models again (some minutes)")
+
+def _pretrain(sub: argparse.ArgumentParser) -> None:
+    from minilora.experiments.tasks import BASE_MODELS
+
     sub.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BASE_MODELS)}")
     sub.add_argument("--steps", type=_count, metavar="N", help="fewer, to try it out")
     sub.add_argument("--seed", type=_seed, metavar="S", help="another than that of the bundled one")
     _add_threads_option(sub)
     made = RESULTS / "pretrained"
     sub.add_argument("--out", type=Path, default=made, metavar="FOLDER", help=f"./{made}")
-
-    command("doctor", "what this machine has, and what is missing")
-    return whole
 
 
 def _add_lora_options(sub: argparse.ArgumentParser) -> None:
@@ -237,6 +257,8 @@ def _add_task_options(sub: argparse.ArgumentParser, tasks: Sequence[str]) -> Non
 
 
 def _add_runs_options(sub: argparse.ArgumentParser, ranks: str) -> None:
+    from minilora.experiments.tasks import TASKS
+
     _add_task_options(sub, TASKS)
     sub.add_argument("--model", metavar="NAME", help="a bundled name or a folder, as the base")
     about = f"of LoRA, with s in proportion to 1/√r; beside full fine-tuning; default: {ranks}"
@@ -258,8 +280,15 @@ def _add_sweep_options(sub: argparse.ArgumentParser, folder: str) -> None:
 
 
 def _add_card_options(sub: argparse.ArgumentParser, about_seed: str) -> None:
-    sub.add_argument("--topic", metavar="T", help=_ABOUT_TOPIC)
+    _add_topic_option(sub)
     sub.add_argument("--seed", type=_seed, metavar="S", help=about_seed)
+
+
+def _add_topic_option(sub: argparse.ArgumentParser) -> None:
+    from minilora.learn.exam.cards import TOPICS
+
+    about = f"only cards on one of {', '.join(TOPICS)}; or on a tag, or of a lesson, such as 05"
+    sub.add_argument("--topic", metavar="T", help=about)
 
 
 def _add_threads_option(sub: argparse.ArgumentParser) -> None:
@@ -336,6 +365,8 @@ def _methods(text: str) -> list[str]:
 
 
 def _courses(text: str) -> list[str]:
+    from minilora.experiments.exam import COURSES
+
     names = list(dict.fromkeys(name.strip() for name in text.split(",")))
     if names == ["all"]:
         return list(COURSES)
@@ -359,3 +390,35 @@ def lora_options(args: argparse.Namespace) -> dict[str, Any]:
         targets = [name.strip() for name in targets.split(",")]
     given = {"r": args.rank, "lora_alpha": args.alpha, "target_modules": targets}
     return {name: value for name, value in given.items() if value is not None}
+
+
+_AddOptions = Callable[[argparse.ArgumentParser], None]
+_COMMANDS: dict[str, tuple[str, _AddOptions | None]] = {
+    "compare": ("train one base model both ways and measure every cost", _compare),
+    "finetune": (
+        "tune a model to a text, or to questions and answers, of yours, and save the result",
+        _finetune,
+    ),
+    "generate": ("let a model continue a prompt, or answer in a chat", _generate),
+    "params": ("count what LoRA trains, for a model or for given shapes", _params),
+    "inspect": ("what an adapter's files say, without its base model", _inspect),
+    "profile": ("time each op of a training step, both methods", _profile),
+    "sit-exam": ("teach a real model what LoRA is, and let it sit an exam on that", _sit_exam),
+    "study": (
+        "repeat one of the studies behind figures/: with 3 seeds up to 168 runs of about a minute "
+        "(rank_sweep: 63)",
+        _study,
+    ),
+    "figures": ("draw figures/ again from the results that are shipped", _figures),
+    "sweep": ("which rank does a text of yours need?", _sweep),
+    "spectrum": ("the singular values of what training changed, ΔW", _spectrum),
+    "lessons": ("the notebooks: list, copy, open in Jupyter, put on a web site", _lessons),
+    "check": ("which exercises of a notebook are done, and which is next", _check),
+    "grade": ("mark the notebooks of a class, with a reason for each point lost", _grade),
+    "page": ("write one HTML file with a live model, a playground and the exam cards", _page),
+    "quiz": ("exam questions in the terminal, each answer explained and measured", _quiz),
+    "exam": ("write an exam for paper: one HTML file with all versions and the key", _exam),
+    "cards": ("list the exam cards, or write them for Anki, Moodle, Canvas …", _cards),
+    "pretrain": ("make the bundled base models again (some minutes)", _pretrain),
+    "doctor": ("what this machine has, and what is missing", None),
+}

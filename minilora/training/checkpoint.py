@@ -15,7 +15,6 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,7 @@ class History:
     @property
     def seconds_per_step(self) -> float:
         """The median, which a busy moment of the machine does not move."""
-        return median(self.seconds) if self.seconds else math.nan
+        return float(np.median(self.seconds)) if self.seconds else math.nan
 
 
 def fingerprint(

@@ -30,10 +30,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -55,6 +54,9 @@ from minilora.training.checkpoint import (
 from minilora.training.parallel import SHARDS, loss_and_gradients
 from minilora.training.progress import progress_bar
 from minilora.transformer import Transformer
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 Evaluate = Callable[[Transformer], float]
 
@@ -313,7 +315,7 @@ def run(
     try:
         with (
             one_blas_thread(),
-            ThreadPoolExecutor(workers) if workers > 1 else nullcontext() as pool,
+            _threads(workers) as pool,
             _ctrl_c_sets_a_flag() as interrupted,
         ):
             while not all(t.done for t in trainings):
@@ -328,6 +330,17 @@ def run(
     finally:
         for bar in bars:
             bar.close()
+
+
+@contextmanager
+def _threads(workers: int) -> Iterator[Executor | None]:
+    if workers == 1:
+        yield None
+        return
+    from concurrent.futures import ThreadPoolExecutor  # brings logging and more: not at start-up
+
+    with ThreadPoolExecutor(workers) as pool:
+        yield pool
 
 
 def _check_training(

@@ -14,7 +14,7 @@ the result does not depend, to the last bit, on how many threads there are.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from minilora.nn import Rng
 from minilora.tensor import Tensor, grad
 from minilora.text.windows import IGNORE_INDEX
 from minilora.transformer import Transformer
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 SHARDS = 2
 # Below so many symbols, each of so many numbers, a step is mostly Python's own time, and threads

@@ -448,6 +448,17 @@ def test_help_names_every_command_and_the_default(capsys):
     assert "Without a command: compare." in text
 
 
+def test_help_loads_none_of_what_the_commands_need():
+    code = (
+        "import sys\nfrom minilora import cli\ntry:\n    cli.main(['--help'])\n"
+        "except SystemExit:\n    print(*sys.modules, file=sys.stderr)"
+    )
+    loaded = start(program=("-c", code)).stderr.decode().split()
+    above = ("minilora.experiments", "minilora.studies", "minilora.learn", "concurrent", "tqdm")
+    assert "minilora.cli.options" in loaded
+    assert [name for name in loaded if name.startswith(above)] == []
+
+
 def test_help_of_compare_names_every_option_of_the_issue(capsys):
     exit_of(["compare", "--help"])
     text = capsys.readouterr().out

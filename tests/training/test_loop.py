@@ -216,7 +216,7 @@ def test_threads_are_as_many_as_usable_cores_and_at_most_two(cores, threads, wor
         return ThreadPoolExecutor(workers)
 
     monkeypatch.setattr(loop, "usable_cores", lambda: cores)
-    monkeypatch.setattr(loop, "ThreadPoolExecutor", pool)
+    monkeypatch.setattr("concurrent.futures.ThreadPoolExecutor", pool)
     train(make(), batch, CONFIG, threads)
     assert started == workers
 
