@@ -377,6 +377,8 @@ def _diagnosis(train: list[float], val: list[float], slip: str = "") -> str:
         bad = not math.isfinite(val[-1]) or val[-1] > val[0]
     if slip == "only nan":
         bad = not math.isfinite(train[-1])
+    if slip == "not infinity":
+        bad = not train[-1] <= train[0]
     if bad:
         return "diverging"
     judged = val if slip == "val underfits" else train
@@ -401,6 +403,7 @@ _DIAGNOSIS_SLIPS = {
     "a run that hardly learns is underfitting": "never under",
     "diverging is asked of the training loss": "val diverges",
     "a training loss that ends above its start is diverging": "only nan",
+    "infinity is no finite number either": "not infinity",
 }
 _CURVES = {
     "a rise at the end": ([3.0, 2.0, 1.2, 0.6, 0.3], [3.1, 2.4, 2.0, 2.2, 2.6]),
@@ -421,6 +424,7 @@ _CURVES = {
     "a rise of 3 per cent of a small loss": ([1.0, 0.7, 0.5, 0.4], [1.1, 0.7, 0.5, 0.515]),
     "a rise of 1 per cent of a large loss": ([9.0, 6.0, 4.0, 3.5], [9.5, 6.0, 5.0, 5.05]),
     "a loss that comes back to its start": ([2.0, 1.4, 1.5, 2.0], [2.1, 1.6, 1.65, 1.7]),
+    "a loss that is never finite": ([math.inf, math.inf, math.inf], [2.1, 2.0, 2.05]),
     "nan at the start of validation": ([3.0, 2.0, 1.0, 0.5], [math.nan, 2.0, 1.5, 2.2]),
     "nan in the middle of training": ([2.0, math.nan, 1.2, 0.8], [2.1, 1.9, 1.5, 1.3]),
     "a late turn back": ([3.0, 2.0, 1.0, 0.5, 0.4], [3.0, 2.0, 1.7, 2.3, 2.2]),
@@ -476,7 +480,7 @@ def _updates(
         found = np.sum(h * x * x) if slip == "no half" else 0.5 * np.sum(h * x * x)
         if slip == "distance":
             found = float(np.sum(x * x))
-        if found < target:
+        if found < target or (slip == "at most" and found == target):
             return t - (slip == "one less")
     return None
 
@@ -513,6 +517,7 @@ _RACE_SLIPS = {
     "the fewest updates win": "slowest",
     "of two rates that are equally good take the smaller": "larger",
     "the best rate need not be the largest that arrives": "largest rate",
+    "a loss that equals the target is not yet below it": "at most",
 }
 
 
@@ -521,6 +526,7 @@ _BOWLS = (  # curvatures, start, rates, target, limit
     ((1.0, 1.5, 2.0), (1.0, -2.0, 0.5), (0.03, 0.1, 0.5, 1.1), 1e-4, 85),
     ((0.5, 5.0, 60.0), (-1.0, 1.0, 0.7), (0.005, 0.02, 0.03, 0.08), 1e-2, 107),
     ((1.0,), (4.0,), (1.5, 0.5, 0.25), 1e-6, 300),  # SGD: 1.5 and 0.5 halve x alike
+    ((1.0,), (4.0,), (0.5, 0.125), 8 / 4**5, 300),  # SGD with 0.5 is at the target once, not below
 )
 
 

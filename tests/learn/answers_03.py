@@ -359,7 +359,6 @@ RIGHT: dict[str, list[Callable[..., Any]]] = {
         diagnosis(),
         diagnosis_by_table,
         diagnosis_shouted,
-        diagnosis_negated,
         lambda t, v: [L._diagnosis(t, v), np.nanargmin(v)],
     ],
     "race": [race_in_python, race_as_array, race_as_lists, race_with_tuples, run()],
@@ -442,6 +441,7 @@ WRONG: dict[str, list[tuple[Callable[..., Any], str | None]]] = {
     ],
     "diagnose": [
         *((diagnosis(slip), why) for why, slip in L._DIAGNOSIS_SLIPS.items()),
+        (diagnosis_negated, "infinity is no finite number either"),
         (diagnosis(best=np.argmin), "nan is not the lowest"),
         (diagnosis(best=lambda v: len(v) - 1), "that is the last step"),
         (diagnosis(best=lambda v: np.nanargmin(v) + 1), "count the steps from 0"),
