@@ -10,6 +10,7 @@ from statistics import mean
 
 import numpy as np
 import pytest
+from suites.suite import shipped
 from test_imports import ORDER
 
 import minilora as ml
@@ -110,6 +111,14 @@ def test_speed_table_is_the_benchmarks():
         if row["goal"] is not None and row["median"] > row["goal"]
     ]
     assert GALLERY.count("**missed**") == len(missed)
+
+
+@pytest.mark.parametrize("counts", shipped(), ids=lambda counts: counts["command"])
+def test_every_promise_stands_with_the_counts_of_its_last_whole_run(counts):
+    cells = (counts["promise"], f"{counts['trials']:,}", counts["faults"], f"`{counts['command']}`")
+    assert "| " + " | ".join(map(str, cells)) + " |" in README
+    assert (ROOT / counts["command"].split()[1]).is_file()
+    assert sum(counts["ends"].values()) == counts["trials"]
 
 
 def test_speed_in_one_sentence_is_the_benchmarks():
