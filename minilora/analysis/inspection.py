@@ -25,12 +25,12 @@ from minilora.hub.safetensors_files import (
     ADAPTER_FILES,
     Arrays,
     first_two,
-    read_json,
     read_safetensors,
     require_files,
 )
 from minilora.lora_config import LoraConfig
 from minilora.system.errors import UsageError
+from minilora.system.readers import read_json
 
 _FACTOR = re.compile(r"(.+)\.lora_(?:embedding_)?([AB])(?:\.weight)?")
 _USUAL_SCALES = (0.1, 10.0)

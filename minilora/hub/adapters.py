@@ -31,7 +31,6 @@ from minilora.hub.safetensors_files import (
     Arrays,
     Shapes,
     first_two,
-    read_json,
     read_safetensors,
     require_files,
     require_fit,
@@ -42,6 +41,7 @@ from minilora.lora_config import DEFAULT, LoraConfig
 from minilora.lora_targets import base_modules
 from minilora.nn import Linear, Module
 from minilora.system.errors import UsageError
+from minilora.system.readers import read_json
 from minilora.transformer import Transformer
 
 

@@ -30,7 +30,6 @@ from minilora.hub.safetensors_files import (
     Arrays,
     Shapes,
     first_two,
-    read_json,
     read_weights,
     renamed,
     require_files,
@@ -43,6 +42,7 @@ from minilora.nn import Module, Parameter
 from minilora.quantization.gguf_blocks import GgufBlocks
 from minilora.quantization.quantized import is_quantized, quantize
 from minilora.system.errors import UsageError
+from minilora.system.readers import read_json
 from minilora.transformer import Transformer
 from minilora.transformer_config import TransformerConfig
 

@@ -12,12 +12,19 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
 
 from minilora.system.errors import UsageError
 from minilora.system.files import explained, mapped, write_atomically
+from minilora.system.readers import (
+    LARGEST_TABLE,
+    damaged,
+    read_json,
+    require_the_file_itself,
+)
+from minilora.system.schemas import NOT_EMPTY
 
 Arrays = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
@@ -27,10 +34,10 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # NumPy has no bfloat16
 _CONSTANTS = re.compile(r"(.*\.)?(attn\.bias|attn\.masked_bias|rotary_emb\.inv_freq)")
 _WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|module)\.")  # of torch.compile and DataParallel
-_STAND_INS = {  # what a file may begin with that is not the file itself
-    b"version https://git-lfs": "is a Git LFS pointer, not the file: run git lfs pull there",
-    b"<!doctype html": "is a web page, not the file: download it again",
-}
+
+
+class _Index(TypedDict):
+    weight_map: Annotated[dict[str, str], NOT_EMPTY]  # which file has a tensor
 
 
 def require_files(folder: Path, names: tuple[str, str]) -> Path:
@@ -60,28 +67,14 @@ def require_files(folder: Path, names: tuple[str, str]) -> Path:
     return folder / names[0]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises ValueError if it is damaged."""
-    require_the_file_itself(path)
-    try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a BOM
-    except (ValueError, RecursionError) as error:
-        raise damaged(path, error) from None
-    if not isinstance(data, dict):
-        raise damaged(path, "no JSON object")
-    return data
-
-
 def read_weights(folder: Path) -> Arrays:
     """All tensors of a model, from one file or from its shards."""
     if (folder / MODEL_FILES[1]).is_file():
         return read_safetensors(folder / MODEL_FILES[1])
     index = folder / f"{MODEL_FILES[1]}.index.json"
-    shards = read_json(index).get("weight_map")
-    if not isinstance(shards, dict):
-        raise damaged(index, "no weight_map")
+    shards = read_json(index, _Index, LARGEST_TABLE)["weight_map"]
     tensors: Arrays = {}
-    for shard in sorted({str(name) for name in shards.values()}):
+    for shard in sorted(set(shards.values())):
         tensors |= read_safetensors(folder / Path(shard).name)
     return tensors
 
@@ -136,18 +129,6 @@ def renamed(tensors: Mapping[str, np.ndarray], new_name: Callable[[str], str]) -
             raise UsageError(f"there are two different {name}; delete one of them ({key}?)")
         found[name] = array
     return found
-
-
-def require_the_file_itself(path: Path) -> None:
-    with path.open("rb") as file:
-        start = file.read(64).lower()
-    for beginning, sentence in _STAND_INS.items():
-        if start.startswith(beginning):
-            raise UsageError(f"{path} {sentence}")
-
-
-def damaged(path: Path, cause: object) -> UsageError:
-    return UsageError(f"{path} is damaged ({cause}); copy or download it again")
 
 
 def _converted(array: np.ndarray, dtype: Any, what: str) -> np.ndarray:

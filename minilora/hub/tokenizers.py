@@ -17,9 +17,10 @@ from typing import Any
 from minilora.hub.gguf.reader import read_gguf
 from minilora.hub.gguf.tokenizer import tokenizer_in
 from minilora.hub.places import bundled_models, model_place
-from minilora.hub.safetensors_files import MODEL_FILES, damaged, read_json, require_files
+from minilora.hub.safetensors_files import MODEL_FILES, require_files
 from minilora.system.errors import UsageError
 from minilora.system.files import explained, write_atomically
+from minilora.system.readers import LARGEST, LARGEST_TABLE, damaged, read_json, read_text
 from minilora.text.alphabet import ALPHABET
 from minilora.tokens.tokenizer import Tokenizer, library, unusable
 
@@ -78,7 +79,7 @@ def _from_folder(folder: Path) -> Tokenizer:
             "save_pretrained, and put it there"
         )
     tokenizers = library()
-    read_json(file)  # says how a file is damaged, or that it is none
+    read_json(file, largest=LARGEST_TABLE)  # says how a file is damaged, or that it is none
     with unusable(file):
         backend = tokenizers.Tokenizer.from_file(str(file))
     about = _optional(folder / _ABOUT)
@@ -124,10 +125,7 @@ def _id_of(backend: Any, text: str | None) -> list[int]:
 def _template(folder: Path, about: Mapping[str, Any]) -> str | None:
     file = folder / _TEMPLATE
     if file.is_file():
-        try:
-            return file.read_text("utf-8")
-        except UnicodeDecodeError as error:
-            raise damaged(file, error) from None
+        return read_text(file, LARGEST)
     found = about.get("chat_template")
     if isinstance(found, list):  # several, each with a name
         named = [entry for entry in found if isinstance(entry, dict)]

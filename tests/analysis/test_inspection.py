@@ -163,7 +163,7 @@ def test_damaged_and_missing_files_are_named(tmp_path):
     with pytest.raises(ValueError, match="adapter_model.safetensors is damaged"):
         inspect_adapter(tmp_path)
     (tmp_path / "adapter_config.json").write_text("[]")
-    with pytest.raises(ValueError, match="adapter_config.json is damaged"):
+    with pytest.raises(ValueError, match="adapter_config.json must be an object"):
         inspect_adapter(tmp_path)
 
 

@@ -160,21 +160,21 @@ SHELL = {"version": "1.0", "added_tokens": [], "model": MODEL}
 def test_a_damaged_tokenizer_is_one_sentence_that_names_the_file(tmp_path, content):
     write_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_bytes(content)
-    with pytest.raises(UsageError, match=r"tokenizer\.json is (damaged|a web page|a Git LFS)"):
+    with pytest.raises(UsageError, match=r"tokenizer\.json (is|must be) "):
         load_tokenizer(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("tokenizer_config.json", b"[]", "tokenizer_config.json is damaged"),
+        ("tokenizer_config.json", b"[]", "tokenizer_config.json must be an object"),
         ("tokenizer_config.json", b'{"chat_template": 3}', "its chat_template is no text"),
         ("tokenizer_config.json", b'{"chat_template": [{"name": "default"}, 3]}', None),
         ("tokenizer_config.json", b'{"eos_token": 3, "bos_token": {"content": []}}', None),
         ("generation_config.json", b'{"eos_token_id": "2"}', "eos_token_id is '2'"),
         ("generation_config.json", b'{"eos_token_id": [true]}', r"eos_token_id is \[True\]"),
         ("generation_config.json", b'{"eos_token_id": -1}', "eos_token_id is -1"),
-        ("chat_template.jinja", b"\xff", "chat_template.jinja is damaged"),
+        ("chat_template.jinja", b"\xff", "chat_template.jinja is not UTF-8"),
     ],
 )
 def test_a_damaged_file_beside_it_is_one_sentence(tmp_path, name, content, sentence):

@@ -159,7 +159,7 @@ BAD_CONFIGS = [
     ("gpt2", dict(n_embd=None), "n_embd=None has the wrong type"),
     ("gpt2", dict(n_head=True), "n_head=True has the wrong type"),
     ("gpt2", dict(layer_norm_epsilon="1e-5"), "layer_norm_epsilon='1e-5' has the wrong type"),
-    ("gpt2", dict(layer_norm_epsilon=math.nan), "layer_norm_epsilon=nan has the wrong type"),
+    ("gpt2", dict(layer_norm_epsilon=math.nan), "layer_norm_epsilon is NaN, infinity"),
     ("gpt2", dict(layer_norm_epsilon=-1), "norm_eps .*-1"),
     ("gpt2", dict(n_head=3), "n_embd=8 must be a multiple of n_head=3"),
     ("gpt2", dict(tie_word_embeddings="no"), "tie_word_embeddings='no' has the wrong type"),
@@ -196,7 +196,7 @@ BAD_CONFIGS = [
 def test_config_that_we_cannot_compute_is_refused_by_name(kind, changes, sentence, tmp_path):
     save_model(make(kind), tmp_path)
     rewrite(tmp_path, config=changes)
-    with pytest.raises(ValueError, match=f"cannot load .*config.json: .*{sentence}"):
+    with pytest.raises(ValueError, match=f"config.json(: | is damaged ).*{sentence}"):
         load_model(tmp_path)
 
 
@@ -285,7 +285,8 @@ def test_option_that_cannot_be_followed_is_refused_by_name(changes, sentence, tm
     rewrite(tmp_path, "adapter", changes)
     model = make("mixed")
     before = snapshot(model)
-    with pytest.raises(ValueError, match=f"cannot load the adapter in .*: .*({sentence})"):
+    where = r"(cannot load the adapter in .*: |adapter_config.json is damaged \()"
+    with pytest.raises(ValueError, match=f"{where}.*({sentence})"):
         load_adapter(model, tmp_path)
     assert snapshot(model) == before
 

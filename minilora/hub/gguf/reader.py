@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from minilora.hub.safetensors_files import damaged, require_the_file_itself
 from minilora.quantization.gguf_blocks import BLOCKS
 from minilora.system.errors import UsageError
 from minilora.system.files import mapped
+from minilora.system.readers import damaged, require_the_file_itself
 
 _STRING, _ARRAY = 8, 9
 _SCALARS = {

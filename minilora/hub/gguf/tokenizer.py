@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from minilora.hub.gguf.reader import GgufFile
-from minilora.hub.safetensors_files import damaged
 from minilora.system.errors import UsageError
+from minilora.system.readers import damaged
 from minilora.tokens.tokenizer import Tokenizer, library, unusable
 
 _WORD = (
