@@ -117,14 +117,13 @@ def tanh(a: Tensor) -> Tensor:
 
 
 def tensor_sum(a: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    shape = _array(a).shape
-
-    def da(g: np.ndarray) -> np.ndarray:
-        if axis is not None and not keepdims:
-            g = np.expand_dims(g, axis)
-        return np.broadcast_to(g, shape)
-
-    return record(np.asarray(a.data.sum(axis=axis, keepdims=keepdims)), (a, da))
+    x = _array(a)
+    y = x.sum(axis=axis, keepdims=True)
+    shape, kept = x.shape, y.shape
+    return record(
+        y if keepdims else np.squeeze(y, axis),
+        (a, lambda g: np.broadcast_to(g.reshape(kept), shape)),
+    )
 
 
 def mean(a: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:

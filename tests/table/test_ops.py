@@ -299,11 +299,14 @@ def test_sum_and_mean_take_any_axes(op, drawn, layout):
     gradcheck(lambda x: op(x, axis, keepdims), x)
 
 
-@pytest.mark.parametrize("op", [ops.tensor_sum, ops.mean])
-def test_sum_and_mean_of_a_scalar_are_the_scalar(op):
+@pytest.mark.parametrize("op", [ops.tensor_sum, ops.mean, ops.tensor_max])
+@pytest.mark.parametrize("axis", [None, 0, -1])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_a_number_has_one_axis_for_numpy_and_is_its_own_sum(op, axis, keepdims):
     x = leaf(())
-    assert op(x).item() == x.item()
-    gradcheck(op, x)
+    out = op(x, axis, keepdims)
+    assert out.shape == () and out.item() == x.item()
+    gradcheck(lambda x: op(x, axis, keepdims), x)
 
 
 def test_the_sum_of_nothing_is_zero_and_it_has_no_mean():
