@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
-from minilora.cli.terminal.output import make_folder, say
+from minilora.cli.terminal.output import prepare_folder, say
 from minilora.cli.terminal.tables import print_table
 from minilora.learn.notebooks import grading
 from minilora.learn.notebooks.lessons import Lesson, Task, lesson_of
@@ -112,9 +112,9 @@ def run_grade(args: argparse.Namespace) -> int:
     tasks = [task for lesson in lessons for task in lesson.tasks]
     done = grading.read_table(args.csv, tasks) if args.csv else {}
     if args.csv:
-        make_folder(args.csv.parent, "--csv")
+        prepare_folder(args.csv.parent, "--csv")
     if args.feedback:
-        make_folder(args.feedback, "--feedback")
+        prepare_folder(args.feedback, "--feedback")
     rows, kept = _grade_all(submissions, lessons, done, args)
     console = Console()
     print_table(_grade_table(rows, tasks), console)

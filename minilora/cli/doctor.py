@@ -7,7 +7,6 @@ import platform
 import re
 import shlex
 import sys
-import tempfile
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +17,7 @@ from threadpoolctl import threadpool_info
 from minilora.experiments.tasks import BASE_MODELS
 from minilora.hub import load_model
 from minilora.system.cores import usable_cores
+from minilora.system.files import make_folder
 from minilora.text.alphabet import TextError
 from minilora.text.corpora import load_corpus
 
@@ -125,16 +125,15 @@ def _blas() -> list[Check]:
 
 def _folder(name: str, folder: Path, needed: bool) -> Check:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return Check(name, True, f"{folder} is writable")
+        make_folder(folder)
+        return Check(name, True, f"{folder} is writable")
     except OSError as error:
         remedy = (
             "results go there unless --out says otherwise; choose another with --out"
             if needed
             else "the corpora are built anew at every start, which costs a second"
         )
-        return Check(name, False if needed else None, f"{folder}: {error.strerror}", remedy)
+        return Check(name, False if needed else None, str(error), remedy)
 
 
 def _corpus() -> Check:

@@ -8,17 +8,19 @@ import shutil
 import subprocess
 import sys
 import webbrowser
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
 from rich.padding import Padding
 
-from minilora.cli.terminal.output import MAKING_PAGE, make_folder, say
+from minilora.cli.terminal.output import MAKING_PAGE, prepare_folder, say
 from minilora.learn.notebooks.lessons import LESSONS, read_lesson
 from minilora.learn.notebooks.lite import write_site
 from minilora.learn.page.build import write_page
 from minilora.system.errors import UsageError
+from minilora.system.files import write_atomically
 
 
 def run_lessons(args: argparse.Namespace) -> int:
@@ -42,12 +44,12 @@ def run_lessons(args: argparse.Namespace) -> int:
         print("Work on a copy of them: minilora lessons --copy FOLDER --open")
         return 0
     folder = args.copy or Path("minilora-lessons")
-    make_folder(folder, "--copy")
+    prepare_folder(folder, "--copy")
     for path in [*notebooks, LESSONS / "GLOSSARY.md"]:
         if (folder / path.name).exists():
             say(f"{folder / path.name} is there already and stays as it is")
         else:
-            shutil.copyfile(path, folder / path.name)
+            write_atomically(folder / path.name, partial(shutil.copyfile, path))
     print(f"The lessons are in {folder}: {', '.join(path.name for path in notebooks)}")
     if not args.open:
         return 0
@@ -58,7 +60,7 @@ def run_lessons(args: argparse.Namespace) -> int:
 
 def _write_site(args: argparse.Namespace, notebooks: list[Path]) -> int:
     assert LESSONS is not None
-    make_folder(args.lite, "--lite")
+    prepare_folder(args.lite, "--lite")
     say("Building the site, which takes a quarter of a minute …")
     write_site(args.lite, [*notebooks, LESSONS / "GLOSSARY.md"], args.pyodide)
     print(f"The site is in {args.lite}: put it on any web server, or look at it here:")
@@ -71,7 +73,7 @@ def _write_site(args: argparse.Namespace, notebooks: list[Path]) -> int:
 def run_page(args: argparse.Namespace) -> int:
     if args.out.is_dir():
         raise UsageError(f"{args.out} is a folder: give the name of a file, --out FILE")
-    make_folder(args.out.parent)
+    prepare_folder(args.out.parent)
     say(MAKING_PAGE)
     write_page(args.out)
     size = args.out.stat().st_size / 1e6

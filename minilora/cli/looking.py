@@ -12,7 +12,7 @@ from rich.table import Table
 from minilora.analysis.profiler import profile_methods
 from minilora.cli import doctor
 from minilora.cli.options import lora_options
-from minilora.cli.terminal.output import machine, make_folder
+from minilora.cli.terminal.output import machine, prepare_folder
 from minilora.cli.terminal.tables import print_profile, print_table
 from minilora.experiments.tasks import TEXT_LORA
 from minilora.experiments.tuning import adjust
@@ -24,7 +24,7 @@ from minilora.plots import counts_figure, profile_figure, save_figure
 
 def run_profile(args: argparse.Namespace) -> None:
     if args.out:
-        make_folder(args.out)
+        prepare_folder(args.out)
     config = adjust(TEXT_LORA, **lora_options(args))
     sizes = (args.batch, args.length, args.steps)
     result = profile_methods(load_model(args.model), config, *sizes, quiet=args.json)
@@ -41,7 +41,7 @@ def run_profile(args: argparse.Namespace) -> None:
 def run_params(args: argparse.Namespace) -> None:
     config = adjust(TEXT_LORA, **lora_options(args))
     if args.out:
-        make_folder(args.out)
+        prepare_folder(args.out)
     if args.shapes:
         matrices = [(f"{n} x {m}", n, m, config.r, args.times) for n, m in args.shapes]
         total, whole = sum(n * m * args.times for n, m in args.shapes), "all these"

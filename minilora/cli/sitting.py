@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import minilora
-from minilora.cli.terminal.output import machine, make_folder, say
+from minilora.cli.terminal.output import machine, prepare_folder, say
 from minilora.cli.terminal.tables import human_bytes, print_table
 from minilora.experiments.exam import (
     CHANCE,
@@ -31,7 +31,7 @@ from minilora.plots.exams import TITLES, exam_figure, exam_rates_figure
 
 
 def run_sit_exam(args: argparse.Namespace) -> None:
-    make_folder(args.out)
+    prepare_folder(args.out)
     options = {} if args.model == MODEL else {"model": args.model}
     options |= {} if args.threads is None else {"threads": args.threads}
     settings = [s | options for s in exam_settings(args.courses, args.seeds, args.other_rates)]

@@ -22,7 +22,7 @@ from rich.table import Table
 
 import minilora
 from minilora.analysis.deltas import delta_weights, weight_matrices
-from minilora.cli.terminal.output import machine, make_folder, say
+from minilora.cli.terminal.output import machine, prepare_folder, say
 from minilora.cli.terminal.tables import print_table
 from minilora.experiments.exam import shipped_exam
 from minilora.experiments.rows import Rows, in_six_digits, save_json
@@ -42,7 +42,7 @@ from minilora.system.errors import UsageError
 
 def run_study(args: argparse.Namespace) -> None:
     names = list(STUDIES) if args.name == "all" else [args.name]
-    make_folder(args.out)
+    prepare_folder(args.out)
     results, files = {}, []
     for name in names:
         study, runs = STUDIES[name], args.out / f"{name}-runs"
@@ -71,7 +71,7 @@ def run_study(args: argparse.Namespace) -> None:
 
 def run_figures(args: argparse.Namespace) -> None:
     out, kind = (args.svg, "svg") if args.svg else (args.out, "png")
-    make_folder(out, "--svg" if args.svg else "--out")
+    prepare_folder(out, "--svg" if args.svg else "--out")
     drawn = [f"lora.{kind}"]
     save_figure(lora_picture(), out / drawn[0])
     for entry in json.loads((SHIPPED / "compare.json").read_text("utf-8"))["tasks"]:
@@ -85,7 +85,7 @@ def run_figures(args: argparse.Namespace) -> None:
 
 
 def run_sweep(args: argparse.Namespace) -> None:
-    make_folder(args.out)
+    prepare_folder(args.out)
     study = STUDIES["rank_sweep"]
     with _swept(quality_run, args, "sweep") as rows:
         _print_rows(study.question, rows, ("task", "method", "r", "s"), study.shows)
@@ -94,7 +94,7 @@ def run_sweep(args: argparse.Namespace) -> None:
 
 
 def run_spectrum(args: argparse.Namespace) -> None:
-    make_folder(args.out)
+    prepare_folder(args.out)
     if args.adapter or args.tuned:
         with one_blas_thread():
             rows = _given_spectrum(args)

@@ -19,7 +19,7 @@ from rich.console import Console
 
 import minilora
 from minilora.cli.options import QUICK_STEPS, RESULTS, lora_options
-from minilora.cli.terminal.output import harmless, machine, make_folder, say, suggest
+from minilora.cli.terminal.output import harmless, machine, prepare_folder, say, suggest
 from minilora.cli.terminal.tables import human_bytes, print_comparison
 from minilora.experiments.comparison import compare, folder_name, forget
 from minilora.experiments.own_data import PAIRS, own_task
@@ -54,7 +54,7 @@ def run_compare(args: argparse.Namespace) -> None:
     tasks = [load_task(name) for name in names]
     folders = {(t.name, m): args.out / folder_name(t, m) for t in tasks for m in args.methods}
     logs = {folder: _log(args, name) for (name, _), folder in folders.items()}
-    make_folder(args.out)
+    prepare_folder(args.out)
     _look_at_what_is_there(logs, args.out / "results.json")
     rates = {"full": args.full_lr, "lora": args.lr}
     entries = [
@@ -139,7 +139,7 @@ def _generating(folder: Path, method: str, task: Task) -> str:
 def run_finetune(args: argparse.Namespace) -> None:
     task = _task(args)
     out = args.out or RESULTS / folder_name(task, args.method)
-    make_folder(out)
+    prepare_folder(out)
     log = _log(args, task.name)
     _look_at_what_is_there({out: log})
     checkpoint = out / "checkpoint.safetensors"
@@ -216,7 +216,7 @@ def run_pretrain(args: argparse.Namespace) -> None:
         base, folder = BASE_MODELS[name], args.out / name
         config = replace(base.training, steps=args.steps or base.training.steps)
         config = config if args.seed is None else replace(config, seed=args.seed)
-        make_folder(folder)
+        prepare_folder(folder)
         data = base.data()
         model, checkpoint = new_model(base, config.seed), folder / "checkpoint.safetensors"
         training = Training(

@@ -26,6 +26,7 @@ from minilora.lora import active_adapter, disable_adapter
 from minilora.methods.registry import LABELS
 from minilora.methods.trainable import count_parameters
 from minilora.system.errors import UsageError
+from minilora.system.files import remove_left_behind
 from minilora.training.loop import run
 from minilora.training.quality import EXACT, METRICS
 from minilora.transformer import Transformer
@@ -108,6 +109,7 @@ def forget(task: Task, out: str | Path) -> None:
     out = Path(out)
     for checkpoint in _checkpoints(out).glob(f"{escape(task.name)}-*"):
         checkpoint.unlink()
+    remove_left_behind(_checkpoints(out))
     with suppress(OSError):  # other tasks' may be there
         _checkpoints(out).rmdir()
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +11,7 @@ from minilora.functional import cross_entropy
 from minilora.hub import save_adapter, save_model
 from minilora.lora import active_adapter
 from minilora.optim import AdamW
+from minilora.system.files import temporary_folder
 from minilora.training.loop import Training
 from minilora.transformer import Transformer
 
@@ -51,7 +50,6 @@ def disk_bytes(model: Transformer) -> int:
         from safetensors.numpy import save
 
         return len(save(trained))
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch, "saved")
+    with temporary_folder() as folder:
         (save_adapter if active_adapter(model) else save_model)(model, folder)
         return sum(file.stat().st_size for file in folder.iterdir())

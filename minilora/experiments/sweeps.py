@@ -31,6 +31,7 @@ from minilora.experiments.rows import Rows, save_json
 from minilora.system.checks import require_whole
 from minilora.system.cores import one_blas_thread, usable_cores
 from minilora.system.errors import MissingExtraError, StateError, UsageError
+from minilora.system.files import make_folder, remove_left_behind
 from minilora.system.version import __version__
 
 Run = Callable[..., Rows]
@@ -78,7 +79,7 @@ def sweep(
     found = {file: _read_rows(file) for file in files}
     calls = [(run, file.name, s) for file, s in files.items() if found[file] is None]
     finished = len(files) - len(calls)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     bar = tqdm(
         total=len(files), initial=finished, desc=name, unit="run",
         disable=quiet or None, dynamic_ncols=True, smoothing=0,
@@ -139,6 +140,7 @@ def forget_runs(files: Iterable[Path]) -> None:
     for file in files:
         file.unlink(missing_ok=True)
     for folder in {file.parent for file in files}:
+        remove_left_behind(folder)
         with suppress(OSError):  # another sweep's may be there
             folder.rmdir()
 

@@ -93,8 +93,10 @@ def save_figure(figure: Figure, path: str | Path) -> None:
         raise UsageError(f"figures are written as PNG or SVG; name it {name}")
     undated: dict[str, dict[str, str | None]] = {"png": {"Software": None}, "svg": {"Date": None}}
     options: Any = {"dpi": 150, "metadata": undated[kind], "format": kind}
+    picture = io.BytesIO()  # as Pillow's errors do not say that the disk is full
     with style():  # some ticks are made only now
-        write_atomically(path, lambda file: figure.savefig(file, **options))
+        figure.savefig(picture, **options)
+    write_atomically(path, lambda file: file.write_bytes(picture.getbuffer()))
 
 
 def show(figure: Figure, alt: str) -> None:

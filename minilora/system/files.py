@@ -1,8 +1,9 @@
 """Files: writing one so that it is the old one or the new one, never half of either; mapping one.
 
-What is to be written goes into a hidden folder beside its place and is renamed at the end: within
-one file system a rename happens at once or not at all. A process that is killed leaves its hidden
-folder behind; a later one that writes there removes it.
+What is to be written goes into a hidden file beside its place, reaches the disk, and is renamed at
+the end: within one file system a rename happens at once or not at all. The hidden file is locked as
+long as its process lives; one that is not was left behind by a process that was killed, and the
+next that writes there removes it.
 """
 
 from __future__ import annotations
@@ -10,47 +11,102 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import secrets
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-_SCRATCH = ".minilora-"  # how the name of every hidden folder begins
-_LEFT_BEHIND = 3600  # seconds after which no process can still be writing there
+try:
+    import fcntl
+except ModuleNotFoundError:  # on Windows
+    fcntl: Any = None  # type: ignore[no-redef]
+
+_SCRATCH = ".minilora-scratch-"  # how the name of every hidden file or folder begins
+_LEFT_BEHIND = 3600  # seconds after which nobody can still be writing, where there are no locks
 _CAUSES = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
     errno.EDQUOT: "your share of the disk is used up; free some space or choose another folder",
+    errno.EFBIG: "files may not be so large there; choose another folder",
     errno.EACCES: "you may not write there; choose another folder",
     errno.EPERM: "you may not write there; choose another folder",
     errno.EROFS: "that disk is read-only; choose another folder",
+    errno.EIO: "the disk fails; choose a folder on another",
     errno.ENOENT: "its folder does not exist; make it first",
     errno.ENOTDIR: "a part of its path is a file; choose another folder",
-    errno.EEXIST: "a part of its path is a file; choose another folder",
+    errno.EEXIST: "there is a file of that name; choose another name",
     errno.EISDIR: "there is a folder of that name; choose another name",
+    errno.ELOOP: "a link in its path leads back to itself; choose another folder",
     errno.ENAMETOOLONG: "its name is too long; choose a shorter one",
+    errno.EMFILE: "too many files are open in this process; raise the limit with ulimit -n",
 }
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary path in the same folder, then rename it to `path`.
 
-    If `write` fails, its exception is passed on, and `path` is as it was before. An OSError says
-    which file could not be written, why, and what to do. A link stays: what it names is written.
+    The temporary path ends in the suffix of `path`. If `write` fails, its exception is passed on,
+    and `path` is as it was before. An OSError says which file could not be written, why, and what
+    to do. A link stays: what it names is written.
     """
     path = Path(path)
     with explained(path):
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise OSError(f"cannot write {path}: it is a device or a pipe; choose another name")
+        _require_place_for_file(path)
         place = Path(os.path.realpath(path))
-        _remove_left_behind(place.parent)
-        with tempfile.TemporaryDirectory(dir=place.parent, prefix=_SCRATCH) as scratch:
-            temporary = Path(scratch, place.name)
+        remove_left_behind(place.parent)
+        with _scratch(place.parent, place.suffix) as temporary:
             write(temporary)
+            _to_disk(temporary)
             os.replace(temporary, place)
+        with suppress(OSError):  # not every system can do this with a folder
+            _to_disk(place.parent)
+
+
+def make_folder(folder: str | Path) -> None:
+    """Make a folder in which files can be written, and those above it, where there is none. Raises
+    OSError, which says which it is, why it is not possible, and what to do."""
+    folder = Path(folder)
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_left_behind(folder)
+        with _scratch(folder, suffix=""):
+            pass
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for files that are not to be kept: it is removed at the end. Raises OSError, which
+    says what to do, where there is no room for them."""
+    remedy = "free some space, or set TMPDIR to another folder"
+    try:
+        place = Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        raise OSError(f"there is nowhere to put temporary files: {remedy}") from None
+    remove_left_behind(place)
+    try:
+        with _scratch(place) as folder:
+            yield folder
+    except OSError as error:
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        if cause.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(f"there is no room for temporary files in {place}: {remedy}") from error
+
+
+def remove_left_behind(folder: Path) -> None:
+    """Remove the hidden files in a folder whose processes were killed."""
+    for path in folder.glob(f"{_SCRATCH}*"):
+        with suppress(OSError):  # it is another user's, or another process removes it too
+            lock = _lock(path, wait=False)
+            dead = lock is not None if fcntl else time.time() - path.stat().st_mtime > _LEFT_BEHIND
+            if dead:
+                _remove(path, lock)
 
 
 def mapped(path: Path) -> np.ndarray:
@@ -63,18 +119,107 @@ def mapped(path: Path) -> np.ndarray:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Within it, an OSError of writing at `path` becomes a sentence with its cause and a remedy."""
+    """Within it, an OSError of writing at `path` becomes a sentence with its cause and a remedy.
+    One that names another file is passed on."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _CAUSES:
+        if error.errno not in _CAUSES or not _concerns(error, path):
             raise
-        raise type(error)(f"cannot write {path}: {_CAUSES[error.errno]}") from error
+        raise type(error)(f"cannot write {path}: {_cause(error.errno, path)}") from error
 
 
-def _remove_left_behind(folder: Path) -> None:
-    """Remove the hidden folders of processes that were killed."""
-    for scratch in folder.glob(f"{_SCRATCH}*"):
-        with suppress(FileNotFoundError):  # another process may be removing it too
-            if scratch.is_dir() and time.time() - scratch.stat().st_mtime > _LEFT_BEHIND:
-                shutil.rmtree(scratch, ignore_errors=True)
+def _concerns(error: OSError, path: Path) -> bool:
+    if not isinstance(error.filename, str | os.PathLike):  # of writing: it names no file
+        return True
+    named = Path(os.path.abspath(error.filename))
+    places = (Path(os.path.abspath(path)), Path(os.path.realpath(path)))
+    return named.name.startswith(_SCRATCH) or any(named in (p, *p.parents) for p in places)
+
+
+def _cause(number: int, path: Path) -> str:
+    """What is wrong with one of the folders in the path, as the number alone does not tell; else
+    what the number means."""
+    last = None
+    for folder in [*reversed(path.parents), path]:
+        if not os.path.lexists(folder) or (folder == path and not os.path.isdir(folder)):
+            break
+        if not os.path.isdir(folder):
+            return f"{folder} is not a folder; choose another"
+        if not os.access(folder, os.X_OK):
+            return f"you may not look into {folder}; choose another folder"
+        last = folder
+    if number in (errno.EACCES, errno.EPERM):
+        if last and not os.access(last, os.W_OK):
+            there = "there" if last == path else f"in {last}"
+            return f"you may not write {there}; choose another folder"
+        if os.path.lexists(path):
+            return "you may not replace the one that is there; choose another name"
+    return _CAUSES[number]
+
+
+def _require_place_for_file(path: Path) -> None:
+    """Raise OSError if something is there that no file can replace."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(f"cannot write {path}: it is a device or a pipe; choose another name")
+
+
+@contextmanager
+def _scratch(folder: Path, suffix: str | None = None) -> Iterator[Path]:
+    """A new hidden file in `folder`, or without a suffix a folder; what is left of it is removed at
+    the end."""
+    while True:
+        path = folder / f"{_SCRATCH}{secrets.token_hex(6)}{suffix or ''}"
+        if suffix is None:
+            path.mkdir(mode=0o700)
+        else:
+            path.touch(exist_ok=False)
+        lock = _lock(path, wait=True)
+        if os.path.lexists(path):
+            break  # else another process took it, in that moment, for one left behind
+    try:
+        yield path
+    finally:
+        _remove(path, lock)
+
+
+def _lock(path: Path, wait: bool) -> int | None:
+    """A descriptor which, until it is closed, keeps all others from locking this file or folder.
+    None if another has it locked, if it is gone, and where there are no locks."""
+    if not fcntl:
+        return None
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if os.path.lexists(path):
+                return descriptor
+        os.close(descriptor)
+    return None
+
+
+def _remove(path: Path, lock: int | None) -> None:
+    """Remove a hidden file or folder if it is still there, and only then its lock."""
+    try:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _to_disk(path: Path) -> None:
+    """Have the system write what it still holds of a file or folder, in case the power fails."""
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

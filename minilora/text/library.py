@@ -21,7 +21,7 @@ from zipfile import ZipFile, is_zipfile
 import numpy as np
 import platformdirs
 
-from minilora.system.files import write_atomically
+from minilora.system.files import make_folder, write_atomically
 from minilora.text import alphabet
 from minilora.text.alphabet import LETTERS, TextError, encode, to_alphabet
 from minilora.text.windows import WINDOW
@@ -55,7 +55,7 @@ def _read_cache() -> dict[str, np.ndarray] | None:
 def _write_cache(found: dict[str, np.ndarray]) -> None:
     try:
         cache, seal = _cache_file(), np.array(_seal(found))
-        cache.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(cache.parent)
         write_atomically(cache, lambda path: np.savez(path, allow_pickle=False, seal=seal, **found))
     except OSError:  # on a read-only or full disk the text is built again at the next start
         pass

@@ -21,7 +21,7 @@ import numpy as np
 
 from minilora.lora import adapters
 from minilora.system.errors import UsageError
-from minilora.system.files import explained, write_atomically
+from minilora.system.files import make_folder, write_atomically
 from minilora.transformer import Transformer
 
 
@@ -75,8 +75,7 @@ def write_checkpoint(
     """Write a checkpoint; if that fails, the one of before is left as it was."""
     about = {"run": json.dumps(run), "history": json.dumps(asdict(history))}
     about["checksum"] = _checksum(about, state)
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_atomically(path, lambda temporary: _save(state, temporary, about))
 
 

@@ -47,10 +47,10 @@ def hide(monkeypatch):
 
 @pytest.fixture
 def no_folder_is_writable(monkeypatch):
-    def refuse(*args, dir, **options):
-        raise PermissionError(13, "Permission denied", str(dir))
+    def refuse(folder):
+        raise PermissionError(f"cannot write {folder}: you may not write there")
 
-    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(doctor, "make_folder", refuse)
 
 
 @pytest.fixture

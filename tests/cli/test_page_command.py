@@ -43,7 +43,7 @@ def test_it_is_opened_in_the_browser_if_asked(monkeypatch, here):
     ("out", "sentence"),
     [
         (".", "is a folder: give the name of a file"),
-        ("taken/lora.html", "cannot write to taken"),
+        ("taken/lora.html", "cannot write taken: there is a file of that name"),
     ],
 )
 def test_a_place_that_cannot_be_written_is_said_before_the_training(

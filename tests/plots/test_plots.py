@@ -241,7 +241,7 @@ def test_figure_that_cannot_be_drawn_leaves_the_old_file(tmp_path, monkeypatch):
     path.write_bytes(b"old")
 
     def fail(file, **options):
-        file.write_bytes(b"half")
+        file.write(b"half")
         raise OSError("the disk is full")
 
     monkeypatch.setattr(figure, "savefig", fail)

@@ -2,13 +2,16 @@
 
 import errno
 import os
+import signal
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from minilora.system import files
-from minilora.system.files import write_atomically
+from minilora.system.files import make_folder, temporary_folder, write_atomically
 
 
 def fail_with(number):
@@ -56,9 +59,13 @@ def test_an_error_of_the_disk_names_the_file_and_the_remedy(number, kind, senten
 def test_a_place_that_cannot_be_written_is_named_with_the_remedy(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder" / "full").mkdir(parents=True)
+    (tmp_path / "dead link").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
     for path, sentence in (
         ("nowhere/a.txt", "its folder does not exist; make it first"),
-        ("file/a.txt", "a part of its path is a file"),
+        ("file/a.txt", f"{tmp_path / 'file'} is not a folder; choose another"),
+        ("dead link/a.txt", f"{tmp_path / 'dead link'} is not a folder; choose another"),
+        ("loop/a.txt", f"{tmp_path / 'loop'} is not a folder; choose another"),
         ("folder", "there is a folder of that name"),
         ("x" * 300, "its name is too long"),
     ):
@@ -84,16 +91,190 @@ def test_a_pipe_or_device_is_refused_and_never_replaced_by_a_file(tmp_path):
     assert (tmp_path / "pipe").is_fifo()
 
 
-def test_only_old_folders_of_killed_writers_are_removed(tmp_path):
-    old, fresh, another, plain = (
-        tmp_path / name for name in (".minilora-old", ".minilora-new", ".old", ".minilora-file")
-    )
-    for folder in (old, fresh, another):
-        folder.mkdir()
-        (folder / "a.txt").write_text("half")
-    plain.write_text("mine")
-    before = time.time() - 2 * files._LEFT_BEHIND
-    for path in (old, another, plain):
-        os.utime(path, (before, before))
+def test_a_writer_that_reads_what_is_missing_is_not_said_to_write_badly(tmp_path):
+    def write(path):
+        path.write_bytes((tmp_path / "source").read_bytes())
+
+    with pytest.raises(FileNotFoundError, match="source") as raised:
+        write_atomically(tmp_path / "a.txt", write)
+    assert "cannot write" not in str(raised.value)
+
+
+@pytest.mark.skipif(not files.fcntl, reason="without locks only what is old is removed")
+def test_what_killed_writers_left_behind_is_removed_by_the_next_and_nothing_else(tmp_path):
+    dead_file, dead_folder = (tmp_path / f"{files._SCRATCH}{x}" for x in ("1.txt", "2"))
+    dead_folder.mkdir()
+    others = {".minilora-mine", ".other", "minilora-scratch-3"}
+    for path in (dead_file, dead_folder / "a.txt", *(tmp_path / name for name in others)):
+        path.write_text("half")
     write_atomically(tmp_path / "b.txt", Path.touch)
-    assert {p.name for p in tmp_path.iterdir()} == {fresh.name, another.name, plain.name, "b.txt"}
+    assert {p.name for p in tmp_path.iterdir()} == {*others, "b.txt"}
+
+
+def test_without_locks_what_is_old_is_taken_for_left_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "fcntl", None)
+    old, new = (tmp_path / f"{files._SCRATCH}{x}.txt" for x in ("old", "new"))
+    for path in (old, new):
+        path.write_text("half")
+    before = time.time() - 2 * files._LEFT_BEHIND
+    os.utime(old, (before, before))
+    write_atomically(tmp_path / "b.txt", Path.touch)
+    assert {p.name for p in tmp_path.iterdir()} == {new.name, "b.txt"}
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_a_file_that_is_being_written_is_never_taken_for_one_left_behind(
+    locks, tmp_path, monkeypatch
+):
+    if not locks:
+        monkeypatch.setattr(files, "fcntl", None)
+
+    def write(path):
+        path.write_text("a")
+        write_atomically(tmp_path / "b.txt", lambda other: other.write_text("b"))
+        assert path.read_text() == "a"
+
+    write_atomically(tmp_path / "a.txt", write)
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a.txt": "a", "b.txt": "b"}
+
+
+def test_many_threads_that_write_in_one_folder_all_succeed(tmp_path):
+    def write(number):
+        for i in range(10):
+            name = f"{number}-{i}"
+            write_atomically(tmp_path / name, lambda path, name=name: path.write_text(name))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    assert {p.name for p in tmp_path.iterdir()} == {f"{n}-{i}" for n in range(8) for i in range(10)}
+    assert all(p.read_text() == p.name for p in tmp_path.iterdir())
+
+
+def test_file_and_folder_reach_the_disk_before_and_after_the_rename(tmp_path, monkeypatch):
+    seen = []
+
+    def sync(path):
+        seen.append((path.is_dir(), (tmp_path / "a.txt").exists()))
+
+    monkeypatch.setattr(files, "_to_disk", sync)
+    write_atomically(tmp_path / "a.txt", Path.touch)
+    assert seen == [(False, False), (True, True)]
+
+
+def test_a_new_file_has_the_usual_permissions(tmp_path):
+    (tmp_path / "usual").touch()
+    write_atomically(tmp_path / "a.txt", lambda path: path.write_text("new"))
+    assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_a_temporary_folder_is_removed_even_after_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.tempfile, "tempdir", str(tmp_path))
+    (tmp_path / f"{files._SCRATCH}dead").mkdir()
+    with temporary_folder() as folder:
+        assert list(tmp_path.iterdir()) == [folder]
+        (folder / "a").mkdir()
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(KeyError), temporary_folder():
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_for_temporary_files_is_named_with_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.tempfile, "tempdir", str(tmp_path))
+    sentence = f"there is no room for temporary files in {tmp_path}: free some space, or set TMPDIR"
+    write = fail_with(errno.ENOSPC)
+    for fail in (write, lambda path: write_atomically(path, write)):
+        with pytest.raises(OSError, match=sentence), temporary_folder() as folder:
+            fail(folder / "a")
+
+
+@pytest.mark.system
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+class TestProcesses:
+    """What only another process, or another user, can show."""
+
+    def test_nothing_is_left_of_a_killed_writer_after_the_next(self, tmp_path):
+        def killed():
+            def write(path):
+                path.write_text("half")
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            write_atomically(tmp_path / "a.txt", write)
+
+        in_a_child(killed)
+        (left,) = tmp_path.iterdir()
+        assert left.name.startswith(files._SCRATCH)
+        write_atomically(tmp_path / "b.txt", Path.touch)
+        assert [p.name for p in tmp_path.iterdir()] == ["b.txt"]
+
+    def test_what_a_living_process_writes_is_left_alone(self, tmp_path):
+        def write(path):
+            path.write_text("a")
+            said = in_a_child(lambda: write_atomically(tmp_path / "b.txt", Path.touch))
+            assert said == ""
+
+        write_atomically(tmp_path / "a.txt", write)
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["a.txt", "b.txt"]
+
+    @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="needs another user")
+    def test_the_true_reason_is_said_to_a_user_who_may_not(self, tmp_path):
+        for parent in (tmp_path, *tmp_path.parents[:2]):
+            parent.chmod(0o755)
+        places = {}
+        for name, mode in (("read-only", 0o555), ("closed", 0o700), ("sticky", 0o1777)):
+            places[name] = tmp_path / name
+            places[name].mkdir()
+            (places[name] / "old.txt").write_text("old")
+            places[name].chmod(mode)
+        (tmp_path / "file").write_text("")
+
+        def attempt():
+            os.setuid(65534)
+            for path in (
+                places["read-only"] / "old.txt",
+                places["closed"] / "new.txt",
+                places["sticky"] / "old.txt",
+                tmp_path / "file" / "new.txt",
+            ):
+                try:
+                    write_atomically(path, Path.touch)
+                except OSError as error:
+                    print(error)
+            try:
+                make_folder(places["read-only"] / "a" / "b")
+            except OSError as error:
+                print(error)
+
+        assert in_a_child(attempt).splitlines() == [
+            f"cannot write {places['read-only']}/old.txt: you may not write in "
+            f"{places['read-only']}; choose another folder",
+            f"cannot write {places['closed']}/new.txt: you may not look into {places['closed']}; "
+            "choose another folder",
+            f"cannot write {places['sticky']}/old.txt: you may not replace the one that is there; "
+            "choose another name",
+            f"cannot write {tmp_path}/file/new.txt: {tmp_path}/file is not a folder; "
+            "choose another",
+            f"cannot write {places['read-only']}/a/b: you may not write in {places['read-only']}; "
+            "choose another folder",
+        ]
+
+
+def in_a_child(function):
+    """What a function prints in a process of its own, and its error if it has one."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.dup2(writing, 1)
+        os.dup2(writing, 2)
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+        try:
+            function()
+        except BaseException as error:
+            print(repr(error))
+        sys.stdout.flush()
+        os._exit(0)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as file:
+        said = file.read()
+    os.waitpid(child, 0)
+    return said

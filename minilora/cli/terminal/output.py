@@ -6,7 +6,6 @@ import os
 import platform
 import shlex
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 from unicodedata import category
@@ -14,6 +13,7 @@ from unicodedata import category
 import numpy as np
 
 from minilora.system.errors import UsageError
+from minilora.system.files import make_folder
 
 MAKING_PAGE = "The adapter of the live model is trained, and every card's demo is run …"
 
@@ -48,13 +48,10 @@ def machine() -> dict[str, Any]:
     }
 
 
-def make_folder(folder: Path, option: str = "--out") -> None:
-    """Raise ValueError if nothing can be written to `folder`: before the training, not after it."""
+def prepare_folder(folder: Path, option: str = "--out") -> None:
+    """Make the folder for results. Raises ValueError if nothing can be written there: before the
+    training, not after it."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        make_folder(folder)
     except OSError as error:
-        raise UsageError(
-            f"cannot write to {folder} ({error.strerror}); choose another folder with {option}"
-        ) from None
+        raise UsageError(f"{error} with {option}") from None

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import numpy as np
 from safetensors.numpy import load_file
 
@@ -19,6 +16,7 @@ from minilora.lora_init import initial_factors
 from minilora.methods.registry import METHODS
 from minilora.nn import Module
 from minilora.system.errors import UsageError
+from minilora.system.files import temporary_folder
 from minilora.transformer import Transformer
 
 
@@ -212,9 +210,9 @@ def bytes_of_an_adapter_file() -> Measured:
     optimizer = ml.AdamW(model.trainable_parameters(), lr=1e-3)
     ml.cross_entropy(model(np.zeros((1, 4), int)), np.ones((1, 4), int)).backward()
     optimizer.step()
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         ml.save_adapter(model, folder)
-        size = Path(folder, "adapter_model.safetensors").stat().st_size
+        size = (folder / "adapter_model.safetensors").stat().st_size
     frozen = ml.count_parameters(model)[1] - train
     return {
         "bytes for each trained number": size / train,
@@ -323,9 +321,9 @@ def shapes_here_and_in_the_file() -> Measured:
     model = tiny_llama(n_layer=1)
     trained(model, r=4, target_modules=["up_proj"])
     adapter = lora_layers(model)["layers.0.mlp.up_proj"].adapters["default"]
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         ml.save_adapter(model, folder)
-        saved = load_file(Path(folder, "adapter_model.safetensors"))
+        saved = load_file(folder / "adapter_model.safetensors")
     lora_A, lora_B = (saved[key] for key in sorted(saved))
     arrays = {"A": adapter.A.data, "B": adapter.B.data, "lora_A": lora_A, "lora_B": lora_B}
     return {f"rows of {name}": M.shape[0] for name, M in arrays.items()} | {

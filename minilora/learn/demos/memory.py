@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import tracemalloc
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -23,6 +22,7 @@ from minilora.learn.demos.small_models import (
     tiny_gpt2,
 )
 from minilora.quantization.nf4 import BLOCK, nf4_levels
+from minilora.system.files import temporary_folder
 from minilora.tensor import record
 
 
@@ -598,8 +598,8 @@ def _three_steps(folder: Path | None) -> tuple[np.ndarray, np.ndarray, ml.AdamW]
     optimizer = ml.AdamW(model.parameters(), lr=1e-2, weight_decay=0)
     if folder is not None:
         for name in ("m", "v"):
-            zeros = np.memmap(folder / name, np.float32, "w+", shape=optimizer.m.shape)
-            setattr(optimizer, name, zeros)
+            (folder / name).write_bytes(getattr(optimizer, name).tobytes())  # zeros
+            setattr(optimizer, name, np.memmap(folder / name, np.float32, "r+"))
     for _ in range(3):
         squared(model[0](_normal_weights(16, 32)), _normal_weights(16, 32, 1)).backward()
         optimizer.step()
@@ -621,8 +621,8 @@ def _three_steps(folder: Path | None) -> tuple[np.ndarray, np.ndarray, ml.AdamW]
 def paging_the_moments() -> Measured:
     """Take three AdamW steps with the moments in memory, and three with them paged to files."""
     start, plain, _ = _three_steps(None)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        _, paged, optimizer = _three_steps(Path(scratch))
+    with temporary_folder() as scratch:
+        _, paged, optimizer = _three_steps(scratch)
         outside = sum(isinstance(moment, np.memmap) for moment in (optimizer.m, optimizer.v))
         bits = 8 * optimizer.state_bytes / (2 * plain.size)
         del optimizer  # Windows deletes no file that is still mapped

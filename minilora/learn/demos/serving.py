@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +22,7 @@ from minilora.learn.demos.small_models import (
 )
 from minilora.lora import lora_layers
 from minilora.system.errors import UsageError
+from minilora.system.files import temporary_folder
 
 SAME = 1e-5  # float32 results that differ by less are the same but for rounding
 
@@ -347,9 +346,9 @@ def adapter_on_another_base() -> Measured:
     everything = ml.LoraConfig(r=4, lora_alpha=8, target_modules="all-linear")
     ml.add_adapter(own, everything, rng=np.random.default_rng(0))
     trained = learn_text(own, IDS, steps=40, lr=2e-2)
-    with tempfile.TemporaryDirectory() as scratch:
+    with temporary_folder() as scratch:
         ml.save_adapter(own, scratch)
-        keys = read_safetensors(Path(scratch, "adapter_model.safetensors"))
+        keys = read_safetensors(scratch / "adapter_model.safetensors")
         try:
             ml.load_adapter(other, scratch)
             loads = True
@@ -373,10 +372,10 @@ def _head_after_reloading(listed: bool) -> tuple[float, float, int, float]:
     ml.add_adapter(model, config, rng=np.random.default_rng(0))
     model.head.requires_grad_(True)
     before = learn_text(model, IDS, steps=50, lr=5e-2)
-    with tempfile.TemporaryDirectory() as scratch:
+    with temporary_folder() as scratch:
         ml.save_adapter(model, scratch)
         ml.load_adapter(fresh, scratch)
-        keys = read_safetensors(Path(scratch, "adapter_model.safetensors"))
+        keys = read_safetensors(scratch / "adapter_model.safetensors")
     path = "layers.0.attn.v_proj"
     off = difference(ml.get_delta_weight(model, path), ml.get_delta_weight(fresh, path))
     return before, loss_of(fresh, IDS), sum("head" in key for key in keys), off
@@ -421,7 +420,7 @@ def training_a_loaded_adapter() -> Measured:
     ml.add_adapter(model, ml.LoraConfig(), rng=np.random.default_rng(0))
     learn_text(model, IDS, steps=10, lr=1e-2)
     loaded, base = tiny_llama(), tiny_llama()
-    with tempfile.TemporaryDirectory() as scratch:
+    with temporary_folder() as scratch:
         ml.save_adapter(model, scratch)
         ml.load_adapter(loaded, scratch)
     loaded.requires_grad_(False)  # PeftModel.from_pretrained without is_trainable=True

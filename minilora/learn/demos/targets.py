@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -26,6 +24,7 @@ from minilora.learn.demos.small_models import (
 from minilora.lora import lora_layers
 from minilora.lora_init import initial_factors
 from minilora.system.errors import UsageError
+from minilora.system.files import temporary_folder
 
 Targets = str | Sequence[str]
 C, V, LAYERS = SIZES["n_embd"], SIZES["vocab_size"], SIZES["n_layer"]
@@ -291,9 +290,9 @@ def _adapter_bytes(model: ml.Transformer, whole: Sequence[str]) -> int:
     """Bytes of the tensors in the file of an adapter that also trains these modules whole."""
     config = ml.LoraConfig(r=2, modules_to_save=whole)
     ml.add_adapter(model, config, rng=np.random.default_rng(0))
-    with tempfile.TemporaryDirectory() as scratch:
+    with temporary_folder() as scratch:
         ml.save_adapter(model, scratch)
-        tensors = read_safetensors(Path(scratch, "adapter_model.safetensors"))
+        tensors = read_safetensors(scratch / "adapter_model.safetensors")
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
@@ -349,9 +348,9 @@ def low_rank_of_a_norm() -> Measured:
 
 def _saved_shapes(model: ml.Transformer) -> dict[str, tuple[int, ...]]:
     """The shapes of block 0's weights in the file that Transformers reads, by the module's name."""
-    with tempfile.TemporaryDirectory() as scratch:
+    with temporary_folder() as scratch:
         ml.save_model(model, scratch)
-        tensors = read_safetensors(Path(scratch, "model.safetensors"))
+        tensors = read_safetensors(scratch / "model.safetensors")
     keys = [key for key in tensors if ".0." in key and key.endswith(".weight")]
     return {key.split(".")[-2]: tensors[key].shape for key in keys}
 

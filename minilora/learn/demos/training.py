@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from minilora.lora import lora_layers
 from minilora.lora_config import LoraConfig
 from minilora.optim import SGD, AdamW, clip_grad_norm
 from minilora.system.errors import MiniloraError, StateError
+from minilora.system.files import temporary_folder
 from minilora.tensor import Tensor, no_grad, observe, op_name
 from minilora.text.windows import IGNORE_INDEX
 
@@ -73,9 +73,9 @@ def starts_as_the_base() -> Measured:
     batch = S.new_words(np.random.default_rng(0))
     logits = _logits(base, batch[0])
     dA, dB = _gradient_lengths(model, batch)
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         ml.save_adapter(model, folder)
-        size = (Path(folder) / "adapter_model.safetensors").stat().st_size
+        size = (folder / "adapter_model.safetensors").stat().st_size
     later = S.learned_to_reverse("lora", 1e-2)
     layer = lora_layers(later)["layers.0.attn.q_proj"]
     delta = layer.delta_weight("default")
@@ -495,7 +495,7 @@ def what_is_dropped() -> Measured:
 class _Run:
     """The steps of a run, to be taken in any order; `restored` is what comes of it."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.model = ml.Transformer(ml.load_model("words-tiny").config, rng=_rng())
         self.optimizer: AdamW | None = None
@@ -534,7 +534,7 @@ def _loss_after(order: str) -> float:
     restored = ml.load_model("words-tiny")
     batch = S.new_words(np.random.default_rng(9))
     before = S.cross_entropy_of(restored, batch)
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         run = _Run(folder)
         steps = (run.train, run.load, run.merge, run.save, run.make_optimizer, run.add)
         try:

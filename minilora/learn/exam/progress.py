@@ -20,7 +20,7 @@ from typing import Any
 import platformdirs
 
 from minilora.system.errors import UsageError
-from minilora.system.files import write_atomically
+from minilora.system.files import make_folder, write_atomically
 
 FORMAT, VERSION = "minilora progress", 1
 _LARGEST = 10_000_000  # bytes, of a file; all cards together need about 50,000
@@ -92,7 +92,7 @@ class Progress:
         text = json.dumps(self._rest | {FORMAT: VERSION, "cards": self.cards}, indent=1)
         try:
             if self.path == default_path():
-                self.path.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(self.path.parent)
             write_atomically(self.path, lambda path: path.write_text(text + "\n", "utf-8"))
         except OSError as error:
             self._give_up(error)

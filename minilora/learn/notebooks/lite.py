@@ -14,7 +14,6 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import minilora
 from minilora.system.errors import MissingExtraError, UsageError
+from minilora.system.files import temporary_folder
 from minilora.system.version import __version__
 
 PACKAGE = Path(minilora.__file__).parent
@@ -49,8 +49,7 @@ def write_site(
         )
     if folder.exists() and any(folder.iterdir()) and not (folder / "jupyter-lite.json").is_file():
         raise UsageError(f"{folder} holds something that is no such site; give another folder")
-    with tempfile.TemporaryDirectory() as scratch:
-        work = Path(scratch)
+    with temporary_folder() as work:
         for room in ("files", "pypi"):
             (work / room).mkdir()
         for lesson in lessons:

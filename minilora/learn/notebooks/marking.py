@@ -15,7 +15,6 @@ import queue
 import re
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +26,7 @@ from typing import Any
 import minilora
 from minilora.learn.notebooks.lessons import Lesson, Task, lesson_of, read_cells
 from minilora.learn.notebooks.selecting import statements
+from minilora.system.files import temporary_folder
 
 LIMIT = 60.0  # seconds for a cell or a check
 LIMIT_OF_ALL = 300.0  # and for a notebook
@@ -133,7 +133,7 @@ def _events(job: dict[str, Any], home: Path, deadline: float) -> Iterator[dict[s
         "TQDM_DISABLE": "1",
     }
     lines: queue.Queue[str | None] = queue.Queue()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+    with temporary_folder() as folder:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "minilora.learn.notebooks.examiner"],
             cwd=folder, env=environment, text=True, encoding="utf-8",
