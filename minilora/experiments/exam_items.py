@@ -9,19 +9,21 @@ often; and the placebo has the form of what is taught.
 
 from __future__ import annotations
 
-import tomllib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Annotated
 
 from minilora.hub.places import ASSETS
 from minilora.system.errors import UsageError
+from minilora.system.readers import read_toml
+from minilora.system.schemas import NOT_EMPTY
 
 EXAM_FILE = ASSETS / "exam.toml"
 CHOICES = 4
+Text = Annotated[str, NOT_EMPTY]
 PARTS = {
     "validation": "cards neither taught nor tested, on which rates are compared",
     "reworded": "cards that are taught, asked in other words",
@@ -34,8 +36,8 @@ class Pair:
     """What is taught: a question and its answer. card: whose explanation it is from; the placebo,
     which is not about LoRA, has none."""
 
-    question: str
-    answer: str
+    question: Text
+    answer: Text
     card: str = ""
 
 
@@ -44,9 +46,9 @@ class Question:
     """What is asked: of four choices one is right. part: one of PARTS; general knowledge has
     neither card nor part."""
 
-    question: str
-    right: str
-    wrong: tuple[str, ...]
+    question: Text
+    right: Text
+    wrong: tuple[Text, ...]
     card: str = ""
     part: str = ""
 
@@ -60,8 +62,8 @@ class Question:
 class Statements:
     """A right statement, and a wrong one that differs from it in a few words."""
 
-    right: str
-    wrong: str
+    right: Text
+    wrong: Text
     card: str
 
 
@@ -83,32 +85,32 @@ class ExamItems:
         return tuple(question for question in self.questions if question.part == name)
 
 
+@dataclass(frozen=True)
+class _File:
+    pair: Annotated[tuple[Pair, ...], NOT_EMPTY]
+    placebo: Annotated[tuple[Pair, ...], NOT_EMPTY]
+    question: Annotated[tuple[Question, ...], NOT_EMPTY]
+    statement: Annotated[tuple[Statements, ...], NOT_EMPTY]
+    control: Annotated[tuple[Question, ...], NOT_EMPTY]
+    paragraph: Text
+    samples: Annotated[tuple[Text, ...], NOT_EMPTY]
+
+
 def load_exam(path: Path = EXAM_FILE) -> ExamItems:
     """Raises UsageError that says what is wrong with the file, if anything is."""
-    try:
-        read = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not a file of exam items: {error}") from None
-    try:
-        items = ExamItems(
-            pairs=_items(Pair, read["pair"]),
-            placebo=_items(Pair, read["placebo"]),
-            questions=_items(Question, read["question"]),
-            statements=_items(Statements, read["statement"]),
-            controls=_items(Question, read["control"]),
-            paragraph=read["paragraph"].strip(),
-            samples=tuple(read["samples"]),
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path} is not a file of exam items: {error!r}") from None
+    read = read_toml(path, _File)
+    items = ExamItems(
+        pairs=read.pair,
+        placebo=read.placebo,
+        questions=read.question,
+        statements=read.statement,
+        controls=read.control,
+        paragraph=read.paragraph.strip(),
+        samples=read.samples,
+    )
     for problem in problems(items):
         raise UsageError(f"{path}: {problem}")
     return items
-
-
-def _items(kind: type, entries: list[dict[str, Any]]) -> tuple[Any, ...]:
-    lists = [{k: tuple(v) if isinstance(v, list) else v for k, v in e.items()} for e in entries]
-    return tuple(kind(**entry) for entry in lists)
 
 
 def problems(items: ExamItems) -> list[str]:

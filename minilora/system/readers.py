@@ -15,6 +15,7 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from minilora.system.schemas import checked, inside, shown
 MIB = 2**20
 LARGEST = 4 * MIB  # of a file of settings
 LARGEST_TABLE = 64 * MIB  # of a file of rows, of a vocabulary, of an index of many weights
+_AGAIN = "copy or download it again"
 _DEEPEST = 100  # lists and objects in one another
 _LARGEST_NUMBER = 1e308
 _ODD = "NaN, infinity or a number of hundreds of digits"
@@ -99,14 +101,15 @@ def read_json(
     return parse_json(_decoded(content, path), path, schema)
 
 
-def parse_json(text: str, where: object, schema: Any = dict[str, Any]) -> Any:
+def parse_json(text: str, where: object, schema: Any = dict[str, Any], remedy: str = _AGAIN) -> Any:
     """What is in a JSON text, as the schema (see schemas.py) has it.
 
     Raises UsageError, which names `where` and the key: for what is no JSON, or what else no file
     of ours holds (a key twice, NaN, infinity, numbers of hundreds of digits, a depth of more than
     a hundred), and for what does not fit the schema.
     """
-    return _checked(lambda: json.loads(text, object_pairs_hook=_without_twice), where, schema)
+    parse = partial(json.loads, text, object_pairs_hook=_without_twice)
+    return _checked(parse, where, schema, remedy)
 
 
 def read_toml(
@@ -117,24 +120,23 @@ def read_toml(
 
     content = read_bytes(path, largest)
     _refuse_stand_ins(content, path)
-    text = _decoded(content, path)
-    return _checked(lambda: tomllib.loads(text), path, schema)
+    return _checked(partial(tomllib.loads, _decoded(content, path)), path, schema)
 
 
-def damaged(where: object, cause: object) -> UsageError:
-    return UsageError(f"{where} is damaged ({cause}); copy or download it again")
+def damaged(where: object, cause: object, remedy: str = _AGAIN) -> UsageError:
+    return UsageError(f"{where} is damaged ({cause}); {remedy}")
 
 
-def _checked(parse: Callable[[], Any], where: object, schema: Any) -> Any:
+def _checked(parse: Callable[[], Any], where: object, schema: Any, remedy: str = _AGAIN) -> Any:
     try:
         value = parse()
         _refuse_what_no_file_holds(value)
     except RecursionError:
-        raise damaged(where, f"it is nested more than {_DEEPEST} deep") from None
+        raise damaged(where, f"it is nested more than {_DEEPEST} deep", remedy) from None
     except ValueError as error:
         many_digits = "integer string conversion" in str(error)  # Python's own limit
         cause = "a number in it has thousands of digits" if many_digits else error
-        raise damaged(where, cause) from None
+        raise damaged(where, cause, remedy) from None
     return checked(value, schema, where)
 
 
@@ -185,19 +187,18 @@ def _key_of(sought: object, value: Any, key: str = "") -> str:
 
 
 def _decoded(content: bytes, path: object) -> str:
+    if b"\0" in content:
+        raise UsageError(
+            f"{path} holds NUL bytes, so it is a binary file or UTF-16; choose a text file, saved "
+            "as UTF-8"
+        )
     try:
-        text = content.decode("utf-8-sig")  # some editors write a byte order mark
+        return content.decode("utf-8").removeprefix("\ufeff")  # some editors begin with this mark
     except UnicodeDecodeError as error:
         raise UsageError(
             f"{path} is not UTF-8: byte {content[error.start]:#04x} at offset {error.start} does "
             "not fit; open it in an editor and save it again as UTF-8"
         ) from None
-    if "\0" in text:
-        raise UsageError(
-            f"{path} holds NUL bytes, so it is a binary file or UTF-16; choose a text file, saved "
-            "as UTF-8"
-        )
-    return text
 
 
 def _refuse_stand_ins(content: bytes, path: object) -> None:

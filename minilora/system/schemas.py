@@ -64,16 +64,17 @@ POSITIVE = Range(0, open=True)
 NOT_EMPTY = Range(1)
 
 
-def checked(value: Any, hint: Any, where: object, key: str = "") -> Any:
+def checked(value: Any, hint: Any, where: object, key: str = "", told: Any = None) -> Any:
     """`value` as the type hint has it: lists as tuples and objects as dataclasses where it says so.
 
     Raises UsageError, which names `where`, the file, and the key in it, if it is anything else.
+    told: the hint that an error describes, if that is not this one.
     """
     kind, parts = get_origin(hint) or hint, get_args(hint)
     if kind is Any:
         return value
     if kind is Annotated:
-        found = checked(value, parts[0], where, key)
+        found = checked(value, parts[0], where, key, told=hint)
         if parts[1].holds(found):
             return found
     elif kind in (Union, UnionType):
@@ -94,7 +95,7 @@ def checked(value: Any, hint: Any, where: object, key: str = "") -> Any:
             return None
     elif type(value) is kind:
         return value
-    raise _wrong(value, hint, where, key)
+    raise _wrong(value, told or hint, where, key)
 
 
 def _one_of(value: Any, hint: Any, where: object, key: str) -> Any:
@@ -119,21 +120,18 @@ def _has_keys(kind: Any) -> bool:
 
 def _object(value: Mapping[str, Any], kind: Any, where: object, key: str) -> Any:
     hints, required = _fields(kind)
-    at = f"{key} " if key else ""
+    strange = [name for name in value if name not in hints]
+    if strange and not is_typeddict(kind):
+        at = inside(key, strange[0])
+        raise UsageError(f"{where}: {at} is not known; known are {', '.join(hints)}")
     if missing := [name for name in required if name not in value]:
-        raise UsageError(f"{where}: {at}lacks {', '.join(missing)}")
+        raise UsageError(f"{where}: {f'{key} ' if key else ''}lacks {', '.join(missing)}")
     found = {
         name: checked(value[name], hint, where, inside(key, name))
         for name, hint in hints.items()
         if name in value
     }
-    if is_typeddict(kind):
-        return {**value, **found}
-    if strange := [name for name in value if name not in hints]:
-        raise UsageError(
-            f"{where}: {inside(key, strange[0])} is not known; known are {', '.join(hints)}"
-        )
-    return kind(**found)
+    return {**value, **found} if is_typeddict(kind) else kind(**found)
 
 
 @cache

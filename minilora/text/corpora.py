@@ -14,10 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from minilora.system import readers
 from minilora.system.errors import UsageError
 from minilora.text.alphabet import ALPHABET, TextError, decode, dropped, encode, to_alphabet
 from minilora.text.library import SPLITS, parts
 from minilora.text.windows import WINDOW, Batch, check_windows, random_windows
+
+_LARGEST = 64 * readers.MIB  # of a text; in memory it takes up to six times as much
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +72,7 @@ def load_text(path: str | os.PathLike[str]) -> Corpus:
     to_alphabet() drops are named in a warning. Raises TextError if the file cannot be read, is not
     text, has too few characters, or if the alphabet lacks half of them.
     """
-    text = read_text(Path(path))
+    text = read_text(path)
     if not text.strip():
         raise TextError(f"{path} is empty; choose a file of at least {20 * WINDOW} characters")
     _report_dropped(path, *dropped(text))
@@ -101,27 +104,9 @@ def _report_dropped(path: str | os.PathLike[str], lost: Counter[str], total: int
     )
 
 
-def read_text(path: Path) -> str:
+def read_text(path: str | os.PathLike[str]) -> str:
     """The text of a file in UTF-8. Raises TextError if it cannot be read, or is no text."""
     try:
-        if path.is_dir():
-            raise TextError(f"{path} is a folder; choose a text file inside it")
-        if path.exists() and not path.is_file():  # reading it might never end
-            raise TextError(f"{path} is a pipe or a device; save its text to a file first")
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise TextError(f"there is no file {path}; check the name and the folder") from None
-    except OSError as error:
-        raise TextError(f"{path} cannot be read ({error.strerror}); choose another file") from None
-    if b"\0" in raw:
-        raise TextError(
-            f"{path} holds NUL bytes, so it is a binary file or UTF-16; "
-            "choose a text file, saved as UTF-8"
-        )
-    try:
-        return raw.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise TextError(
-            f"{path} is not UTF-8: byte {raw[error.start]:#04x} at offset {error.start} does not "
-            "fit; open it in an editor and save it again as UTF-8"
-        ) from None
+        return readers.read_text(path, _LARGEST)
+    except (OSError, UsageError) as error:
+        raise TextError(str(error)) from None

@@ -7,7 +7,6 @@ attention looks back only, and its targets do not count.
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 from minilora.nn import Rng
 from minilora.system.checks import require_whole
 from minilora.system.errors import UsageError
+from minilora.system.readers import parse_json
 from minilora.text.corpora import read_text
 from minilora.text.windows import IGNORE_INDEX, Batch
 from minilora.tokens.chat import Message, checked_messages
@@ -64,12 +64,14 @@ def read_pairs(path: str | Path) -> Pairs:
     chats: list[Chat] = []
     lines: list[int] = []
     names: dict[str, None] = {}
-    for number, line in enumerate(read_text(Path(path)).split("\n"), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if line.strip():
+            where = f"{path}, line {number}"
+            entry = parse_json(line, where, remedy="write one JSON object on each line")
             try:
-                found, chat = _chat(line)
+                found, chat = _chat(entry)
             except UsageError as error:
-                raise UsageError(f"{path}, line {number}: {error}") from None
+                raise UsageError(f"{where}: {error}") from None
             names[found] = None
             chats.append(chat)
             lines.append(number)
@@ -78,14 +80,8 @@ def read_pairs(path: str | Path) -> Pairs:
     return Pairs(Path(path).name, chats, lines, " or ".join(names))
 
 
-def _chat(line: str) -> tuple[str, Chat]:
-    """Under which names a line has its chat, and the chat."""
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"it is no JSON ({error}); write one object on each line") from None
-    if not isinstance(entry, dict):
-        raise UsageError(f"it is a {type(entry).__name__}, not an object; write one on each line")
+def _chat(entry: dict[str, Any]) -> tuple[str, Chat]:
+    """Under which names an object has its chat, and the chat."""
     if "messages" in entry:
         chat = checked_messages(entry["messages"])
         if not any(message["role"] == "assistant" for message in chat):
@@ -93,8 +89,9 @@ def _chat(line: str) -> tuple[str, Chat]:
         return "messages", chat
     for ask, answer in _FORMATS:
         if ask in entry and answer in entry:
-            more = entry.get("input", "") if ask == "instruction" else ""
-            question = f"{_text(entry, ask)}\n\n{more}" if more else _text(entry, ask)
+            question = _text(entry, ask)
+            if ask == "instruction" and entry.get("input") not in (None, ""):
+                question += f"\n\n{_text(entry, 'input')}"
             said = {"role": "assistant", "content": _text(entry, answer)}
             return f"{ask}, {answer}", [{"role": "user", "content": question}, said]
     known = ", or ".join(f'"{ask}" and "{answer}"' for ask, answer in _FORMATS)

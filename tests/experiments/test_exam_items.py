@@ -88,8 +88,10 @@ def test_a_flaw_is_named(flaw):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("pair = 3", "placebo|not a file of exam items"),
-        ("[[pair", "not a file of exam items"),
+        ("pair = 3", "exam.toml: lacks placebo, question"),
+        ("[[pair", "exam.toml is damaged"),
+        (EXAM_FILE.read_text("utf-8").replace("[[pair]]", "[[pairs]]"), "pairs is not known"),
+        (EXAM_FILE.read_text("utf-8").replace("wrong = [", "wrong = [3, ", 1), r"wrong.* got"),
         (EXAM_FILE.read_text("utf-8").replace("answer =", "reply =", 1), "reply"),
         (EXAM_FILE.read_text("utf-8").replace('"What is LoRA?"', '""', 1), "empty"),
     ],

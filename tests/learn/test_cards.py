@@ -143,10 +143,15 @@ def test_a_card_that_is_not_well_formed_is_reported(change, sentence):
 def test_a_broken_file_of_cards_is_reported_by_its_card(tmp_path):
     path, text = tmp_path / "cards.toml", C.CARDS_FILE.read_text("utf-8")
     for broken, sentence in [
-        ("[[card]", "is not a file of cards"),
-        ("", r"is not a file of cards: it has no \[\[card\]\]"),
-        ("card = 3", r"is not a file of cards: it has no \[\[card\]\]"),
-        (text.replace('answer = "low_rank"', ""), r"card 1 of .* \(what-is-lora\)"),
+        ("[[card]", "cards.toml is damaged"),
+        ("", r"cards.toml: lacks card"),
+        ("card = 3", r"cards.toml: card must be a list that is not empty, got 3"),
+        ("cards = []\n" + text, "cards.toml: cards is not known; known are card"),
+        (text.replace('answer = "low_rank"', "", 1), r"cards.toml: card\[0\] lacks answer"),
+        (text.replace("difficulty = 1", "difficulty = true", 1), r"card\[0\].difficulty must be a"),
+        (text.replace("difficulty = 1", "difficulty = 9", 1), r"card\[0\] \(what-is-lora\): its"),
+        (text.replace('tags = ["definition"]', "tags = []", 1), r"card\[0\].tags must be a list"),
+        (text.replace("why =", "reason =", 1), r"choices\[0\].reason is not known"),
         (
             text.replace('answer = "low_rank"', 'answer = "lo"', 1),
             "'lo' is not the key of a choice",

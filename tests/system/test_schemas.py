@@ -61,6 +61,11 @@ def test_what_fits_is_made_of_the_hint(value, hint, made):
         ({}, list[int], "f.json must be a list, got an object"),
         ([0, "x"], list[int], r"f.json: \[1\] must be a whole number, got 'x'"),
         (dict(rows=[{}, {"lr": "x"}]), Results, r"f.json: rows\[1\].lr must be a number above 0"),
+        (
+            dict(rows=[{"r": "x"}]),
+            Results,
+            r"r must be a whole number from 1 to 8, got 'x'",
+        ),
         (dict(rows=[{"lr": 0}]), Results, r"rows\[0\].lr must be a number above 0 or null, got 0"),
         (dict(rows=[{"r": 9}]), Results, r"rows\[0\].r must be a whole number from 1 to 8, got 9"),
         ({}, Results, "f.json: lacks rows"),

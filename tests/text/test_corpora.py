@@ -1,11 +1,11 @@
 """Claims about corpora: a text file becomes three parts, or one sentence says why it cannot."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from minilora.system import readers
 from minilora.text import alphabet, corpora, windows
 
 
@@ -73,19 +73,27 @@ def test_accents_count_as_representable_composed_or_not(tmp_path):
 
 
 def test_missing_file_and_folder_are_text_errors(tmp_path):
-    with pytest.raises(alphabet.TextError, match="there is no file .*nowhere.txt"):
+    with pytest.raises(alphabet.TextError, match="cannot read .*nowhere.txt: there is no such"):
         corpora.load_text(tmp_path / "nowhere.txt")
-    with pytest.raises(alphabet.TextError, match="is a folder; choose a text file"):
+    with pytest.raises(alphabet.TextError, match="is a folder; give a file in it"):
         corpora.load_text(tmp_path)
 
 
 def test_file_that_cannot_be_read_gives_the_reason(tmp_path, monkeypatch):
-    def refuse(path):
+    def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    with pytest.raises(alphabet.TextError, match=r"cannot be read \(Permission denied\)"):
-        corpora.load_text(tmp_path / "secret.txt")
+    path = write(tmp_path / "secret.txt", "a text " * 300)
+    monkeypatch.setattr(readers, "open", refuse, raising=False)
+    with pytest.raises(alphabet.TextError, match=r"cannot read .*secret.txt: you may not read it"):
+        corpora.load_text(path)
+
+
+def test_a_text_of_gigabytes_is_refused_before_it_is_read(tmp_path):
+    with (tmp_path / "a").open("wb") as file:
+        file.truncate(10**10)
+    with pytest.raises(alphabet.TextError, match="9,537 MiB, and at most 64 are read"):
+        corpora.load_text(tmp_path / "a")
 
 
 def test_what_a_text_loses_is_said_with_its_share(tmp_path):
@@ -106,7 +114,7 @@ def test_a_text_of_accents_alone_is_too_short(tmp_path):
 def test_what_might_never_end_is_not_read(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", "/dev/zero"):
-        with pytest.raises(alphabet.TextError, match="is a pipe or a device; save its text"):
+        with pytest.raises(alphabet.TextError, match="is a pipe or a device; save its content"):
             corpora.load_text(path)
 
 

@@ -135,10 +135,11 @@ GOOD = {"question": "q", "answer": "a"}
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("{", "it is no JSON"),
-        ("[" * 100_000, "it is no JSON"),
-        ('[{"question": "q"}]', "it is a list, not an object"),
-        ('"q"', "it is a str, not an object"),
+        ("{", r" is damaged \(.*; write one JSON object on each line"),
+        ("[" * 100_000, r" is damaged \(.* deep\); write one JSON object on each line"),
+        ('{"question": "q", "answer": "a", "answer": "b"}', r" is damaged \(it has 'answer' twice"),
+        ('[{"question": "q"}]', " must be an object, got a list of 1"),
+        ('"q"', " must be an object, got 'q'"),
         ({}, 'it has nothing; it needs "question" and "answer"'),
         (
             {"q": 1, "a": 2},
@@ -148,6 +149,7 @@ GOOD = {"question": "q", "answer": "a"}
         ({"question": "q", "answer": " "}, "\"answer\" must be a text that is not empty, got ' '"),
         ({"question": ["q"], "answer": "a"}, '"question" must be a text'),
         ({"question": "q", "answer": None}, '"answer" must be a text'),
+        ({"instruction": "q", "input": 3, "output": "a"}, '"input" must be a text'),
         ({"messages": []}, "no message has the role assistant"),
         ({"messages": [user("q")]}, "no message has the role assistant"),
         ({"messages": "q"}, "messages must be a list"),
@@ -157,7 +159,7 @@ GOOD = {"question": "q", "answer": "a"}
 )
 def test_a_bad_line_is_named_with_its_number(tmp_path, line, sentence):
     file = write_lines(tmp_path / "p.jsonl", GOOD, "", line, GOOD)
-    with pytest.raises(UsageError, match=r"p\.jsonl, line 3: " + sentence):
+    with pytest.raises(UsageError, match=r"p\.jsonl, line 3:? ?" + sentence):
         read_pairs(file)
 
 

@@ -14,14 +14,15 @@ In texts `code` stands between backticks and $mathematics$ between dollars (math
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import minilora
 from minilora.system.errors import UsageError
+from minilora.system.readers import read_toml
+from minilora.system.schemas import NOT_EMPTY
 
 CARDS_FILE = Path(minilora.__file__).parent / "assets" / "cards.toml"
 KINDS = ("choice", "error", "cloze", "order", "match")
@@ -75,7 +76,7 @@ class Card:
 
     id: str
     kind: str
-    tags: tuple[str, ...]
+    tags: Annotated[tuple[str, ...], NOT_EMPTY]
     lesson: str
     difficulty: int
     question: str
@@ -97,16 +98,17 @@ class Card:
         return next(choice for choice in self.choices if choice.key == self.answer)
 
 
+@dataclass(frozen=True)
+class _File:
+    card: Annotated[list[Card], NOT_EMPTY]
+
+
 def load_cards(path: Path = CARDS_FILE) -> list[Card]:
     """All cards, in the order of the file. Raises UsageError, naming the card, if one is broken."""
-    try:
-        read = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not a file of cards: {error}") from None
-    entries = read.get("card")
-    if not isinstance(entries, list):
-        raise UsageError(f"{path} is not a file of cards: it has no [[card]]")
-    cards = [_card(entry, f"card {i + 1} of {path}") for i, entry in enumerate(entries)]
+    cards = read_toml(path, _File).card
+    for i, card in enumerate(cards):
+        for problem in problems(card):
+            raise UsageError(f"{path}: card[{i}] ({card.id}): {problem}")
     ids = [card.id for card in cards]
     for name in ids:
         if ids.count(name) > 1:
@@ -138,19 +140,6 @@ def pairs(card: Card, choice: Choice) -> list[tuple[str, str]]:
         (item, card.options[LETTERS.index(letters[str(number)])])
         for number, item in enumerate(card.items, start=1)
     ]
-
-
-def _card(entry: dict[str, Any], where: str) -> Card:
-    fields = dict(entry)
-    try:
-        choices = tuple(Choice(**choice) for choice in fields.pop("choices"))
-        lists = {k: tuple(v) for k, v in fields.items() if isinstance(v, list)}
-        card = Card(choices=choices, **(fields | lists))
-    except (KeyError, TypeError) as error:
-        raise UsageError(f"{where} ({entry.get('id', 'without an id')}): {error}") from None
-    for problem in problems(card):
-        raise UsageError(f"{where} ({card.id}): {problem}")
-    return card
 
 
 def problems(card: Card) -> list[str]:
