@@ -16,10 +16,17 @@ import numpy as np
 
 from minilora.lora_init import INITS, PART_OF_W
 from minilora.nn import Linear
-from minilora.system.checks import is_number, require_positive, require_whole
-from minilora.system.errors import UsageError
+from minilora.system.checks import (
+    is_number,
+    require_between,
+    require_positive,
+    require_size,
+    require_whole,
+)
+from minilora.system.errors import UsageError, brief
 
 Patterns = str | Sequence[str]
+_LARGEST_ALPHA = 1e9  # beyond it no product s A B is a number
 _Q_AND_V = ("q_proj", "v_proj")
 
 DEFAULT = "default"  # the name of an adapter that was given none
@@ -74,24 +81,26 @@ class LoraConfig:
         if inference_mode:
             raise UsageError("inference_mode=True would freeze the adapter that is to be trained")
         self._fill_in()
-        require_whole(1, r=self.r)
-        require_positive(lora_alpha=self.lora_alpha)
+        require_size(r=self.r)
+        _require_alpha(lora_alpha=self.lora_alpha)
         for number in self.layer_numbers() or ():
             require_whole(0, layers_to_transform=number)
         for path, rank in self.rank_pattern.items():
-            require_whole(1, **{f"rank_pattern[{path!r}]": rank})
+            require_size(**{f"rank_pattern[{brief(path)}]": rank})
         for path, alpha in self.alpha_pattern.items():
-            require_positive(**{f"alpha_pattern[{path!r}]": alpha})
+            _require_alpha(**{f"alpha_pattern[{brief(path)}]": alpha})
         if self.bias not in ("none", "all", "lora_only"):
-            raise UsageError(f'bias must be "none", "all" or "lora_only", got {self.bias!r}')
+            raise UsageError(f'bias must be "none", "all" or "lora_only", got {brief(self.bias)}')
         init = self.init_lora_weights
         if not isinstance(init, bool | str) or init not in INITS:
-            raise UsageError(f"init_lora_weights must be one of {INITS}, got {init!r}")
+            raise UsageError(f"init_lora_weights must be one of {INITS}, got {brief(init)}")
         if not is_number(self.lora_dropout) or not 0 <= self.lora_dropout < 1:
-            raise UsageError(f"lora_dropout must lie in [0, 1), got {self.lora_dropout!r}")
+            raise UsageError(f"lora_dropout must lie in [0, 1), got {brief(self.lora_dropout)}")
         for option in ("use_rslora", "use_dora"):
             if not isinstance(getattr(self, option), bool | np.bool):
-                raise UsageError(f"{option} must be True or False, got {getattr(self, option)!r}")
+                raise UsageError(
+                    f"{option} must be True or False, got {brief(getattr(self, option))}"
+                )
         texts = [p for p in (self.target_modules, self.exclude_modules) if isinstance(p, str)]
         for text in [*texts, *self.rank_pattern, *self.alpha_pattern]:
             try:
@@ -148,9 +157,14 @@ class LoraConfig:
             raise UsageError(f"{path} has a column of zeros, which DoRA cannot scale; exclude it")
 
 
+def _require_alpha(**alphas: Any) -> None:
+    require_positive(**alphas)
+    require_between(0, _LARGEST_ALPHA, **alphas)
+
+
 def _by_path(option: str, given: Any) -> dict[str, Any]:
     if not isinstance(given, dict | None) or not all(isinstance(key, str) for key in given or ()):
-        raise UsageError(f"{option} must be a dict by path, got {given!r}")
+        raise UsageError(f"{option} must be a dict by path, got {brief(given)}")
     return dict(given or {})
 
 
@@ -159,7 +173,7 @@ def _names(option: str, given: Any, default: Patterns = ()) -> Patterns:
         return default if given is None else given
     names = tuple(given) if isinstance(given, Iterable) else (given,)
     if not all(isinstance(name, str) for name in names):
-        raise UsageError(f"{option} must be a name or a list of names, got {given!r}")
+        raise UsageError(f"{option} must be a name or a list of names, got {brief(given)}")
     return names
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minilora.system.checks import require_positive, require_whole
-from minilora.system.errors import UsageError
+from minilora.system.checks import require_between, require_size
+from minilora.system.errors import UsageError, brief
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class RopeScaling:
 
     def __post_init__(self) -> None:
         if self.kind not in ("linear", "llama3"):
-            raise UsageError(f'rope scaling must be "linear" or "llama3", got {self.kind!r}')
+            raise UsageError(f'rope scaling must be "linear" or "llama3", got {brief(self.kind)}')
         low, high = self.low_freq_factor, self.high_freq_factor
-        require_positive(factor=self.factor, low_freq_factor=low, high_freq_factor=high)
-        require_whole(1, original_block_size=self.original_block_size)
+        require_between(1e-3, 1e6, factor=self.factor, low_freq_factor=low, high_freq_factor=high)
+        require_size(original_block_size=self.original_block_size)
         if low >= high:
             raise UsageError(f"low_freq_factor={low} must be below high_freq_factor={high}")
 

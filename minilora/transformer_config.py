@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from minilora.rope_scaling import RopeScaling
-from minilora.system.checks import is_number, require_positive, require_whole
-from minilora.system.errors import UsageError
+from minilora.system.checks import is_number, require_between, require_size
+from minilora.system.errors import UsageError, brief
 
+_SIZES = ("vocab_size", "block_size", "n_layer", "n_head", "n_embd")
 _SWITCHES = dict(
     norm=("layernorm", "rmsnorm"),
     activation=("gelu", "swiglu"),
@@ -51,25 +52,27 @@ class TransformerConfig:
     head_dim: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
-            require_whole(1, **{name: getattr(self, name)})
-        require_whole(1, n_kv_head=self.kv_heads, mlp_hidden=self.hidden)
+        sizes = {name: getattr(self, name) for name in _SIZES}
+        optional = {name: getattr(self, name) for name in ("n_kv_head", "mlp_hidden", "head_dim")}
+        sizes |= {name: size for name, size in optional.items() if size is not None}
+        require_size(**sizes)
         for name, allowed in _SWITCHES.items():
             if getattr(self, name) not in allowed:
-                raise UsageError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
-        if self.head_dim is not None:
-            require_whole(1, head_dim=self.head_dim)
-        elif self.n_embd % self.n_head:
+                raise UsageError(
+                    f"{name} must be one of {allowed}, got {brief(getattr(self, name))}"
+                )
+        if self.head_dim is None and self.n_embd % self.n_head:
             raise UsageError(f"n_embd={self.n_embd} must be a multiple of n_head={self.n_head}")
         if self.n_head % self.kv_heads:
             raise UsageError(f"n_kv_head={self.kv_heads} must divide n_head={self.n_head}")
         if self.positions == "rope" and self.head_size % 2:
             raise UsageError(f"rope turns pairs: a head's size, {self.head_size}, must be even")
         if not is_number(self.dropout) or not 0 <= self.dropout < 1:
-            raise UsageError(f"dropout must lie in [0, 1), got {self.dropout!r}")
-        require_positive(norm_eps=self.norm_eps, rope_theta=self.rope_theta)
+            raise UsageError(f"dropout must lie in [0, 1), got {brief(self.dropout)}")
+        require_between(1e-30, 1, norm_eps=self.norm_eps)
+        require_between(1, 1e15, rope_theta=self.rope_theta)
         if self.rope_scaling is not None and not isinstance(self.rope_scaling, RopeScaling):
-            raise UsageError(f"rope_scaling must be a RopeScaling, got {self.rope_scaling!r}")
+            raise UsageError(f"rope_scaling must be a RopeScaling, got {brief(self.rope_scaling)}")
 
     @property
     def head_size(self) -> int:

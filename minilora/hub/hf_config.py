@@ -15,7 +15,7 @@ from typing import Any, get_args, get_type_hints
 from minilora.hub.hf_layout import SWITCHES, family
 from minilora.hub.safetensors_files import first_two
 from minilora.rope_scaling import RopeScaling
-from minilora.system.errors import UsageError
+from minilora.system.errors import UsageError, brief
 from minilora.transformer import TransformerConfig
 
 _TABLE = """
@@ -111,10 +111,12 @@ def read_config(data: Mapping[str, Any]) -> TransformerConfig:
     """
     kind = data.get("model_type")
     if not isinstance(kind, str) or kind not in _FIXED:
-        raise UsageError(f"model_type={kind!r} cannot be loaded; supported: {', '.join(_FIXED)}")
+        raise UsageError(
+            f"model_type={brief(kind)} cannot be loaded; supported: {', '.join(_FIXED)}"
+        )
     for key, allowed in _FIXED[kind].items():
         if key in data and data[key] not in allowed:
-            raise UsageError(f"{key}={data[key]!r} is not supported, only {allowed[0]!r}")
+            raise UsageError(f"{key}={brief(data[key])} is not supported, only {allowed[0]!r}")
     names = _config_names(kind)
     if missing := [names[ours] for ours in _REQUIRED if names[ours] not in data]:
         raise UsageError(f"it lacks {', '.join(missing)}")
@@ -131,7 +133,7 @@ def read_config(data: Mapping[str, Any]) -> TransformerConfig:
     hints = get_type_hints(TransformerConfig)
     for ours, value in values.items():
         if not _has_type(value, hints[ours]):
-            raise UsageError(f"{names.get(ours, ours)}={value!r} has the wrong type")
+            raise UsageError(f"{names.get(ours, ours)}={brief(value)} has the wrong type")
     head, heads = values.get("head_dim"), values["n_head"]
     if head and head * heads == values["n_embd"]:
         values["head_dim"] = None
@@ -149,8 +151,8 @@ def _bias(data: Mapping[str, Any]) -> bool | str:
     attention, mlp = data.get("attention_bias") or False, data.get("mlp_bias") or False
     if (attention, mlp) not in ((False, False), (True, False), (True, True)):
         raise UsageError(
-            f"attention_bias={attention!r} with mlp_bias={mlp!r} is not supported, only both, "
-            "neither, or the first alone"
+            f"attention_bias={brief(attention)} with mlp_bias={brief(mlp)} is not supported, only "
+            "both, neither, or the first alone"
         )
     return mlp or ("attention" if attention else False)
 
@@ -160,8 +162,8 @@ def _refuse_windows(kind: str, data: Mapping[str, Any], block_size: Any) -> None
     window = data.get("sliding_window", 4096) if kind == "mistral" else None
     if window is not None and not (_has_type(window, int) and window >= block_size):
         raise UsageError(
-            f"sliding_window={window!r} is not supported where it is less than "
-            f"max_position_embeddings={block_size!r}; set one of them to the other"
+            f"sliding_window={brief(window)} is not supported where it is less than "
+            f"max_position_embeddings={brief(block_size)}; set one of them to the other"
         )
     others = set(data.get("layer_types") or []) - {"full_attention"}
     if others:
@@ -178,8 +180,8 @@ def _rope(data: Mapping[str, Any]) -> tuple[Any, RopeScaling | None]:
         kind = rope.get("rope_type", rope.get("type", "default")) if plain else None
         if kind not in ("default", "linear", "llama3"):
             raise UsageError(
-                f"{key}={rope!r} is not supported, only rope_type 'default', 'linear' and 'llama3' "
-                "for whole heads"
+                f"{key}={brief(rope)} is not supported, only rope_type 'default', 'linear' and "
+                "'llama3' for whole heads"
             )
         theta = rope.get("rope_theta", theta)
         if kind != "default":
@@ -203,7 +205,7 @@ def _own_scaling(written: Any) -> RopeScaling | None:
         return None
     names = {f.name for f in fields(RopeScaling)}
     if not isinstance(written, dict) or written.keys() != names:
-        raise UsageError(f"rope_scaling={written!r} has the wrong type")
+        raise UsageError(f"rope_scaling={brief(written)} has the wrong type")
     return _scaling(written["kind"], {k: v for k, v in written.items() if k != "kind"})
 
 
@@ -212,5 +214,5 @@ def _scaling(kind: Any, numbers: Mapping[str, Any]) -> RopeScaling:
     hints = get_type_hints(RopeScaling)
     for name, value in numbers.items():
         if not _has_type(value, hints[name]):
-            raise UsageError(f"{name}={value!r} of the rope scaling has the wrong type")
+            raise UsageError(f"{name}={brief(value)} of the rope scaling has the wrong type")
     return RopeScaling(kind, **numbers)

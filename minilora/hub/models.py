@@ -29,11 +29,13 @@ from minilora.hub.safetensors_files import (
     MODEL_FILES,
     Arrays,
     Shapes,
+    StoredTensors,
+    equal,
     first_two,
-    read_weights,
     renamed,
     require_files,
     require_fit,
+    stored_weights,
     write_folder,
 )
 from minilora.lora import adapters, lora_layers
@@ -131,7 +133,7 @@ def _in_folder(folder: Path) -> tuple[TransformerConfig, Arrays]:
         config = read_config(data)
     except ValueError as error:
         raise UsageError(f"cannot load {config_file}: {error}") from None
-    found = read_weights(folder)
+    found = stored_weights(folder)
     if config.n_layer > len(found):
         raise UsageError(
             f"{config_file} says {config.n_layer} layers, but the weights are only {len(found)} "
@@ -142,14 +144,14 @@ def _in_folder(folder: Path) -> tuple[TransformerConfig, Arrays]:
     found = _with_full_names(found, shapes)
     if config.tie_embeddings and "lm_head.weight" in found:
         head, embedding = found.pop("lm_head.weight"), f"{layout['tok_embed'].path}.weight"
-        if embedding in found and not np.array_equal(head, found[embedding]):
+        if embedding in found and not equal(head, found[embedding]):
             raise UsageError(
                 f"in {folder} lm_head.weight is not the embedding, to which config.json ties it; "
                 "set tie_word_embeddings to false there"
             )
     what = f"the weights in {folder} do not fit its config.json"
     require_fit(found, shapes, what, "copy or download both files again")
-    return config, from_hf(found, layout)
+    return config, from_hf({key: one.numbers() for key, one in found.items()}, layout)
 
 
 def unchanged_source(model: Transformer) -> str | None:
@@ -217,7 +219,7 @@ def base_arrays(model: Module, name: str | None = None) -> Arrays:
     return arrays
 
 
-def _with_full_names(tensors: Arrays, shapes: Shapes) -> Arrays:
+def _with_full_names(tensors: StoredTensors, shapes: Shapes) -> StoredTensors:
     """Files of a bare GPT2Model or LlamaModel lack the first part of every name."""
     full = {k.partition(".")[2]: k for k in shapes if k.startswith(("transformer.", "model."))}
     return renamed(tensors, lambda key: full.get(key, key))

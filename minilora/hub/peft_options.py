@@ -18,7 +18,7 @@ from minilora.hub.peft_layout import Factors
 from minilora.hub.safetensors_files import first_two
 from minilora.lora_config import LoraConfig
 from minilora.lora_init import PART_OF_W
-from minilora.system.errors import UsageError
+from minilora.system.errors import UsageError, brief
 
 # Keys of adapter_config.json: read here; of no matter once an adapter is trained; and those under
 # which PEFT computes something else than x W + s x A B.
@@ -45,15 +45,15 @@ def unsupported(written: Mapping[str, Any]) -> dict[str, str]:
     """The options under which PEFT computes something else than x W + s x A B, each with a
     sentence."""
     found = {
-        key: f"{key}={written[key]!r} is not supported; train one without it"
+        key: f"{key}={brief(written[key])} is not supported; train one without it"
         for key in _REFUSED
         if written.get(key)
     }
     init = written.get("init_lora_weights")
     if str(init).lower().startswith(_CHANGES_BASE):
         found["init_lora_weights"] = (
-            f"init_lora_weights={init!r} has changed the base model's weights; convert the adapter "
-            "with PEFT's save_pretrained(..., path_initial_model_for_weight_conversion=...)"
+            f"init_lora_weights={brief(init)} has changed the base model's weights; convert the "
+            "adapter with PEFT's save_pretrained(..., path_initial_model_for_weight_conversion=...)"
         )
     return found
 
@@ -64,7 +64,9 @@ def read_options(written: Mapping[str, Any]) -> LoraConfig:
     Raises ValueError for what would make PEFT compute something else, warns of unknown keys.
     """
     if written.get("peft_type") != "LORA":
-        raise UsageError(f"peft_type={written.get('peft_type')!r} is not supported, only 'LORA'")
+        raise UsageError(
+            f"peft_type={brief(written.get('peft_type'))} is not supported, only 'LORA'"
+        )
     for sentence in unsupported(written).values():
         raise UsageError(sentence)
     init = written.get("init_lora_weights", True)

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, TypedDict, TypeVar
 
 import numpy as np
 
@@ -21,16 +23,21 @@ from minilora.system.files import explained, mapped, write_atomically
 from minilora.system.readers import (
     LARGEST_TABLE,
     damaged,
+    parse_json,
     read_json,
     require_the_file_itself,
 )
-from minilora.system.schemas import NOT_EMPTY
+from minilora.system.schemas import NOT_EMPTY, shown
 
 Arrays = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
 MODEL_FILES = ("config.json", "model.safetensors")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
+_AGAIN = "copy or download all files again"
+_LONGEST_HEADER = 4_000_000  # bytes, of some 40,000 tensors: reading it takes ten times as much
+_LONGEST_NAME = 300
+_MOST_DIMENSIONS = 8
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # NumPy has no bfloat16
 _CONSTANTS = re.compile(r"(.*\.)?(attn\.bias|attn\.masked_bias|rotary_emb\.inv_freq)")
 _WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|module)\.")  # of torch.compile and DataParallel
@@ -67,68 +74,145 @@ def require_files(folder: Path, names: tuple[str, str]) -> Path:
     return folder / names[0]
 
 
-def read_weights(folder: Path) -> Arrays:
-    """All tensors of a model, from one file or from its shards."""
+@dataclass(frozen=True)
+class Stored:
+    """One tensor of a file before it is read: its name, its kind ("BF16"), its shape, its bytes.
+
+    np.asarray of it, or numbers(), are its numbers in float32: what is stored as float32 is a view
+    of the mapped file, which takes memory only once it is used or changed."""
+
+    path: Path
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    raw: np.ndarray
+
+    def numbers(self, *, finite: bool = True) -> np.ndarray:
+        """Raises ValueError for what is no float and, unless finite=False, for NaN and infinity."""
+        what = f"{self.name} in {self.path}"
+        if self.kind not in _FLOATS:
+            raise UsageError(
+                f"{what} is stored as {self.kind}, which is not supported; save it as float32"
+            )
+        stored = self.raw.view(_FLOATS[self.kind])
+        if self.kind == "BF16":  # the upper half of a float32
+            wide = stored.astype(np.uint32)
+            wide <<= 16
+            stored = wide.view(np.float32)
+        stored = stored.reshape(self.shape)
+        if finite:
+            stored = _converted(stored, np.float32, what)
+        array = np.asarray(stored, np.float32, order="C")
+        return array if array.flags.aligned else array.copy()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.numbers(), dtype, copy=copy)
+
+
+StoredTensors = dict[str, Stored]
+T = TypeVar("T", Stored, np.ndarray)
+
+
+def stored_weights(folder: Path) -> StoredTensors:
+    """All tensors of a model, from one file or from its shards, as stored_tensors gives them.
+
+    Raises ValueError for an index that contradicts its shards."""
     if (folder / MODEL_FILES[1]).is_file():
-        return read_safetensors(folder / MODEL_FILES[1])
+        return stored_tensors(folder / MODEL_FILES[1])
     index = folder / f"{MODEL_FILES[1]}.index.json"
-    shards = read_json(index, _Index, LARGEST_TABLE)["weight_map"]
-    tensors: Arrays = {}
-    for shard in sorted(set(shards.values())):
-        tensors |= read_safetensors(folder / Path(shard).name)
-    return tensors
+    places = read_json(index, _Index, LARGEST_TABLE)["weight_map"]
+    for key, shard in places.items():
+        if Path(shard).name != shard or not re.fullmatch(r"[^\\]+\.safetensors", shard):
+            raise UsageError(
+                f"{index} places {shown(key)} in {shown(shard)}, no file beside it; {_AGAIN}"
+            )
+    tensors: StoredTensors = {}
+    for shard in sorted(set(places.values())):
+        for key, one in _in_file(folder / shard).items():
+            if key not in places:
+                raise UsageError(f"{index} does not name {key}, which is in {one.path}; {_AGAIN}")
+            if key in tensors and not equal(tensors[key], one):
+                raise UsageError(
+                    f"{key} in {tensors[key].path} is not what it is in {one.path}; {_AGAIN}"
+                )
+            if key not in tensors or places[key] == shard:
+                tensors[key] = one
+    for key, shard in places.items():
+        if key not in tensors or tensors[key].path.name != shard:
+            raise UsageError(f"{index} places {shown(key)} in {shard}, which lacks it; {_AGAIN}")
+    return _usable(tensors)
+
+
+def stored_tensors(path: Path) -> StoredTensors:
+    """All tensors of a file, without the constants that old files hold, and without the wrappers'
+    part of names (`_orig_mod.`, `module.`). Only the header is read.
+
+    Raises FileNotFoundError, or ValueError for damage and for two tensors of one name that differ.
+    """
+    return _usable(_in_file(path))
 
 
 def read_safetensors(path: Path, *, finite: bool = True) -> Arrays:
-    """All tensors of a file as float32, without the constants that old files hold, and without
-    the wrappers' part of names (`_orig_mod.`, `module.`). What is stored as float32 is a view of
-    the mapped file, which takes memory only once it is used or changed.
+    """The numbers of all tensors of a file in float32. Raises what stored_tensors and
+    Stored.numbers raise."""
+    return {key: one.numbers(finite=finite) for key, one in stored_tensors(path).items()}
 
-    Raises FileNotFoundError, or ValueError for damage, for integers and, unless finite=False, for
-    NaN and infinity.
-    """
+
+def _usable(tensors: StoredTensors) -> StoredTensors:
+    floats = {key: one for key, one in tensors.items() if not _CONSTANTS.fullmatch(key)}
+    return renamed(floats, lambda key: _WRAPPERS.sub("", key))
+
+
+def _in_file(path: Path) -> StoredTensors:
+    """The tensors of a file under the names that stand there."""
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path} is missing; copy or download it again")
     require_the_file_itself(path)
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > _LONGEST_HEADER:
+            raise damaged(path, f"a header of {length:,} bytes")
+        header = file.read(length)
     try:
         with safe_open(path, framework="numpy"):
             pass  # it checks that header and bytes fit each other
     except (SafetensorError, OSError) as error:
-        raise damaged(path, error) from None
+        raise damaged(path, textwrap.shorten(str(error), 150)) from None
+    entries = parse_json(header.decode(), path)
+    entries.pop("__metadata__", None)
+    for key, about in entries.items():
+        if not (key.isprintable() and 0 < len(key) <= _LONGEST_NAME):
+            raise damaged(path, f"{shown(key)} is no name of a tensor")
+        if len(about["shape"]) > _MOST_DIMENSIONS:
+            raise damaged(path, f"{key} has {len(about['shape'])} dimensions")
     raw, tensors = mapped(path), {}
-    length = int(raw[:8].view("<u8")[0])
-    header = json.loads(raw[8 : 8 + length].tobytes())
-    header.pop("__metadata__", None)
-    for key, about in header.items():
-        if _CONSTANTS.fullmatch(key):
-            continue
-        kind, (start, end) = about["dtype"], about["data_offsets"]
-        if kind not in _FLOATS:
-            raise UsageError(
-                f"{key} in {path} is stored as {kind}, which is not supported; save it as float32"
-            )
-        stored = raw[8 + length + start : 8 + length + end].view(_FLOATS[kind])
-        if kind == "BF16":  # the upper half of a float32
-            stored = (stored.astype(np.uint32) << 16).view(np.float32)
-        stored = stored.reshape(about["shape"])
-        if finite:
-            stored = _converted(stored, np.float32, f"{key} in {path}")
-        array = np.asarray(stored, np.float32, order="C")
-        tensors[key] = array if array.flags.aligned else array.copy()
-    return renamed(tensors, lambda key: _WRAPPERS.sub("", key))
+    for key, about in entries.items():
+        start, end = (8 + length + offset for offset in about["data_offsets"])
+        tensors[key] = Stored(path, key, about["dtype"], tuple(about["shape"]), raw[start:end])
+    return tensors
 
 
-def renamed(tensors: Mapping[str, np.ndarray], new_name: Callable[[str], str]) -> Arrays:
+def renamed(tensors: Mapping[str, T], new_name: Callable[[str], str]) -> dict[str, T]:
     """The same tensors under new names. Raises ValueError if two that differ would get one name."""
-    found: Arrays = {}
-    for key, array in tensors.items():
+    found: dict[str, T] = {}
+    first: dict[str, str] = {}
+    for key, tensor in tensors.items():
         name = new_name(key)
-        if name in found and not np.array_equal(found[name], array):
-            raise UsageError(f"there are two different {name}; delete one of them ({key}?)")
-        found[name] = array
+        if name in found and not equal(found[name], tensor):
+            where = f" in {tensor.path}" if isinstance(tensor, Stored) else ""
+            raise UsageError(
+                f"there are two different {name}{where}, {first[name]} and {key}; delete one"
+            )
+        found.setdefault(name, tensor)
+        first.setdefault(name, key)
     return found
+
+
+def equal(a: Stored | np.ndarray, b: Stored | np.ndarray) -> bool:
+    """Whether two tensors hold the same numbers."""
+    return a.shape == b.shape and np.array_equal(np.asarray(a), np.asarray(b))
 
 
 def _converted(array: np.ndarray, dtype: Any, what: str) -> np.ndarray:

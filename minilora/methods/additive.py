@@ -80,12 +80,12 @@ def prefix_tuning(model: Transformer, lora: LoraConfig, rng: Rng) -> None:
     width = c.kv_heads * c.head_size
     n = max(1, round(lora_size(model, lora) / len(model.layers) / (2 * width)))
     n = min(n, c.block_size)
-    caches = [KVCache(c.block_size) for _ in model.layers]
+    caches = [KVCache(n) for _ in model.layers]
     with no_grad():
         model(rng.integers(0, c.vocab_size, (1, n)), cache=caches)
     model.requires_grad_(False)
     for block, cache in zip(model.layers, caches, strict=True):
-        block.attn = PrefixAttention(block.attn, cache.k[0, :n], cache.v[0, :n])
+        block.attn = PrefixAttention(block.attn, cache.k[0], cache.v[0])
 
 
 class PromptEmbedding(Module):

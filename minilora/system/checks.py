@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from minilora.system.errors import UsageError
+from minilora.system.errors import UsageError, brief
+
+_LARGEST_SIZE = 2**31 - 1
 
 
 def require_whole(at_least: int, **values: Any) -> None:
@@ -20,7 +22,18 @@ def require_whole(at_least: int, **values: Any) -> None:
     for name, value in values.items():
         is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
         if not is_whole or value < at_least:
-            raise UsageError(f"{name} must be a whole number of at least {at_least}, got {value!r}")
+            raise UsageError(
+                f"{name} must be a whole number of at least {at_least}, got {brief(value)}"
+            )
+
+
+def require_size(**values: Any) -> None:
+    """Raise ValueError, naming the argument, unless each value is a whole number from 1 to what an
+    array can have."""
+    require_whole(1, **values)
+    for name, value in values.items():
+        if value > _LARGEST_SIZE:
+            raise UsageError(f"{name} must be at most {_LARGEST_SIZE:,}, got {brief(value)}")
 
 
 def require_positive(**values: Any) -> None:
@@ -28,14 +41,16 @@ def require_positive(**values: Any) -> None:
     for name, value in values.items():
         too_large = isinstance(value, int) and value > sys.float_info.max
         if not (is_number(value) and 0 < value < math.inf) or too_large:
-            raise UsageError(f"{name} must be a positive number, got {value!r}")
+            raise UsageError(f"{name} must be a positive number, got {brief(value)}")
 
 
 def require_between(low: float, high: float, **values: Any) -> None:
     """Raise ValueError, naming the argument, unless low <= each value <= high."""
     for name, value in values.items():
         if not (is_number(value) and low <= value <= high):
-            raise UsageError(f"{name} must be a number from {low:g} to {high:g}, got {value!r}")
+            raise UsageError(
+                f"{name} must be a number from {low:g} to {high:g}, got {brief(value)}"
+            )
 
 
 def require_rng(rng: Any) -> None:

@@ -139,7 +139,7 @@ HOSTILE = {
     "pattern": (factors(Q), dict(rank_pattern={"(": 2}), "is not a regular expression"),
     "patterns": (factors(Q), dict(rank_pattern=[1]), "rank_pattern must be a dict"),
     "integers": ({A_OF_Q: np.ones((4, 12), np.int64)}, {}, "stored as I64"),
-    "long number": (factors("layers." + "9" * 5000), {}, None),
+    "long number": (factors("layers." + "9" * 5000), {}, "is no name of a tensor"),
 }
 
 
@@ -147,9 +147,6 @@ HOSTILE = {
 def test_files_that_cannot_be_meant_are_one_sentence(case, tmp_path):
     tensors, options, sentence = HOSTILE[case]
     write_adapter(tmp_path, tensors, **options)
-    if sentence is None:
-        assert len(inspect_adapter(tmp_path).modules) == 1
-        return
     with pytest.raises(ValueError, match=sentence):
         inspect_adapter(tmp_path)
 

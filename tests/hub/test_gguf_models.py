@@ -110,7 +110,7 @@ WRONG = [
     (dict(SAID, **{"llama.expert_count": 8}), None, "has 8 experts"),
     (dict(SAID, **{"llama.rope.dimension_count": 4}), None, "turns 4 of 8 channels"),
     (dict(SAID, **{"llama.rope.scaling.type": "yarn"}), None, "rope scaling 'yarn'"),
-    (dict(SAID, **{"llama.rope.freq_base": -5.0}), None, "rope_theta must be a positive"),
+    (dict(SAID, **{"llama.rope.freq_base": -5.0}), None, "rope_theta must be a number from 1"),
     ({}, None, "of kind None"),
     (SAID, {}, "says 2 layers, but holds only 0 tensors"),
     (

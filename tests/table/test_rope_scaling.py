@@ -27,8 +27,8 @@ def test_llama3_keeps_quick_pairs_divides_slow_ones_and_mixes_between():
     ("options", "sentence"),
     [
         (dict(kind="yarn", factor=2.0), '"linear" or "llama3", got \'yarn\''),
-        (dict(kind="linear", factor=0.0), "factor must be a positive number, got 0.0"),
-        (dict(kind="linear", factor="2"), "factor must be a positive number, got '2'"),
+        (dict(kind="linear", factor=0.0), "factor must be a number from 0.001 to 1e.06, got 0.0"),
+        (dict(kind="linear", factor="2"), "factor must be a number from 0.001 to 1e.06, got '2'"),
         (dict(kind="llama3", factor=2.0, low_freq_factor=4.0), "must be below high_freq_factor"),
         (dict(kind="llama3", factor=2.0, original_block_size=0), "original_block_size must be"),
     ],

@@ -76,11 +76,11 @@ def changed(config: TransformerConfig, **changes) -> TransformerConfig:
         (dict(bias="no"), r"bias must be one of \(True, False, 'attention', 'qkv'\), got 'no'"),
         (dict(tie_embeddings=None), r"tie_embeddings must be one of \(True, False\), got None"),
         (dict(dropout="much"), r"dropout must lie in \[0, 1\), got 'much'"),
-        (dict(norm_eps=None), "norm_eps must be a positive number, got None"),
-        (dict(norm_eps=0), "norm_eps must be a positive number, got 0"),
-        (dict(norm_eps=math.nan), "norm_eps must be a positive number, got nan"),
-        (dict(rope_theta=-1.0), "rope_theta must be a positive number, got -1.0"),
-        (dict(rope_theta=math.inf), "rope_theta must be a positive number, got inf"),
+        (dict(norm_eps=None), "norm_eps must be a number from 1e-30 to 1, got None"),
+        (dict(norm_eps=0), "norm_eps must be a number from 1e-30 to 1, got 0"),
+        (dict(norm_eps=math.nan), "norm_eps must be a number from 1e-30 to 1, got nan"),
+        (dict(rope_theta=-1.0), "rope_theta must be a number from 1 to 1e.15, got -1.0"),
+        (dict(rope_theta=math.inf), "rope_theta must be a number from 1 to 1e.15, got inf"),
     ],
 )
 def test_a_config_whose_sizes_do_not_fit_is_refused_with_a_reason(changes, sentence):
