@@ -68,7 +68,7 @@ def test_the_page_is_that_of_minilora_page(capsys, here, monkeypatch):
         (["--qti", "nowhere/cards.zip"], "cannot write nowhere/cards.zip: its folder does not"),
         (
             ["--qti", "a file/cards.zip"],
-            "cannot write a file/cards.zip: a file is not a folder; choose another",
+            "cannot write a file/cards.zip: a file is not a folder;",
         ),
         (["--gift", "a.txt", "--anki-text", "a.txt"], "two formats cannot both be written to a.t"),
         (["--topic", TOPIC, "--html", "a.html"], "the page always has all topics: leave out --to"),
