@@ -1,6 +1,6 @@
 """What a run leaves on disk, so that one that was cut off goes on as if it had not been.
 
-The file holds the optimizer's arrays, the history, what identifies the run, and a checksum of it
+The file holds the arrays of optimizer and history, what identifies the run, and a checksum of it
 all: a file that was damaged in any way is refused, and nothing of it reaches the model.
 """
 
@@ -13,7 +13,7 @@ import os
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 from minilora.lora import adapters
 from minilora.system.errors import UsageError
 from minilora.system.files import make_folder, write_atomically
+from minilora.system.readers import require_the_file_itself
 from minilora.transformer import Transformer
 
 
@@ -73,19 +74,28 @@ def write_checkpoint(
     path: Path, run: dict[str, Any], history: History, state: Mapping[str, np.ndarray]
 ) -> None:
     """Write a checkpoint; if that fails, the one of before is left as it was."""
-    about = {"run": json.dumps(run), "history": json.dumps(asdict(history))}
-    about["checksum"] = _checksum(about, state)
+    arrays = {**state, **_arrays(history)}
+    about = {"run": json.dumps(run)}
+    about["checksum"] = _checksum(about["run"], arrays)
     make_folder(path.parent)
-    write_atomically(path, lambda temporary: _save(state, temporary, about))
+    write_atomically(path, lambda temporary: _save(arrays, temporary, about))
 
 
-def _save(state: Mapping[str, np.ndarray], path: Path, about: dict[str, str]) -> None:
+def _arrays(history: History) -> dict[str, np.ndarray]:
+    return {
+        "losses": np.array(history.losses, np.float64),  # (steps,)
+        "seconds": np.array(history.seconds, np.float64),  # (steps,)
+        "evaluations": np.array(history.evaluations, np.float64).reshape(-1, 2),
+    }
+
+
+def _save(arrays: dict[str, np.ndarray], path: Path, about: dict[str, str]) -> None:
     """Straight from the arrays, of which no copy is made. Raises OSError."""
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     try:
-        save_file(dict(state), path, about)
+        save_file(arrays, path, about)
     except SafetensorError as error:  # the system's error is a part of its text
         number = re.search(r"os error (\d+)", str(error))
         raise OSError(int(number[1]) if number else errno.EIO, str(error)) from None
@@ -94,39 +104,72 @@ def _save(state: Mapping[str, np.ndarray], path: Path, about: dict[str, str]) ->
 def read_checkpoint(path: Path, run: dict[str, Any]) -> tuple[History, dict[str, np.ndarray]]:
     """The history and the optimizer's state in a checkpoint of this very run.
 
-    Raises ValueError if it is of another run, or damaged.
+    Raises UsageError if it is of another run, damaged, or has what no run leaves; OSError if it
+    cannot be read. Whether the state fits the parameters, the optimizer knows.
     """
     from safetensors import SafetensorError, safe_open
 
+    require_the_file_itself(path)
     try:
         with safe_open(path, framework="np") as file:
-            about = file.metadata()
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        found, history = json.loads(about["run"]), json.loads(about["history"])
-        history["evaluations"] = [tuple(pair) for pair in history["evaluations"]]
-        history = History(**history)
-        checksum = about.get("checksum", "none, as before minilora had any")
-    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+            about = file.metadata() or {}
+            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, TypeError, ValueError, AttributeError) as error:
         raise damaged(path, error) from None
+    saved, checksum = about.get("run", ""), about.get("checksum", "missing")
+    if checksum != _checksum(saved, arrays):
+        raise damaged(path, f"its checksum is {checksum[:8]}")
+    _require_same_run(path, saved, run)
+    return _history(path, arrays), arrays
+
+
+def _require_same_run(path: Path, saved: str, run: dict[str, Any]) -> None:
+    try:
+        found = json.loads(saved)
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, error) from None
+    if not isinstance(found, dict):
+        raise damaged(path, "it does not say of which run it is")
     other = [key for key, value in run.items() if found.get(key) != value]
+    if found.keys() - run.keys():
+        other.append("settings that are not known here")
     if other:
         raise UsageError(
             f"{path} is the checkpoint of another run (it differs in: {', '.join(other)}); "
             "delete it, or choose another folder"
         )
-    if checksum != _checksum(about, state):
-        raise damaged(path, f"its checksum is {checksum}")
-    return history, state
+
+
+def _history(path: Path, arrays: dict[str, np.ndarray]) -> History:
+    """The history, which is taken out of the arrays, if it is one that a run can have."""
+    names = "losses", "seconds", "evaluations"
+    if missing := [name for name in names if name not in arrays]:
+        raise damaged(path, f"it has no {missing[0]}")
+    losses, seconds, evaluations = (arrays.pop(name) for name in names)
+    done = losses.size
+    if not np.array_equal(arrays.get("t", -1), done):
+        raise damaged(path, f"it has {done} losses, but not {done} steps")
+    shapes = (done,), (done,), (*evaluations.shape[:1], 2)
+    for name, array, shape in zip(names, (losses, seconds, evaluations), shapes, strict=True):
+        if array.dtype != np.float64 or array.shape != shape:
+            raise damaged(path, f"its {name} are {array.dtype} {array.shape}, of {done} steps")
+    if not np.isfinite(losses).all() or not (np.isfinite(seconds) & (seconds >= 0)).all():
+        raise damaged(path, "it has losses or seconds that no step has")
+    at = evaluations[:, 0]
+    if not np.isin(at, range(done + 1)).all() or (np.diff(at) <= 0).any():
+        raise damaged(path, f"it has evaluations that are not of its {done} steps, in their order")
+    pairs = [(int(step), value) for step, value in evaluations.tolist()]
+    return History(losses.tolist(), pairs, seconds.tolist())
 
 
 def damaged(path: Path, cause: object) -> UsageError:
     return UsageError(f"{path} is incomplete or damaged ({cause}); delete it to start again")
 
 
-def _checksum(about: Mapping[str, str], state: Mapping[str, np.ndarray]) -> str:
-    crc = zlib.crc32((about["run"] + about["history"]).encode())
-    for key in sorted(state):
-        array = state[key]
+def _checksum(run: str, arrays: Mapping[str, np.ndarray]) -> str:
+    crc = zlib.crc32(run.encode())
+    for key in sorted(arrays):
+        array = arrays[key]
         crc = zlib.crc32(f"{key} {array.dtype} {array.shape}".encode(), crc)
         crc = zlib.crc32(np.ascontiguousarray(array).data, crc)
     return f"{crc:08x}"

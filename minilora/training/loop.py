@@ -138,6 +138,7 @@ class Training:
         if self.checkpoint:
             self._identity = fingerprint(model, asdict(config), *self._draw(0))
         self.params = model.trainable_parameters()
+        arrays = [p.data for p in self.params]
         self.optimizer = AdamW(
             self.params,
             config.lr,
@@ -146,7 +147,12 @@ class Training:
             lr_factors=_lr_factors(model, config.loraplus_lr_ratio),
         )
         if self.checkpoint and self.checkpoint.exists():
-            self._resume()
+            try:
+                self._resume()
+            except BaseException:  # the optimizer had given them its own arrays
+                for p, array in zip(self.params, arrays, strict=True):
+                    p.data = array
+                raise
 
     @property
     def steps_done(self) -> int:
@@ -193,11 +199,12 @@ class Training:
         return loss
 
     def save(self) -> None:
-        """Write parameters, moments and history to the checkpoint file, if there is one. Weights
+        """Write parameters, moments and history to the checkpoint file, if there is one. Numbers
         that are not finite do not replace it."""
-        if self.checkpoint is None or not np.isfinite(self.optimizer.flat).all():
+        state = self.optimizer.state()
+        if self.checkpoint is None or not all(np.isfinite(array).all() for array in state.values()):
             return
-        write_checkpoint(self.checkpoint, self._identity, self.history, self.optimizer.state())
+        write_checkpoint(self.checkpoint, self._identity, self.history, state)
         self._saved_step = self.steps_done
 
     def _draw(self, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -247,9 +254,9 @@ class Training:
     def _resume(self) -> None:
         assert self.checkpoint is not None
         history, state = read_checkpoint(self.checkpoint, self._identity)
-        done, steps = len(history.losses), int(state.get("t", -1))
-        if not done == len(history.seconds) == steps <= self.config.steps:
-            raise damaged(self.checkpoint, f"it has {done} losses and {steps} steps")
+        done, steps = len(history.losses), self.config.steps
+        if done > steps:
+            raise damaged(self.checkpoint, f"it has {done} steps, and the run {steps}")
         try:
             self.optimizer.load_state(state)
         except UsageError as error:

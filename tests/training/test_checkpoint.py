@@ -5,6 +5,7 @@ the child announces each step and waits for a line, so that it is known where th
 """
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import textwrap
 import threading
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -29,9 +31,12 @@ from small_runs import (
     make,
 )
 
+from minilora.functional import cross_entropy
 from minilora.lora_config import LoraConfig
+from minilora.optim import AdamW
+from minilora.system.files import temporary_folder
 from minilora.text.windows import random_windows
-from minilora.training.checkpoint import History, read_checkpoint, write_checkpoint
+from minilora.training.checkpoint import _checksum
 from minilora.training.loop import Training, run, train
 
 
@@ -215,43 +220,153 @@ def test_a_byte_that_flipped_anywhere_is_found_before_anything_changes(method, t
             assert_same_end(Training(make(method), batch, CONFIG, checkpoint=path), resumed)
 
 
-def rewritten(path, **changes):
-    """A checkpoint with a right checksum and other contents: its history or state changed."""
+@cache
+def finished(method="full"):
+    """The bytes of the checkpoint of a finished run."""
+    with temporary_folder() as folder:
+        train(make(method), batch, CONFIG, checkpoint=folder / "c")
+        return (folder / "c").read_bytes()
+
+
+def forged(path, run=None, **changes):
+    """The checkpoint with other arrays (None: without one) or of another run, and a checksum that
+    is right."""
     with safe_open(path, framework="np") as file:
-        run_ = json.loads(file.metadata()["run"])
-    history, state = read_checkpoint(path, run_)
-    fields = {**vars(history), **{k: v for k, v in changes.items() if k in vars(history)}}
-    state |= {k: v for k, v in changes.items() if k not in fields}
-    write_checkpoint(path, run_, History(**fields), {k: v for k, v in state.items() if v.size})
+        run = file.metadata()["run"] if run is None else run
+    arrays = {
+        name: array for name, array in (load_file(path) | changes).items() if array is not None
+    }
+    save_file(arrays, path, {"run": run, "checksum": _checksum(run, arrays)})
+
+
+def steps(n, value=1.0):
+    return np.full(n, value)
+
+
+def with_one(bad):
+    return np.array([1.0] * 9 + [bad])
+
+
+def evaluated(*pairs):
+    return np.array(pairs, float).reshape(-1, 2)
 
 
 @pytest.mark.parametrize(
     ("changes", "cause"),
     [
-        (dict(losses=[1.0] * 11, seconds=[1.0] * 11), "it has 11 losses"),
-        (dict(losses=[1.0] * 9), "it has 9 losses"),
-        (dict(t=np.array(7)), "it has 10 losses and 7 steps"),
-        (dict(m=np.zeros(3, np.float32)), r"m is float32 (3,) where these parameters need"),
-        (dict(m=np.zeros(0, np.float32)), "it has flat, t, v, not flat, m, t, v"),
+        (dict(losses=steps(11), seconds=steps(11)), "it has 11 losses, but not 11 steps"),
+        (dict(losses=steps(11), seconds=steps(11), t=np.array(11)), "it has 11 steps, and the run"),
+        (dict(losses=steps(9)), "it has 9 losses, but not 9 steps"),
+        (dict(losses=None), "it has no losses"),
+        (dict(losses=steps((2, 5))), "its losses are float64 (2, 5)"),
+        (dict(losses=steps(10).astype(np.float32)), "its losses are float32 (10,)"),
+        (dict(losses=with_one(np.nan)), "it has losses or seconds that no step has"),
+        (dict(losses=with_one(-np.inf)), "it has losses or seconds that no step has"),
+        (dict(seconds=with_one(-1)), "it has losses or seconds that no step has"),
+        (dict(seconds=with_one(np.inf)), "it has losses or seconds that no step has"),
+        (dict(seconds=steps(9)), "its seconds are float64 (9,)"),
+        (dict(seconds=steps(())), "its seconds are float64 ()"),
+        (dict(evaluations=steps(4)), "its evaluations are float64 (4,)"),
+        (dict(evaluations=steps(())), "its evaluations are float64 ()"),
+        (dict(evaluations=evaluated((0, 1), (11, 1))), "evaluations that are not of its 10 steps"),
+        (dict(evaluations=evaluated((-1, 1))), "evaluations that are not of its 10 steps"),
+        (dict(evaluations=evaluated((0.5, 1))), "evaluations that are not of its 10 steps"),
+        (dict(evaluations=evaluated((np.nan, 1))), "evaluations that are not of its 10 steps"),
+        (dict(evaluations=evaluated((4, 1), (4, 1))), "evaluations that are not of its 10 steps"),
+        (dict(t=np.array(7)), "it has 10 losses, but not 10 steps"),
+        (dict(t=None), "it has 10 losses, but not 10 steps"),
+        (dict(t=np.array([10])), "it has 10 losses, but not 10 steps"),
+        (dict(t=np.array(10.0)), "t is float64 () where these parameters need int64 ()"),
+        (dict(m=steps(3).astype(np.float32)), "m is float32 (3,) where these parameters need"),
+        (dict(m=None), "it has flat, t, v, not flat, m, t, v"),
         (dict(more=np.zeros(1)), "it has flat, m, more, t, v"),
+        (dict(run=""), "Expecting value"),
+        (dict(run="[]"), "it does not say of which run it is"),
+        (dict(run="[" * 100_000), "maximum recursion depth"),
+        (dict(run="1" * 5000), "Exceeds the limit"),
     ],
 )
 def test_contents_that_no_run_of_these_steps_and_parameters_leaves_are_refused(
     changes, cause, tmp_path
 ):
-    train(make(), batch, CONFIG, checkpoint=tmp_path / "c")
-    rewritten(tmp_path / "c", **changes)
+    (tmp_path / "c").write_bytes(finished())
+    forged(tmp_path / "c", **changes)
     assert cause in refused(tmp_path / "c")
 
 
-def test_a_checkpoint_of_before_there_were_checksums_is_refused_by_name(tmp_path):
+@METHODS
+@pytest.mark.parametrize("name", ["flat", "m", "v"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])
+def test_numbers_that_no_step_leaves_behind_are_refused(method, name, bad, tmp_path):
     path = tmp_path / "c"
-    train(make(), batch, CONFIG, checkpoint=path)
+    path.write_bytes(finished(method))
+    array = load_file(path)[name]
+    array[5] = bad
+    forged(path, **{name: array})
+    if bad == -1 and name != "v":
+        assert Training(make(method), batch, CONFIG, checkpoint=path).done
+    else:
+        assert f"{name} has numbers that no step leaves behind" in refused(path, method)
+
+
+def test_a_checkpoint_with_settings_that_are_not_known_is_of_another_run(tmp_path):
+    path = tmp_path / "c"
+    path.write_bytes(finished())
+    with safe_open(path, framework="np") as file:
+        run_ = json.loads(file.metadata()["run"])
+    forged(path, run=json.dumps({**run_, "new": 1}))
+    with pytest.raises(ValueError, match="it differs in: settings that are not known here"):
+        Training(make(), batch, CONFIG, checkpoint=path)
+
+
+@pytest.mark.parametrize("kind", ["BF16", "F8_E4M3", "I4", "U64", "BOOL", "C64", "F16"])
+def test_tensors_of_any_other_kind_are_refused(kind, tmp_path):
+    path = tmp_path / "c"
+    path.write_bytes(finished())
+    bits = {"BF16": 16, "F8_E4M3": 8, "I4": 4, "U64": 64, "BOOL": 8, "C64": 64, "F16": 16}[kind]
+    about = {"dtype": kind, "shape": [2], "data_offsets": [0, 2 * bits // 8]}
+    run_ = {"run": "{}", "checksum": "00000000"}
+    header = json.dumps({"__metadata__": run_, "flat": about}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(2 * bits // 8))
+    refused(path)
+
+
+def test_a_history_with_evaluations_that_are_not_finite_is_kept(tmp_path):
+    values = iter([np.inf, np.nan, -np.inf, 1.5])
+    options = dict(evaluate=lambda model: next(values), evaluate_every=4, checkpoint=tmp_path / "c")
+    first = Training(make(), batch, CONFIG, **options)
+    run([first])
+    again = Training(make(), batch, CONFIG, **options)
+    assert repr(again.history) == repr(first.history)
+    assert "inf" in repr(first.history) and "nan" in repr(first.history)
+
+
+def test_a_refused_checkpoint_leaves_another_optimizer_of_the_model_at_work(tmp_path):
+    (tmp_path / "c").write_bytes(finished())
+    forged(tmp_path / "c", more=np.zeros(1))
+    model = make()
+    optimizer = AdamW(model.trainable_parameters())
+    with pytest.raises(ValueError, match="incomplete or damaged"):
+        Training(model, batch, CONFIG, checkpoint=tmp_path / "c")
+    cross_entropy(model(batch(np.random.default_rng(0))[0]), TOKENS[:64].reshape(4, 16)).backward()
+    optimizer.step()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes as POSIX has them")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "c")
+    with pytest.raises(ValueError, match="c is a pipe or a device"):
+        Training(make(), batch, CONFIG, checkpoint=tmp_path / "c")
+
+
+def test_a_checkpoint_without_a_checksum_is_refused(tmp_path):
+    path = tmp_path / "c"
+    path.write_bytes(finished())
     with safe_open(path, framework="np") as file:
         about = file.metadata()
     del about["checksum"]
     save_file(load_file(path), path, about)
-    assert "its checksum is none, as before minilora had any" in refused(path)
+    assert "its checksum is missing" in refused(path)
 
 
 def test_a_save_that_fails_half_way_leaves_the_old_checkpoint(tmp_path, monkeypatch):
@@ -291,7 +406,10 @@ SCRIPT = textwrap.dedent("""
     import numpy as np
 
     from minilora.lora import add_adapter
-    from minilora.lora_config import LoraConfig
+    from minilora.functional import cross_entropy
+from minilora.lora_config import LoraConfig
+from minilora.optim import AdamW
+from minilora.system.files import temporary_folder
     from minilora.training.loop import TrainConfig, Training, TrainingInterrupted, run
     from minilora.transformer import Transformer, TransformerConfig
 
