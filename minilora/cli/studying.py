@@ -7,8 +7,6 @@ model of the user's; `figures` draws every figure again from the results that ar
 from __future__ import annotations
 
 import argparse
-import json
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,6 +22,7 @@ import minilora
 from minilora.analysis.deltas import delta_weights, weight_matrices
 from minilora.cli.terminal.output import machine, prepare_folder, say
 from minilora.cli.terminal.tables import print_table
+from minilora.experiments.comparison import Comparison
 from minilora.experiments.exam import shipped_exam
 from minilora.experiments.rows import Rows, in_six_digits, save_json
 from minilora.experiments.sweeps import Run, forget_runs, run_files, sweep
@@ -38,6 +37,7 @@ from minilora.studies.rank_sweep import rank_sweep_figure
 from minilora.studies.spectrum import describe_delta, spectrum_figure, spectrum_run
 from minilora.system.cores import one_blas_thread
 from minilora.system.errors import UsageError
+from minilora.system.readers import LARGEST_TABLE, checksum, read_json
 
 
 def run_study(args: argparse.Namespace) -> None:
@@ -74,7 +74,7 @@ def run_figures(args: argparse.Namespace) -> None:
     prepare_folder(out, "--svg" if args.svg else "--out")
     drawn = [f"lora.{kind}"]
     save_figure(lora_picture(), out / drawn[0])
-    for entry in json.loads((SHIPPED / "compare.json").read_text("utf-8"))["tasks"]:
+    for entry in read_json(SHIPPED / "compare.json", Comparison, LARGEST_TABLE)["tasks"]:
         drawn.append(f"compare-{entry['task']}.{kind}")
         save_figure(compare_figure(entry), out / drawn[-1])
     for name, figure in (("exam", exam_figure), ("exam-rates", exam_rates_figure)):
@@ -161,8 +161,9 @@ def _swept(run: Run, args: argparse.Namespace, name: str) -> Iterator[Rows]:
 def _identity(args: argparse.Namespace) -> str:
     """Changes with the content of the user's text and model."""
     files = [args.text] if args.text else []
-    files += sorted(Path(args.model).glob("*.safetensors")) if args.model else []
-    return " ".join(f"{zlib.crc32(file.read_bytes()):08x}" for file in files)
+    if args.model and Path(args.model).exists():
+        files += sorted(Path(args.model).glob("*.safetensors")) or [Path(args.model)]
+    return " ".join(map(checksum, files))
 
 
 def _without_diverged(rows: Rows) -> Rows:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from rich.console import Console
@@ -42,6 +42,7 @@ from minilora.methods.registry import LABELS
 from minilora.methods.trainable import print_trainable_parameters
 from minilora.plots import compare_figure, save_figure
 from minilora.system.errors import UsageError
+from minilora.system.readers import read_json
 from minilora.training.loop import Training, run
 
 LOG = "training.json"  # stands beside a model or an adapter that was made here
@@ -124,9 +125,13 @@ def _look_at_what_is_there(logs: dict[Path, dict[str, Any]], *files: Path) -> No
         say(f"will be replaced (another --out keeps them): {', '.join(replaced)}")
 
 
+class _Log(TypedDict):
+    task: str
+
+
 def _logged_task(folder: Path) -> str | None:
-    with suppress(OSError, ValueError, KeyError, TypeError):  # then there is no log
-        return json.loads((folder / LOG).read_text("utf-8"))["task"]
+    with suppress(OSError, UsageError):  # then there is no log
+        return read_json(folder / LOG, _Log)["task"]
     return None
 
 

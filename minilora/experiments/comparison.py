@@ -14,10 +14,10 @@ from contextlib import suppress
 from glob import escape
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
 from minilora.experiments.costs import disk_bytes, step_memory
-from minilora.experiments.rows import Row, select
+from minilora.experiments.rows import Columns, Row, select
 from minilora.experiments.tasks import Task, load_task
 from minilora.experiments.tuning import Tuned, measure, require_method, set_up, uses_lora
 from minilora.generation.sampling import write
@@ -27,12 +27,38 @@ from minilora.methods.registry import LABELS
 from minilora.methods.trainable import count_parameters
 from minilora.system.errors import UsageError
 from minilora.system.files import remove_left_behind
+from minilora.system.schemas import NOT_EMPTY, Range
 from minilora.training.loop import run
 from minilora.training.quality import EXACT, METRICS
 from minilora.transformer import Transformer
 
 DEFAULT_METHODS = ("full", "lora", "scratch")
 EVALUATIONS = 12  # points of a learning curve
+
+
+class BaseQuality(TypedDict):
+    """What the base model could do before, and how many numbers it has."""
+
+    test: float
+    old: float
+    total: Annotated[int, Range(1)]
+
+
+class Entry(TypedDict):
+    """What came of one task."""
+
+    task: str
+    about: str
+    metric: Literal["nats", "exact", "nats_per_token"]
+    base: BaseQuality
+    runs: Annotated[list[Columns], NOT_EMPTY]
+    samples: dict[str, dict[str, str]]  # by prompt and method
+
+
+class Comparison(TypedDict):
+    """A results.json."""
+
+    tasks: Annotated[list[Entry], NOT_EMPTY]
 
 
 def compare(

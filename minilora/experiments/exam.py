@@ -24,7 +24,6 @@ rows.py, with these besides:
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import time
 from collections.abc import Iterable, Sequence
@@ -38,7 +37,7 @@ import numpy as np
 from minilora.experiments.costs import disk_bytes, step_memory
 from minilora.experiments.exam_items import ExamItems, Pair, Question, load_exam
 from minilora.experiments.own_data import real_task
-from minilora.experiments.rows import Row, Rows
+from minilora.experiments.rows import Row, Rows, read_rows
 from minilora.experiments.tasks import ExampleData, Task
 from minilora.experiments.tuning import Tuned, set_up, with_rank
 from minilora.functional import cross_entropy
@@ -314,4 +313,4 @@ def at_chosen_rate(rows: Rows) -> Rows:
 
 def shipped_exam() -> Rows:
     """The rows that come with the package."""
-    return json.loads((ASSETS / "results" / "exam.json").read_text("utf-8"))["rows"]
+    return read_rows(ASSETS / "results" / "exam.json")

@@ -1,17 +1,6 @@
 """Rows: what an experiment returns, one flat dictionary of JSON-able values for each run.
 
-The same words stand in results.json and in the rows of every study:
-
-    task, metric          what was learned, and in what it is measured: "nats" or "exact"
-    method, seed, lr, steps
-    r, s                  of LoRA and its kin: the rank, and the factor of s A B; else None
-    trainable, total      how many numbers train, and how many the base model has
-    diverged              the loss stopped being finite; the qualities are None then
-    val, test, old        quality after training: on the new task's two splits, and on the old task
-    old_detached          the latter with the adapter switched off; None for other methods
-    optimizer_bytes, disk_bytes, peak_memory_bytes, seconds_per_step
-    losses                of every step
-    curve                 [step, val, ...] along the way
+The same words stand in results.json and in the rows of every study: those of Columns.
 """
 
 from __future__ import annotations
@@ -19,13 +8,48 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
 from minilora.system.errors import UsageError
 from minilora.system.files import write_atomically
+from minilora.system.readers import LARGEST_TABLE, read_json
+from minilora.system.schemas import NOT_EMPTY, POSITIVE, Range
 
 Row = dict[str, Any]
 Rows = list[Row]
+_Count = Annotated[int, Range(0)]
+
+
+class Columns(TypedDict, total=False):
+    """The words that all experiments share; many have columns of their own beside them."""
+
+    task: str  # what was learned
+    metric: Literal["nats", "exact", "nats_per_token"]  # in what it is measured
+    method: str | None
+    seed: _Count
+    lr: Annotated[float, POSITIVE] | None
+    steps: _Count | None
+    r: Annotated[int, Range(1)] | None  # of LoRA and its kin: the rank,
+    s: float | None  # and the factor of s A B
+    trainable: _Count  # how many numbers train
+    total: Annotated[int, Range(1)]  # how many the base model has
+    diverged: bool  # the loss stopped being finite; the qualities are None then
+    val: float | None  # quality after training, on the new task's two splits
+    test: float | None
+    old: float | None  # and on the old task,
+    old_detached: float | None  # also with the adapter switched off; None for other methods
+    optimizer_bytes: _Count | None
+    disk_bytes: _Count | None
+    peak_memory_bytes: _Count | None
+    seconds_per_step: Annotated[float, Range(0)] | None
+    losses: list[float] | None  # of every step
+    curve: list[list[int | float | None]]  # [step, val, ...] along the way
+
+
+class Results(TypedDict):
+    """A file of a study's results."""
+
+    rows: Annotated[list[Columns], NOT_EMPTY]
 
 
 def select(rows: Rows, **same: Any) -> Rows:
@@ -43,6 +67,12 @@ def spread(rows: Rows, x: str, y: str) -> tuple[list[Any], list[float], list[flo
     xs = distinct(rows, x)
     ys = [[row[y] for row in rows if row[x] == value] for value in xs]
     return xs, [mean(some) for some in ys], [min(some) for some in ys], [max(some) for some in ys]
+
+
+def read_rows(file: Path) -> Rows:
+    """The rows in a file of a study's results. Raises OSError, and UsageError, which names the
+    column, if they are none."""
+    return read_json(file, Results, LARGEST_TABLE)["rows"]
 
 
 def in_six_digits(value: Any) -> Any:

@@ -21,6 +21,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from minilora.system.checks import require_whole
 from minilora.system.cores import one_blas_thread, usable_cores
 from minilora.system.errors import MissingExtraError, StateError, UsageError
 from minilora.system.files import make_folder, remove_left_behind
+from minilora.system.readers import LARGEST_TABLE, read_json
 from minilora.system.version import __version__
 
 Run = Callable[..., Rows]
@@ -87,9 +89,10 @@ def sweep(
     jobs = min(usable_cores() if jobs is None else jobs, max(len(calls), 1))
     try:
         with bar:
-            for file_name, rows in _results(calls, jobs, scheduler):
-                save_json(_checked(rows, run), folder / file_name)
-                found[folder / file_name] = json.loads(json.dumps(rows))
+            for file_name, returned in _results(calls, jobs, scheduler):
+                rows = json.loads(json.dumps(_checked(returned, run)))  # as they are read back
+                save_json({"seal": _seal(rows), "rows": rows}, folder / file_name)
+                found[folder / file_name] = rows
                 finished += 1
                 bar.update()
                 if say and bar.disable:
@@ -146,17 +149,29 @@ def forget_runs(files: Iterable[Path]) -> None:
 
 
 def _read_rows(file: Path) -> Rows | None:
-    """The rows of a finished run; None if it is missing, or cannot be its rows."""
+    """The rows of a finished run; None if it is missing, or not as it was written."""
     if not file.exists():
         return None
     try:
-        rows = json.loads(file.read_text("utf-8"))
-    except ValueError:
-        rows = None
-    if not _are_rows(rows):
-        warnings.warn(f"{file} is damaged; its run is repeated", stacklevel=3)
-        return None
-    return rows
+        found = read_json(file, _RunFile, LARGEST_TABLE)
+        if found.seal == _seal(found.rows):
+            return found.rows
+    except (OSError, UsageError):
+        pass
+    warnings.warn(f"{file} is damaged; its run is repeated", stacklevel=3)
+    return None
+
+
+@dataclass(frozen=True)
+class _RunFile:
+    """seal: of the rows, so that a digit that changed on the disk is no result."""
+
+    seal: str
+    rows: list[dict[str, Any]]
+
+
+def _seal(rows: Rows) -> str:
+    return f"{zlib.crc32(json.dumps(rows, sort_keys=True).encode()):08x}"
 
 
 def _are_rows(rows: Any) -> bool:

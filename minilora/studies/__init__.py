@@ -6,15 +6,15 @@ is one new file, which says STUDY = Study(...), and its name in the list below.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from minilora.experiments.rows import Rows
+from minilora.experiments.rows import Rows, read_rows
 from minilora.hub.places import ASSETS
 from minilora.studies.study import Study
 from minilora.system.errors import UsageError
+from minilora.system.readers import damaged
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,10 +55,15 @@ def _require_studies(*names: str) -> None:
 def shipped_rows(name: str) -> Rows:
     """The rows of a study as they come with the package, three seeds each.
 
-    Raises UsageError for a name that is not in STUDIES.
+    Raises UsageError for a name that is not in STUDIES, and for a file that is damaged.
     """
     _require_studies(name)
-    return json.loads((SHIPPED / f"{name}.json").read_text("utf-8"))["rows"]
+    file, study = SHIPPED / f"{name}.json", STUDIES[name]
+    rows = read_rows(file)
+    for i, row in enumerate(rows):
+        if lacking := {*study.by, *study.shows} - row.keys():
+            raise damaged(file, f"rows[{i}] lacks {', '.join(sorted(lacking))}")
+    return rows
 
 
 def study_figures(

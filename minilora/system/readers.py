@@ -12,6 +12,7 @@ import json
 import os
 import re
 import stat
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -83,6 +84,17 @@ def read_bytes(path: str | os.PathLike[str], largest: int) -> bytes:
     if len(content) > size:
         raise UsageError(f"{path} grew while it was read; wait until it is complete")
     return content
+
+
+def checksum(path: str | os.PathLike[str]) -> str:
+    """Of the content of a file, which may be larger than the memory. Raises what require_file
+    does."""
+    require_file(path)
+    crc = 0
+    with _explained(path), open(path, "rb") as file:
+        while block := file.read(MIB):
+            crc = zlib.crc32(block, crc)
+    return f"{crc:08x}"
 
 
 def read_text(path: str | os.PathLike[str], largest: int) -> str:

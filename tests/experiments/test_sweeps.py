@@ -113,7 +113,8 @@ def times_run(folder):
 
 
 def saved_numbers(folder):
-    return {json.loads(file.read_text())[0]["number"] for file in folder.glob("*.json")}
+    files = (json.loads(file.read_text("utf-8")) for file in folder.glob("*.json"))
+    return {found["rows"][0]["number"] for found in files}
 
 
 def squares(n):
@@ -151,7 +152,7 @@ def test_finished_runs_are_not_run_again_and_missing_ones_are(jobs, tmp_path):
     assert sweep(logged, numbered(tmp_path, 3), rows, jobs=jobs) == first == squares(3)
     assert sweep(logged, numbered(tmp_path, 5)[::-1], rows, jobs=jobs)[:2] == squares(5)[-2:]
     assert times_run(tmp_path) == dict.fromkeys(range(5), 1)
-    (lost,) = (file for file in rows.iterdir() if json.loads(file.read_text())[0]["number"] == 1)
+    (lost,) = (file for file in rows.iterdir() if '"number": 1,' in file.read_text("utf-8"))
     lost.unlink()
     assert sweep(logged, numbered(tmp_path, 5), rows, jobs=jobs) == squares(5)
     assert times_run(tmp_path) == {0: 1, 1: 2, 2: 1, 3: 1, 4: 1}
@@ -202,7 +203,23 @@ def test_a_function_whose_text_nobody_can_read_is_refused(tmp_path):
     assert not (tmp_path / "rows").exists()
 
 
-@pytest.mark.parametrize("content", ["", "true", "{}", "[1, 2]", '[{"number":', "\x00"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "true",
+        "{}",
+        "[]",
+        "[1, 2]",
+        '[{"number":',
+        "\x00",
+        '{"seal": "0", "rows": []}',
+        '{"seal": "0", "rows": [{"number": 1}]}',
+        '{"rows": [{"number": 1}]}',
+        "[" * 100_000,
+        '{"seal": "0", "rows": [{"number": 1%s}]}' % ("0" * 5000),
+    ],
+)
 def test_a_run_file_that_is_damaged_is_named_and_its_run_repeated(content, tmp_path):
     rows = tmp_path / "rows"
     first = sweep(logged, numbered(tmp_path, 2), rows, jobs=1)
@@ -212,6 +229,17 @@ def test_a_run_file_that_is_damaged_is_named_and_its_run_repeated(content, tmp_p
         assert sweep(logged, numbered(tmp_path, 2), rows, jobs=1) == first
     assert sorted(times_run(tmp_path).values()) == [1, 2]
     assert sweep(logged, numbered(tmp_path, 2), rows, jobs=1) == first
+
+
+def test_a_digit_that_changed_on_the_disk_is_no_result(tmp_path):
+    rows = tmp_path / "rows"
+    first = sweep(logged, numbered(tmp_path, 1), rows, jobs=1)
+    (file,) = rows.iterdir()
+    text = file.read_text("utf-8")
+    file.write_text(text.replace('"number": 0', '"number": 7'), "utf-8")
+    assert file.read_text("utf-8") != text
+    with pytest.warns(UserWarning, match="is damaged; its run is repeated"):
+        assert sweep(logged, numbered(tmp_path, 1), rows, jobs=1) == first
 
 
 def unsaid(**ignored):

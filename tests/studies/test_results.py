@@ -8,6 +8,7 @@ from statistics import mean
 import numpy as np
 import pytest
 
+from minilora import studies
 from minilora.experiments.tasks import load_task
 from minilora.studies import (
     SHIPPED,
@@ -18,6 +19,7 @@ from minilora.studies import (
     svd_starts,
     without_regret,
 )
+from minilora.system.errors import UsageError
 from minilora.training.quality import METRICS
 
 CODE, REVERSE, SORT = "code", "reverse", "sort"
@@ -503,3 +505,25 @@ def test_three_starts_begin_faster_and_all_but_eva_are_overtaken():
     for step in (50, 100, 200, 300):
         ahead = [start for start in svd_starts.BEST if at(step, start) < at(step, "LoRA")]
         assert ahead == ["EVA"]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("[]", "rank_sweep.json must be an object, got a list of 0"),
+        ('{"rows": []}', "rank_sweep.json: rows must be a list that is not empty"),
+        ('{"rows": [3]}', r"rank_sweep.json: rows\[0\] must be an object, got 3"),
+        ('{"rows": [{"lr": "x"}]}', r"rows\[0\].lr must be a number above 0 or null, got 'x'"),
+        ('{"rows": [{"lr": -1}]}', r"rows\[0\].lr must be a number above 0 or null, got -1"),
+        ('{"rows": [{"test": NaN}]}', r"rank_sweep.json is damaged \(rows\[0\].test is NaN"),
+        ('{"rows": [{"steps": 2.5}]}', r"rows\[0\].steps must be a whole number of at least 0"),
+        ('{"rows": [{"metric": "bits"}]}', "metric must be one of 'nats', 'exact'"),
+        ('{"rows": [{"curve": [1]}]}', r"rows\[0\].curve\[0\] must be a list"),
+        ('{"rows": [{"task": "code", "method": "full"}]}', r"rows\[0\] lacks old, r, test, val"),
+    ],
+)
+def test_results_that_are_damaged_are_refused_by_column(content, sentence, tmp_path, monkeypatch):
+    monkeypatch.setattr(studies, "SHIPPED", tmp_path)
+    (tmp_path / "rank_sweep.json").write_text(content, "utf-8")
+    with pytest.raises(UsageError, match=sentence):
+        shipped_rows("rank_sweep")
