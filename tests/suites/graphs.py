@@ -1,6 +1,6 @@
 """Suite: every gradient of a random graph is the true one, and shapes that do not fit raise.
 
-    python tests/suites/graphs.py --trials 20000 --seed 0
+    python tests/suites/graphs.py --trials 28000 --seed 0
 
 Three trials of four are graphs (random_graphs.py). Judges of a graph's gradients:
 
@@ -253,7 +253,7 @@ SUITE = suite.Suite(
     promise="Gradients are the true ones; shapes that do not fit are refused.",
     trial=trial,
     kept={RIGHT, REFUSED, NOTHING},
-    trials=20_000,
+    trials=28_000,
 )
 
 if __name__ == "__main__":

@@ -27,10 +27,7 @@ import minilora
 from minilora.cli.terminal.output import machine
 from minilora.experiments.rows import save_json
 
-TESTS = Path(__file__).parents[1]
-sys.path.append(
-    str(TESTS)
-)  # a suite that is run as a script finds builders.py there, as pytest does
+sys.path.append(str(Path(__file__).parents[1]))  # a suite finds builders.py, as under pytest
 TRUST = Path(__file__).parents[2] / "figures" / "trust"
 
 

@@ -27,17 +27,17 @@ def _axes(x: torch.Tensor, axis: Any) -> tuple[int, ...]:
 
 def tensor_sum(x: torch.Tensor, axis: Any = None, keepdims: bool = False) -> torch.Tensor:
     axes = _axes(x, axis)
-    return x.sum(axes, keepdim=keepdims) if axes else x
+    return x.sum(axes, keepdim=keepdims) if axes else x * 1
 
 
 def mean(x: torch.Tensor, axis: Any = None, keepdims: bool = False) -> torch.Tensor:
     axes = _axes(x, axis)
-    return x.mean(axes, keepdim=keepdims) if axes else x
+    return x.mean(axes, keepdim=keepdims) if axes else x * 1
 
 
 def tensor_max(x: torch.Tensor, axis: Any = None, keepdims: bool = False) -> torch.Tensor:
     axes = _axes(x, axis)
-    return torch.amax(x, axes, keepdim=keepdims) if axes else x
+    return torch.amax(x, axes, keepdim=keepdims) if axes else x * 1
 
 
 def getitem(x: torch.Tensor, index: Any) -> torch.Tensor:
