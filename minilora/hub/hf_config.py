@@ -135,7 +135,7 @@ def read_config(data: Mapping[str, Any]) -> TransformerConfig:
         if not _has_type(value, hints[ours]):
             raise UsageError(f"{names.get(ours, ours)}={brief(value)} has the wrong type")
     head, heads = values.get("head_dim"), values["n_head"]
-    if head and head * heads == values["n_embd"]:
+    if kind != "minilora" and head and head * heads == values["n_embd"]:
         values["head_dim"] = None
     return TransformerConfig(**SWITCHES.get("llama" if kind == "mistral" else kind, {}) | values)
 
