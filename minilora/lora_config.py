@@ -7,7 +7,6 @@ options select in a model is found in lora_targets.py.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import InitVar, dataclass, field
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 
 from minilora.lora_init import INITS, PART_OF_W
 from minilora.nn import Linear
+from minilora.path_patterns import match_end, require_patterns
 from minilora.system.checks import (
     is_number,
     require_between,
@@ -102,11 +102,7 @@ class LoraConfig:
                     f"{option} must be True or False, got {brief(getattr(self, option))}"
                 )
         texts = [p for p in (self.target_modules, self.exclude_modules) if isinstance(p, str)]
-        for text in [*texts, *self.rank_pattern, *self.alpha_pattern]:
-            try:
-                re.compile(text)
-            except re.error as error:
-                raise UsageError(f"{text!r} is not a regular expression: {error}") from None
+        require_patterns([*texts, *self.rank_pattern, *self.alpha_pattern])
 
     def _fill_in(self) -> None:
         """Put defaults in the place of None, and tuples in that of lists, sets and generators."""
@@ -175,11 +171,6 @@ def _names(option: str, given: Any, default: Patterns = ()) -> Patterns:
     if not all(isinstance(name, str) for name in names):
         raise UsageError(f"{option} must be a name or a list of names, got {brief(given)}")
     return names
-
-
-def match_end(pattern: str, path: str) -> bool:
-    """Whether a regular expression matches a path, or its end after a dot."""
-    return re.fullmatch(rf"(.*\.)?({pattern})", path) is not None
 
 
 def _first_match(patterns: dict[str, Any], path: str, default: Any) -> Any:

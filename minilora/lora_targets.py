@@ -11,8 +11,9 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from minilora.lora_config import LoraConfig, Patterns, match_end
+from minilora.lora_config import LoraConfig, Patterns
 from minilora.nn import Embedding, Linear, Module, Parameter
+from minilora.path_patterns import match_end, match_names, match_whole
 from minilora.system.errors import UsageError
 
 
@@ -103,8 +104,8 @@ def _unmatched(patterns: Patterns, paths: list[str]) -> list[str]:
 
 def _matches(path: str, patterns: Patterns) -> bool:
     if isinstance(patterns, str):
-        return re.fullmatch(patterns, path) is not None
-    return any(path == one or path.endswith(f".{one}") for one in patterns)
+        return match_whole(patterns, path)
+    return match_names(patterns, path)
 
 
 def _layer_number(path: str) -> int | None:
