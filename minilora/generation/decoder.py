@@ -2,14 +2,15 @@
 
 Generation needs no graph: no Tensor, no vjp, no checks of shapes that cannot change. What remains
 is a dozen lines of arithmetic per layer, which is a good second reading of transformer.py, and
-faster. In small models q, k and v are computed in one product, and adapters are added to their
-weights once; large weights stay as they are, such as views of a file.
+faster. Large weights stay as they are, such as views of a file. In a small model, where most of the
+time is that of calls and not of products, matrices that read the same input become one, adapters
+are added to them, and the norms are folded into them: see `_folded`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -25,10 +26,15 @@ from minilora.kernels import (
 from minilora.lora import LoraLinear, LowRank
 from minilora.module import ModuleList
 from minilora.nn import Embedding, LayerNorm, Linear, RMSNorm
+from minilora.tensor import Tensor
 from minilora.transformer import MLP, Attention, Block, KVCache, Transformer, TransformerConfig
 
 Function = Callable[[np.ndarray], np.ndarray]
 WithCache = Callable[[np.ndarray, KVCache], np.ndarray]
+AnyLinear = Linear | LoraLinear
+AnyNorm = LayerNorm | RMSNorm
+
+_LARGE = 2**18  # a second copy of a weight of so many numbers costs more than it saves
 
 
 class Decoder:
@@ -39,20 +45,28 @@ class Decoder:
 
     def __init__(self, model: Transformer) -> None:
         c = model.config
-        self.tok_embed = model.tok_embed.weight.data
-        self.pos_embed = model.pos_embed.weight.data if c.positions == "learned" else None
-        self.layers = [_layer(block, c) for block in model.layers]
-        self.norm = _norm(model.norm)
-        tied = c.tie_embeddings
-        self.head = _product(self.tok_embed.T, None) if tied else _linear(model.head)
+        small = all(p.size < _LARGE for p in model.parameters())
+        added: Function = np.asarray  # what is done to weights whose results the stream takes up
+        if small and c.norm == "layernorm":
+            added = _without_mean  # see _folded
+        self.tok_embed = added(model.tok_embed.weight.data)
+        self.pos_embed = added(model.pos_embed.weight.data) if c.positions == "learned" else None
+
+        def small_write(layer: AnyLinear) -> Function:
+            W, b = _weights(layer)
+            return _product(added(W), added(b), np.dot)
+
+        read, write = (_folded, small_write) if small else (_in_turn, _linear)
+        self.layers = [_layer(block, c, read, write) for block in model.layers]
+        self.head = read(model.norm, [_tied_head(model) if c.tie_embeddings else model.head])
 
     def __call__(self, ids: np.ndarray, cache: list[KVCache]) -> np.ndarray:
-        x = self.tok_embed[ids]  # (B,) -> (B, C)
+        x = self.tok_embed.take(ids, axis=0)  # (B,) -> (B, C)
         if self.pos_embed is not None:
-            x = x + self.pos_embed[cache[0].length]
+            x += self.pos_embed[cache[0].length]
         for layer, past in zip(self.layers, cache, strict=True):
-            x = layer(x, past)
-        return self.head(self.norm(x))
+            layer(x, past)
+        return self.head(x)
 
 
 def is_plain(model: Transformer) -> bool:
@@ -65,130 +79,156 @@ def is_plain(model: Transformer) -> bool:
     )
 
 
-def _active(layer: Linear | LoraLinear) -> LowRank | None:
-    """The adapter that is in use and not merged, if there is one."""
-    if isinstance(layer, LoraLinear) and layer.active and layer.unmerged_weight is None:
-        return layer.adapters[layer.active]
-    return None
+def _layer(
+    block: Block,
+    c: TransformerConfig,
+    read: Callable[[AnyNorm, Sequence[AnyLinear]], Function],
+    write: Callable[[AnyLinear], Function],
+) -> Callable[[np.ndarray, KVCache], None]:
+    """A block of the model: what it reads from x (B, C), the stream, and adds to it in place."""
+    attn, mlp, gated = block.attn, block.mlp, c.activation == "swiglu"
+    qkv_proj = read(block.attn_norm, [attn.q_proj, attn.k_proj, attn.v_proj])
+    attention, o_proj = _attention(c), write(attn.o_proj)
+    up_proj = read(block.mlp_norm, [mlp.gate_proj, mlp.up_proj] if gated else [mlp.up_proj])
+    activation, down_proj = _swiglu if gated else _gelu, write(mlp.down_proj)
 
-
-def _weights(layer: Linear | LoraLinear) -> tuple[np.ndarray, np.ndarray | None]:
-    """W (d_in, d_out), with the active adapter added, and b (d_out,)."""
-    base = layer.base if isinstance(layer, LoraLinear) else layer
-    W, b, adapter = base.weight.data, base.bias, _active(layer)
-    if adapter:
-        W = W + adapter.delta(W)
-    return W, None if b is None else b.data
-
-
-def _layer(block: Block, c: TransformerConfig) -> WithCache:
-    attn_norm, attention = _norm(block.attn_norm), _attention(block.attn, c)
-    mlp_norm, mlp = _norm(block.mlp_norm), _mlp(block.mlp, c)
-
-    def layer(x: np.ndarray, cache: KVCache) -> np.ndarray:
-        x = x + attention(attn_norm(x), cache)  # (B, C)
-        x += mlp(mlp_norm(x))
-        return x
+    def layer(x: np.ndarray, cache: KVCache) -> None:
+        x += o_proj(attention(qkv_proj(x), cache))  # (B, C) -> (B, H*D + 2*J*D) -> (B, H*D)
+        x += down_proj(activation(up_proj(x)))
 
     return layer
 
 
-def _attention(
-    attn: Attention, c: TransformerConfig
-) -> Callable[[np.ndarray, KVCache], np.ndarray]:
+def _attention(c: TransformerConfig) -> WithCache:
     H, J, D = c.n_head, c.kv_heads, c.head_size
-    qkv_proj = _side_by_side(attn.q_proj, attn.k_proj, attn.v_proj)
-    o_proj, scale = _linear(attn.o_proj), 1 / math.sqrt(D)
+    scale = 1 / math.sqrt(D)
 
-    def attention(x: np.ndarray, cache: KVCache) -> np.ndarray:
-        B, t = len(x), cache.length
-        qkv = qkv_proj(x)  # (B, C) -> (B, H*D + 2*J*D)
+    def attention(qkv: np.ndarray, cache: KVCache) -> np.ndarray:
+        B, t = len(qkv), cache.length
         q = qkv[:, : H * D].reshape(B, J, H // J, D)
         k, v = qkv[:, H * D : (H + J) * D], qkv[:, (H + J) * D :]
         if c.positions == "rope":
-            angles = rope_angles(t, 1, D, c.rope_theta, x.dtype, c.rope_scaling)
+            angles = rope_angles(t, 1, D, c.rope_theta, qkv.dtype, c.rope_scaling)
             q, k = rotate(q, *angles), rotate(k.reshape(B, J, D), *angles).reshape(B, J * D)
         K, V = cache.append(k[:, None], v[:, None])  # (B, 1, J*D) -> (B, S, J*D)
         K = K.reshape(B, t + 1, J, D).swapaxes(1, 2)  # (B, S, J*D) -> (B, J, S, D)
         V = V.reshape(B, t + 1, J, D).swapaxes(1, 2)  # (B, S, J*D) -> (B, J, S, D)
         Z = (K @ q.swapaxes(-1, -2)).swapaxes(-1, -2)  # (B, J, H/J, S), faster than q @ Kᵀ
         P = np.multiply(Z, scale, order="C")
-        P -= P.max(axis=-1, keepdims=True)
+        P -= np.maximum.reduce(P, axis=-1, keepdims=True)
         np.exp(P, out=P)
-        P /= P.sum(axis=-1, keepdims=True)
-        return o_proj((P @ V).reshape(B, H * D))
+        P /= np.add.reduce(P, axis=-1, keepdims=True)
+        return (P @ V).reshape(B, H * D)
 
     return attention
 
 
-def _mlp(mlp: MLP, c: TransformerConfig) -> Function:
-    up_proj, down_proj = _linear(mlp.up_proj), _linear(mlp.down_proj)
-
-    def gelu_mlp(x: np.ndarray) -> np.ndarray:
-        h = up_proj(x)
-        h *= gelu_gate(h, h * h)
-        return down_proj(h)
-
-    if c.activation == "gelu":
-        return gelu_mlp
-    gate_proj = _linear(mlp.gate_proj)
-
-    def gated_mlp(x: np.ndarray) -> np.ndarray:
-        h = gate_proj(x)
-        h *= silu_gate(h)
-        h *= up_proj(x)
-        return down_proj(h)
-
-    return gated_mlp
+def _gelu(h: np.ndarray) -> np.ndarray:
+    h *= gelu_gate(h, h * h)
+    return h
 
 
-def _linear(layer: Linear | LoraLinear) -> Function:
-    adapter = _active(layer)
-    if isinstance(layer, LoraLinear) and type(adapter) is LowRank and _is_large(layer.base):
-        base, A, B = _linear(layer.base), adapter.A.data, adapter.s * adapter.B.data
-        return lambda x: base(x) + (x @ A) @ B
-    return _product(*_weights(layer))
+def _swiglu(h: np.ndarray) -> np.ndarray:
+    """(B, 2*hidden), the gate before what it gates -> (B, hidden)"""
+    hidden = h.shape[1] // 2
+    gate, up = h[:, :hidden], h[:, hidden:]
+    gate *= silu_gate(gate)
+    gate *= up
+    return gate
 
 
-def _is_large(layer: Linear | LoraLinear) -> bool:
-    """Whether a second W of this layer would cost more in memory than it saves in calls."""
-    base = layer.base if isinstance(layer, LoraLinear) else layer
-    return base.weight.size >= 2**18
+def _folded(norm: AnyNorm, layers: Sequence[AnyLinear]) -> Function:
+    """x (B, C) -> norm(x) W + b of Linears side by side, with the norm folded into W and b:
 
+        (x / rms(x) · w + β) W + b = (x (√C w W)) / √(x·x + C eps) + (β W + b)
 
-def _side_by_side(*layers: Linear | LoraLinear) -> Function:
-    """x -> the results of several Linears in one array. Small ones become one, to save calls."""
-    if any(map(_is_large, layers)):
-        functions = [_linear(layer) for layer in layers]
-        return lambda x: np.concatenate([function(x) for function in functions], axis=1)
+    LayerNorm also subtracts the mean of x, which is 0 here: whatever is added to the stream was
+    made `_without_mean` (Ashkboos et al. 2024, SliceGPT, section 3.2).
+    """
     weights, biases = zip(*map(_weights, layers), strict=True)
-    b = None if biases[0] is None else np.concatenate(biases)
-    return _product(np.concatenate(weights, axis=1), b)
+    W, C = np.concatenate(weights, axis=1), norm.weight.size
+    b = np.concatenate(biases)
+    if isinstance(norm, LayerNorm):
+        b += norm.bias.data @ W
+    W *= norm.weight.data[:, None] * math.sqrt(C)
+    eps = C * norm.eps
+
+    def normed_linear(x: np.ndarray) -> np.ndarray:
+        y = x.dot(W)  # (B, C) @ (C, d_out), with fewer calls on the way than x @ W
+        y /= np.sqrt(np.vecdot(x, x) + eps)[:, None]
+        y += b
+        return y
+
+    return normed_linear
 
 
-def _product(W: np.ndarray, b: np.ndarray | None) -> Function:
-    times = few_rows_times if W.T.flags.c_contiguous else np.matmul
+def _in_turn(norm: AnyNorm, layers: Sequence[AnyLinear]) -> Function:
+    """The same step by step, with weights as they are."""
+    w, eps = norm.weight.data, norm.eps
+    bias = norm.bias.data if isinstance(norm, LayerNorm) else None
+    linears = [_linear(layer) for layer in layers]
+
+    def normed_linear(x: np.ndarray) -> np.ndarray:
+        if bias is not None:
+            x = centred(x)
+        x = x * inverse_rms(x, eps)
+        x *= w
+        if bias is not None:
+            x += bias
+        parts = [linear(x) for linear in linears]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    return normed_linear
+
+
+def _without_mean(a: np.ndarray) -> np.ndarray:
+    """(..., C), each row minus its mean."""
+    return centred(a.reshape(-1, a.shape[-1])).reshape(a.shape)
+
+
+def _linear(layer: AnyLinear) -> Function:
+    """x -> x W + b with W as it is; and with the adapter beside it, where W is large."""
+    base, adapter = _base(layer), _active(layer)
+    if type(adapter) is LowRank and base.weight.size >= _LARGE:
+        frozen, A, B = _linear(base), adapter.A.data, adapter.s * adapter.B.data
+        return lambda x: frozen(x) + (x @ A) @ B
+    W, b = _weights(layer)
+    return _product(W, b, few_rows_times if W.T.flags.c_contiguous else np.dot)
+
+
+def _product(W: np.ndarray, b: np.ndarray, times: Callable[..., np.ndarray]) -> Function:
+    adds = b.any()
 
     def linear(x: np.ndarray) -> np.ndarray:
-        y: np.ndarray = times(x, W)
-        if b is not None:
+        y = times(x, W)
+        if adds:
             y += b
         return y
 
     return linear
 
 
-def _norm(module: LayerNorm | RMSNorm) -> Function:
-    w, eps = module.weight.data, module.eps
-    b = module.bias.data if isinstance(module, LayerNorm) else None
+def _weights(layer: AnyLinear) -> tuple[np.ndarray, np.ndarray]:
+    """W (d_in, d_out), with the active adapter added, and b (d_out,)."""
+    base, adapter = _base(layer), _active(layer)
+    W = base.weight.data
+    if adapter:
+        W = W + adapter.delta(W)
+    return W, np.zeros(W.shape[1], W.dtype) if base.bias is None else base.bias.data
 
-    def norm(x: np.ndarray) -> np.ndarray:
-        if b is not None:
-            x = centred(x)
-        y = x * inverse_rms(x, eps)
-        y *= w
-        if b is not None:
-            y += b
-        return y
 
-    return norm
+def _base(layer: AnyLinear) -> Linear:
+    return layer.base if isinstance(layer, LoraLinear) else layer
+
+
+def _active(layer: AnyLinear) -> LowRank | None:
+    """The adapter that is in use and not merged, if there is one."""
+    if isinstance(layer, LoraLinear) and layer.active and layer.unmerged_weight is None:
+        return layer.adapters[layer.active]
+    return None
+
+
+def _tied_head(model: Transformer) -> Linear:
+    head = Linear.__new__(Linear)
+    vars(head).update(weight=Tensor(model.tok_embed.weight.data.T), bias=None)
+    return head

@@ -179,18 +179,19 @@ def generate(
             logits = decoder(ids[:, end - 1], cache)
         else:
             logits = _next_logits(model, ids[:, end - 1 : end], cache)
-        if not np.isfinite(logits.max(axis=1)).all():
+        if not math.isfinite(logits.max(axis=1).sum()):  # each row's largest, for one call
             raise UsageError("the model's logits are NaN or infinite: its weights are damaged")
         if temperature == 0:
             new = logits.argmax(axis=1)
         else:
             new = _sample(logits / float(temperature), top_k, top_p, rng)
-        new[ended] = ids[ended, end - 1]
-        ended |= np.isin(new, ends)
+        if ends:
+            new[ended] = ids[ended, end - 1]
+            ended |= np.isin(new, ends)
         ids[:, end] = new
         if on_token:
             on_token(new)
-        if ended.all():
+        if ends and ended.all():
             return ids[:, : end + 1]
     return ids
 
@@ -254,8 +255,9 @@ def _next_logits(model: Transformer, ids: np.ndarray, cache: list[KVCache] | Non
 
 def _sample(logits: np.ndarray, top_k: int | None, top_p: float | None, rng: Any) -> np.ndarray:
     """One id per row of logits (B, V) -> (B,)."""
+    rows = np.arange(len(logits))
     order = np.argsort(-logits, axis=1)[:, :top_k]  # likeliest first
-    sorted_logits = np.take_along_axis(logits, order, axis=1)
+    sorted_logits = logits[rows[:, None], order]
     p = np.exp(sorted_logits - sorted_logits[:, :1])
     p /= p.sum(axis=1, keepdims=True)
     p = p.astype(np.float64)
@@ -263,4 +265,4 @@ def _sample(logits: np.ndarray, top_k: int | None, top_p: float | None, rng: Any
         p[np.cumsum(p, axis=1) - p >= top_p] = 0  # drop what comes after top_p is reached
     ends = np.cumsum(p, axis=1)
     picked = (ends < rng.random((len(p), 1)) * ends[:, -1:]).sum(axis=1)
-    return np.take_along_axis(order, picked[:, None], axis=1)[:, 0]
+    return order[rows, picked]

@@ -26,7 +26,7 @@ import numpy as np
 import minilora as ml
 from minilora import functional as F
 from minilora import kernels, ops, optim, reference
-from minilora.generation.decoder import Decoder
+from minilora.generation import decoder
 from minilora.tensor import Tensor, grad
 from minilora.text.windows import IGNORE_INDEX
 from minilora.training.parallel import loss_and_gradients
@@ -133,27 +133,27 @@ def few_heads() -> tuple[Callable[[], Any], ...]:
     )
 
 
-def one_token(model: ml.Transformer) -> tuple[Callable[[], Any], ...]:
-    ids = rng.integers(0, 96, (1, 32))
+def one_token(step: Callable[..., np.ndarray], model: ml.Transformer) -> Callable[[], Any]:
+    """step(ids (B,), cache) after a prompt of 32."""
+    ids = np.random.default_rng(1).integers(0, 96, (1, 33))
+    cache = [KVCache(model.config.block_size) for _ in model.layers]
+    with ml.no_grad():
+        model(ids[:, :32], cache=cache)
 
-    def cache() -> list[KVCache]:
-        made = [KVCache(model.config.block_size) for _ in model.layers]
-        with ml.no_grad():
-            model(ids, cache=made)
-        return made
-
-    caches, decoder, new = (cache(), cache()), Decoder(model), np.array([5])
-
-    def rewound(which: int) -> list[KVCache]:
-        for layer in caches[which]:
+    def again() -> np.ndarray:
+        for layer in cache:
             layer.length = 32
-        return caches[which]
-
-    def through_the_model() -> np.ndarray:
         with ml.no_grad():
-            return model(new[:, None], cache=rewound(0)).data[:, -1]
+            return step(ids[:, 32], cache)
 
-    return through_the_model, lambda: decoder(new, rewound(1))
+    return again
+
+
+def for_large_models(model: ml.Transformer) -> decoder.Decoder:
+    rule, decoder._LARGE = decoder._LARGE, 0
+    made = decoder.Decoder(model)
+    decoder._LARGE = rule
+    return made
 
 
 x, square, G = draw(N, C), draw(C, C), draw(N, C)
@@ -181,8 +181,8 @@ def tricks() -> list[Trick]:
     logits, targets = [(N, V)], rng.integers(0, V, N)
     model = ml.load_model("docs-tiny")
     scores = draw(B, H, T, C // H), draw(B, H, T, C // H)
-    head, rows = draw(8192, 576), draw(8, 576)  # a tied head, or a weight as in Llama's files
-    x_head, G_head = draw(T, 576), draw(T, 8192)
+    head, rows = draw(8200, 576), draw(8, 576)  # a tied head, or a weight as in Llama's files
+    x_head, G_head = draw(T, 576), draw(T, 8200)
     return [
         Trick("x * x * x for x ** 3", "kernels.py", lambda: x**3, lambda: x * x * x),
         Trick("x * x for x ** 2", "ops.py", lambda: x**2.0, lambda: x * x),
@@ -239,18 +239,26 @@ def tricks() -> list[Trick]:
         Trick("x W + s (x A) B, 128 rows, W 576 x 1536", "functional.py", *thin_lora()),
         Trick("head for the quarter of targets that counts", "training/parallel.py", *few_heads()),
         Trick(
-            "dW of a tied head laid out as the table, 8192 x 576", "functional.py",
+            "dW of a tied head laid out as the table, 8200 x 576", "functional.py",
             lambda: head + (x_head.T @ G_head).T, lambda: head + G_head.T @ x_head,
         ),
         Trick(
-            "dot products for x Wᵀ, 1 row, W 8192 x 576", "kernels.py",
+            "dot products for x Wᵀ, 1 row, W 8200 x 576", "kernels.py",
             lambda: rows[:1] @ head.T, lambda: kernels.few_rows_times(rows[:1], head.T),
         ),
         Trick(
-            "small products for x Wᵀ, 8 rows, W 8192 x 576", "kernels.py",
+            "small products for x Wᵀ, 8 rows, W 8200 x 576", "kernels.py",
             lambda: rows @ head.T, lambda: kernels.few_rows_times(rows, head.T),
         ),
-        Trick("decoder for one token, docs-tiny", "generation/decoder.py", *one_token(model)),
+        Trick(
+            "decoder for one token, docs-tiny", "generation/decoder.py",
+            one_token(lambda new, cache: model(new[:, None], cache=cache).data[:, -1], model),
+            one_token(decoder.Decoder(model), model),
+        ),
+        Trick(
+            "its norms folded into weights side by side", "generation/decoder.py",
+            one_token(for_large_models(model), model), one_token(decoder.Decoder(model), model),
+        ),
     ]  # fmt: skip
 
 

@@ -429,12 +429,14 @@ def decoded_and_recomputed(model, ids):
     return np.stack(steps, axis=1), model(ids).data[:, 1:]
 
 
-WIDE = dict(LLAMA, n_embd=512, mlp_hidden=64)  # q, k and v are too large to be put side by side
+WIDE = dict(n_embd=512, mlp_hidden=64)  # q and o are so large that weights stay as they are
 
 
 @pytest.mark.parametrize("transposed", [False, True], ids=["own layout", "Llama's files"])
 @pytest.mark.parametrize("adapted", ["plain", "adapted", "merged", "disabled"])
-@pytest.mark.parametrize("switches", [{}, LLAMA, WIDE, dict(norm="rmsnorm", bias=False)], ids=str)
+@pytest.mark.parametrize(
+    "switches", [{}, LLAMA, WIDE, LLAMA | WIDE, dict(norm="rmsnorm", bias=False)], ids=str
+)
 def test_decoder_equals_the_transformer(switches, adapted, transposed):
     rng = np.random.default_rng(1)
     config = TransformerConfig(13, 16, **{"n_layer": 2, "n_head": 4, "n_embd": 32} | switches)
@@ -456,8 +458,20 @@ def test_decoder_equals_the_transformer(switches, adapted, transposed):
     np.testing.assert_allclose(decoded, recomputed, rtol=1e-4, atol=1e-4)
 
 
+@IN_BOTH_FAMILIES
+def test_a_text_is_always_of_the_weights_as_they_are_now(options):
+    model = make(**options)
+    before = generate(model, PROMPT, 12, temperature=0)
+    for _, p in model.named_parameters():
+        p.data *= -1.5  # in place, norms and biases too
+    now = generate(model, PROMPT, 12, temperature=0)
+    np.testing.assert_array_equal(now, reference(model, PROMPT, 12))
+    assert not np.array_equal(now, before)
+
+
 def test_a_decoder_copies_no_large_weight_with_an_adapter_neither():
-    config = TransformerConfig(13, 16, **{"n_layer": 2, "n_head": 4} | WIDE | {"mlp_hidden": 1024})
+    sizes = {"n_layer": 2, "n_head": 4} | LLAMA | WIDE | {"mlp_hidden": 1024}
+    config = TransformerConfig(13, 16, **sizes)
     model = Transformer(config, rng=np.random.default_rng(0))
     add_adapter(model, LoraConfig(r=2, target_modules="all-linear"), rng=np.random.default_rng(0))
     tracemalloc.start()
