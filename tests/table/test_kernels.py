@@ -48,7 +48,8 @@ def test_numpy_scalars_let_no_float64_in():
 @pytest.mark.parametrize(("d_in", "d_out"), [(5, 64), (300, 128), (2000, 192), (9, 7), (30, 131)])
 @pytest.mark.parametrize("B", [1, 2, 8, 40])
 def test_a_few_rows_times_a_matrix_is_their_product_whichever_way_it_is_made(B, d_in, d_out):
-    """In no piece for (9, 7), in two and a rest for (30, 131), and in one go where 64 columns are more than 100³ multiplications."""
+    """(9, 7) has no piece, (30, 131) two and a rest; where 64 columns are more than 100³
+    multiplications, it is made in one go."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((B, d_in), dtype=np.float32)
     W = rng.standard_normal((d_out, d_in), dtype=np.float32).T
