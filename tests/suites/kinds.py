@@ -1,0 +1,59 @@
+"""What a kind of file is to the suite of damaged files: how whole ones are made and loaded, what a
+load could change, and who judges what was loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mutations import Files, Rng
+
+AS_SAID = "loaded, as the file says"
+REFUSED = "refused, one sentence, unchanged"
+ANEW = "made anew, and said"
+
+
+class Kind:
+    """Subclasses say what differs; what is here holds for files that are only looked at."""
+
+    name = ""
+    damaged_before = False  # whether what `whole` makes is no whole file already
+
+    def whole(self, rng: Rng) -> Mapping[str, bytes]:
+        """A folder of undamaged files, one of several."""
+        raise NotImplementedError
+
+    def target(self) -> Any:
+        """What the files are loaded into, made anew for each trial."""
+        return None
+
+    def state(self, target: Any) -> Any:
+        """All of the target that a load that fails must leave as it was."""
+        return None
+
+    def load(self, folder: Path, target: Any) -> Any:
+        raise NotImplementedError
+
+    def judge(self, files: Files, loaded: Any) -> str:
+        """AS_SAID or ANEW. Raises Unreadable that says what is wrong, if anything is: also where
+        the files are none that can be loaded."""
+        raise NotImplementedError
+
+
+def differing(found: Mapping[str, Any], said: Mapping[str, Any]) -> str:
+    """The first thing of two dicts that is not the same, or ""; arrays are compared bit for bit."""
+    if found.keys() != said.keys():
+        return f"{sorted(found.keys() ^ said.keys())[:3]} only on one side"
+    for key, value in said.items():
+        one, other = found[key], value
+        if hasattr(other, "tobytes"):
+            one = (one.shape, one.astype("<f4", copy=False).tobytes())
+            other = (other.shape, other.tobytes())
+            if one != other:
+                return f"{key} has other numbers"
+            continue
+        if one != other or not (type(one) is type(other) or isinstance(other, int | float)):
+            return f"{key} is {one!r:.60}, said is {other!r:.60}"
+    return ""
