@@ -38,6 +38,7 @@ _CAUSES = {
     errno.EPERM: "you may not read it; ask its owner for the right to",
     errno.ELOOP: "its links go in a circle; give the file itself",
     errno.ENAMETOOLONG: "its name is too long; check it",
+    errno.EMFILE: "too many files are open in this process; raise the limit with ulimit -n",
     errno.EIO: "the disk fails to read it; use another copy",
 }
 _STAND_INS = {  # what a file may begin with that is not the file itself

@@ -22,11 +22,13 @@ import numpy as np
 import platformdirs
 
 from minilora.system.files import make_folder, write_atomically
+from minilora.system.readers import MIB, read_bytes
 from minilora.text import alphabet
 from minilora.text.alphabet import LETTERS, TextError, encode, to_alphabet
 from minilora.text.windows import WINDOW
 
 SPLITS = ("train", "val", "test")
+_LARGEST = 32 * MIB  # of the cache file; the text has some three million symbols
 _PARTS = [f"{kind}_{split}" for kind in ("prose", "code", "words") for split in SPLITS]
 
 
@@ -43,26 +45,31 @@ def parts() -> dict[str, np.ndarray]:
 
 
 def _read_cache() -> dict[str, np.ndarray] | None:
+    from safetensors.numpy import load
+
     try:
-        with _cache_file().open("rb") as file, np.load(file) as stored:
-            found = {part: stored[part] for part in _PARTS}
-            is_ours = int(stored["seal"]) == _seal(found)
+        stored = load(read_bytes(_cache_file(), _LARGEST))
+        found = {part: stored[part] for part in _PARTS}
+        is_ours = stored["seal"].tolist() == [_seal(found)]
     except Exception:  # whatever is wrong with a cache file, the remedy is to build it again
         return None
     return found if is_ours else None
 
 
 def _write_cache(found: dict[str, np.ndarray]) -> None:
+    from safetensors.numpy import save
+
+    content = save(found | {"seal": np.array([_seal(found)])})
     try:
-        cache, seal = _cache_file(), np.array(_seal(found))
+        cache = _cache_file()
         make_folder(cache.parent)
-        write_atomically(cache, lambda path: np.savez(path, allow_pickle=False, seal=seal, **found))
+        write_atomically(cache, lambda path: path.write_bytes(content))
     except OSError:  # on a read-only or full disk the text is built again at the next start
         pass
 
 
 def _cache_file() -> Path:
-    name = f"stdlib-{platform.python_version()}-{zlib.crc32(_recipe()):08x}.npz"
+    name = f"stdlib-{platform.python_version()}-{zlib.crc32(_recipe()):08x}.safetensors"
     return Path(platformdirs.user_cache_dir("minilora"), name)
 
 

@@ -71,7 +71,7 @@ def test_check_of_several_is_short_on_what_is_not_begun_and_goes_on_where_one_is
     ("argv", "sentence"),
     [
         (["check"], "there is no lesson in ."),
-        (["check", "none.ipynb"], "there is no file none.ipynb"),
+        (["check", "none.ipynb"], "cannot read none.ipynb: there is no such file"),
         (["grade", "none"], "there is no notebook in none"),
         (["grade", "."], "there is no notebook in ."),
         (["grade", "milk"], "none of these notebooks is a lesson"),

@@ -273,7 +273,7 @@ def test_all_tasks_go_into_one_results_json_and_a_figure_each(asked, here, capsy
         (b"abc\0def" * 1000, "it is a binary file or UTF-16"),
         (b"caf\xe9 " * 1000, "is not UTF-8: byte 0xe9 at offset 3"),
         ("слово ".encode() * 1000, "choose a text in the Latin alphabet"),
-        (None, "there is no file"),
+        (None, "there is no such file; check its name"),
     ],
 )
 @pytest.mark.parametrize("command", ["compare", "finetune"])

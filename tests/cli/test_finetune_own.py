@@ -95,8 +95,8 @@ def test_a_text_without_a_model_goes_to_docs_tiny_as_before(model, capsys):
     ("argv", "sentence"),
     [
         (["sums.jsonl", "--model", "docs-tiny"], "docs-tiny continues texts, symbol by symbol"),
-        (["bad.jsonl", "--model", "model"], "bad.jsonl, line 2: it is no JSON"),
-        (["none.jsonl", "--model", "model"], "there is no file none.jsonl"),
+        (["bad.jsonl", "--model", "model"], "bad.jsonl, line 2 is damaged (Expecting"),
+        (["none.jsonl", "--model", "model"], "cannot read none.jsonl: there is no such file"),
         (["sums.jsonl", "--model", "nowhere"], "there is no folder 'nowhere'"),
         (["sums.jsonl", "--model", "model", "--rank", "99"], "r=99 is more than"),
         (["sums.jsonl", "--model", "plain"], "has no chat template"),

@@ -230,7 +230,7 @@ def test_without_joblib_there_is_one_run_at_a_time(here, monkeypatch, capsys):
     [
         (("study", "methods", "--backend", "dask"), "go together"),
         (("study", "methods", "--scheduler", "tcp://127.0.0.1:1"), "go together"),
-        (("sweep", "--text", "missing.txt", "--jobs", "1"), "missing.txt; check the name"),
+        (("sweep", "--text", "missing.txt", "--jobs", "1"), "missing.txt: there is no such file"),
         (("spectrum", "--adapter", "missing"), "there is no folder 'missing'"),
         (("spectrum", "--tuned", "missing"), "there is no folder 'missing'"),
     ],

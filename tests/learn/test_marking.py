@@ -213,12 +213,58 @@ def test_a_lesson_is_known_by_its_exercises_or_its_title_and_else_refused(tmp_pa
         lesson_of(neither)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"cells": [{}]}', "\0"])
-def test_a_file_that_is_no_notebook_is_told_as_that(tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("", "is damaged"),
+        ("[]", "must be an object"),
+        ("{}", "lacks cells"),
+        ('{"cells": [{}]}', r"cells\[0\] lacks cell_type, source"),
+        ('{"cells": [{"cell_type": 3, "source": ""}]}', r"cells\[0\].cell_type must be a text"),
+        ('{"cells": [{"cell_type": "code", "source": [1]}]}', r"cells\[0\].source\[0\] must be"),
+        ('{"cells": ' + "[" * 100_000, "deep"),
+        ("\0", "holds NUL bytes"),
+    ],
+)
+def test_a_file_that_is_no_notebook_is_told_as_that(tmp_path, text, cause):
     path = tmp_path / "x.ipynb"
     path.write_text(text)
-    with pytest.raises(UsageError, match="is no Jupyter notebook"):
+    with pytest.raises(UsageError, match=rf"x.ipynb.*{cause}.*saved as .ipynb from Jupyter"):
         mark_notebook(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        (",1,", ",999,", r"grades.csv, line 2: points must be a whole .* to \d+, got '999'; mend"),
+        (",1,", ",1.5,", "must be a whole number from 0 to"),
+        (",1,", ",-1,", "must be a whole number from 0 to"),
+        (",1,", ",one,", "got 'one'; mend the table"),
+        (",1,", ",1,,", "line 2: it has more columns than the first line, or fewer"),
+        (",1,", ",", "line 2: it has more columns than the first line, or fewer"),
+    ],
+)
+def test_a_table_with_impossible_points_is_refused_by_line_and_column(old, new, sentence, tmp_path):
+    submission = grading.Submission("anna", (write_book(tmp_path / "x.ipynb"),))
+    tasks, path = all_lessons()[0].tasks, tmp_path / "grades.csv"
+    assert tasks[0].heading.points == 1
+    row = grading.row_of(submission, tasks, {tasks[0].name: marking.Mark(tasks[0], "correct")})
+    grading.write_table([row], path)
+    head, line = path.read_text("utf-8-sig").splitlines()
+    begins, _, rest = line.partition(old)
+    assert rest
+    path.write_text("\n".join([head, begins + new + rest]), "utf-8")
+    with pytest.raises(UsageError, match=sentence):
+        grading.read_table(path, tasks)
+
+
+def test_of_a_class_one_notebook_that_cannot_be_read_is_told_and_the_others_are_marked(tmp_path):
+    write_book(tmp_path / "anna.ipynb")
+    (tmp_path / "ben.ipynb").write_bytes(b"\xff")
+    submissions = grading.find_submissions([tmp_path])
+    lessons, (problem,) = grading.lessons_in(submissions)
+    assert len(lessons) == 1 and "ben.ipynb is not UTF-8" in problem
+    assert len({one.fingerprint for one in submissions}) == 2
 
 
 def test_every_exercise_of_every_lesson_has_a_heading_and_a_stub():

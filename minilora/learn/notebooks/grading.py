@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -18,6 +19,8 @@ from minilora.learn.notebooks.lessons import Lesson, Task, all_lessons, lesson_o
 from minilora.learn.notebooks.marking import Mark
 from minilora.system.errors import UsageError
 from minilora.system.files import write_atomically
+from minilora.system.readers import LARGEST_TABLE, checksum, read_text
+from minilora.system.schemas import shown
 from minilora.system.version import __version__
 
 _ENCODING = "utf-8-sig"  # without its mark Excel takes a name such as Müller for MÃ¼ller
@@ -53,7 +56,8 @@ class Submission:
         """Differs whenever a notebook does, or minilora's version."""
         seen = hashlib.sha256(__version__.encode())
         for notebook in self.notebooks:
-            seen.update(notebook.read_bytes())
+            with suppress(OSError):  # of one that cannot be read nothing is marked
+                seen.update(checksum(notebook).encode())
         return seen.hexdigest()[:16]
 
 
@@ -141,15 +145,36 @@ def read_table(path: Path, tasks: Sequence[Task]) -> dict[str, dict[str, str]]:
     such file, or it is for others. Raises UsageError for a file that is no such table."""
     if not path.exists():
         return {}
+    no_table = UsageError(f"{path} is no table of grades: choose another file with --csv")
     try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text(_ENCODING), newline="")))
-    except (UnicodeDecodeError, csv.Error):
-        rows = []
-    if not rows or not {"student", "points", "notebooks"} <= rows[0].keys():
-        raise UsageError(f"{path} is no table of grades: choose another file with --csv")
-    columns = ["student", "points", "of", *map(column, tasks), "notebooks"]
-    same = list(rows[0]) == columns
-    return {row["student"] + row["notebooks"]: row for row in rows} if same else {}
+        text = read_text(path, LARGEST_TABLE)
+        table = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        rows, columns = list(table), list(table.fieldnames or [])
+    except (UsageError, csv.Error):
+        raise no_table from None
+    if not rows or not {"student", "points", "notebooks"} <= set(columns):
+        raise no_table
+    if columns != ["student", "points", "of", *map(column, tasks), "notebooks"]:
+        return {}
+    for line, row in enumerate(rows, 2):
+        _require_points(row, tasks, f"{path}, line {line}")
+    return {row["student"] + row["notebooks"]: row for row in rows}
+
+
+def _require_points(row: dict[str, str], tasks: Sequence[Task], where: str) -> None:
+    """Raise UsageError, which names the column, for what cannot be the points of an exercise."""
+    if None in row or None in row.values():  # as csv says it
+        raise UsageError(f"{where}: it has more columns than the first line, or fewer; mend it")
+    possible = {column(task): task.heading.points for task in tasks}
+    total = sum(possible.values())
+    for name, most in (possible | {"points": total, "of": total}).items():
+        given = row[name]
+        is_empty = given == "" and name in possible
+        if not is_empty and given not in map(str, range(most + 1)):
+            raise UsageError(
+                f"{where}: {name} must be a whole number from 0 to {most}, got {shown(given)}; "
+                "mend the table, or choose another file with --csv"
+            )
 
 
 def write_feedback(

@@ -5,14 +5,15 @@ Everything is read from the notebooks themselves, which are JSON: nothing of Jup
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TypedDict
 
 import minilora
 from minilora.system.errors import UsageError
+from minilora.system.readers import LARGEST_TABLE, read_json
 
 _PACKAGE = Path(minilora.__file__).parent
 _HOMES = (_PACKAGE / "lessons", _PACKAGE.parent / "lessons")  # in an installed package, in a clone
@@ -62,17 +63,26 @@ def heading_of(markdown: str) -> Heading | None:
     return Heading(number, name, int(difficulty), int(minutes))
 
 
+class _Cell(TypedDict):
+    cell_type: str
+    source: str | list[str]  # in one piece or in lines
+
+
+class _Notebook(TypedDict):
+    """As in nbformat 4; what else a notebook has is not looked at."""
+
+    cells: list[_Cell]
+
+
 def read_cells(notebook: Path) -> list[tuple[str, str]]:
     """(kind, text) of every cell. Raises UsageError for a file that is no notebook."""
     try:
-        cells = json.loads(notebook.read_text("utf-8"))["cells"]
-        return [(str(cell["cell_type"]), "".join(cell["source"])) for cell in cells]
-    except FileNotFoundError:
-        raise UsageError(f"there is no file {notebook}; give the path of a notebook") from None
-    except (ValueError, KeyError, TypeError):
-        raise UsageError(
-            f"{notebook} is no Jupyter notebook: save it as .ipynb from Jupyter"
-        ) from None
+        cells = read_json(notebook, _Notebook, LARGEST_TABLE)["cells"]
+    except OSError as error:
+        raise UsageError(str(error)) from None
+    except UsageError as error:
+        raise UsageError(f"{error}; it must be a notebook, saved as .ipynb from Jupyter") from None
+    return [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
 
 
 def read_lesson(notebook: Path) -> Lesson:

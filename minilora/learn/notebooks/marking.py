@@ -27,6 +27,7 @@ import minilora
 from minilora.learn.notebooks.lessons import Lesson, Task, lesson_of, read_cells
 from minilora.learn.notebooks.selecting import statements
 from minilora.system.files import temporary_folder
+from minilora.system.readers import parse_json
 
 LIMIT = 60.0  # seconds for a cell or a check
 LIMIT_OF_ALL = 300.0  # and for a notebook
@@ -156,7 +157,7 @@ def _events(job: dict[str, Any], home: Path, deadline: float) -> Iterator[dict[s
                 line = lines.get(timeout=max(0, patience))
                 if line is None:
                     return
-                yield json.loads(line)
+                yield parse_json(line, "what the process tells")
         except queue.Empty:
             yield {"late": True}
         except ValueError:  # the learner's code has written there
