@@ -146,14 +146,15 @@ def is_stub(code: CodeType) -> bool:
     instructions = list(dis.get_instructions(code))
     kinds = {one.opname for one in instructions} - {"RESUME", "NOP"}
     if "RAISE_VARARGS" in kinds:
-        call = {"LOAD_CONST", "PUSH_NULL", "PRECALL", "CALL"}
-        name = {"LOAD_GLOBAL", "LOAD_COMMON_CONSTANT"}  # the second from Python 3.14 on
+        call = {"LOAD_GLOBAL", "LOAD_CONST", "PUSH_NULL", "PRECALL", "CALL"}
         refuses = set(code.co_names) <= {"NotImplementedError"}
-        return refuses and kinds <= {"RAISE_VARARGS", *call, *name}
-    values = [one.argval for one in instructions if one.opname in ("LOAD_CONST", "RETURN_CONST")]
+        return refuses and kinds <= {"RAISE_VARARGS", *call}
+    # Python 3.12 and 3.13 have the second, 3.15 the third, of None.
+    constants = {"LOAD_CONST", "RETURN_CONST", "LOAD_COMMON_CONSTANT"}
+    values = [one.argval for one in instructions if one.opname in constants]
     is_empty = all(value is None or value is ... for value in values)
     is_lambda = code.co_name == "<lambda>"  # no stub: somebody has written it
-    return is_empty and not is_lambda and kinds <= {"LOAD_CONST", "RETURN_CONST", "RETURN_VALUE"}
+    return is_empty and not is_lambda and kinds <= {*constants, "RETURN_VALUE"}
 
 
 @functools.cache

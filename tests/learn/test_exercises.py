@@ -315,6 +315,10 @@ def raises_for_some(x):
         raise NotImplementedError
 
 
+def asserts(x):
+    assert False  # noqa: B011, PT015
+
+
 @pytest.mark.parametrize("answer", [forgets, forgets_a_result, forgets_at_the_end])
 def test_an_answer_without_a_return_is_no_stub(double, answer):
     assert told(double(answer)) == "Not yet: it returns None for x=3; is return missing?"
@@ -322,6 +326,10 @@ def test_an_answer_without_a_return_is_no_stub(double, answer):
 
 def test_what_raises_not_implemented_error_and_does_more_is_no_stub(double):
     assert "your function raised NotImplementedError" in told(double(raises_for_some))
+
+
+def test_what_raises_another_error_is_no_stub(double):
+    assert "your function raised AssertionError" in told(double(asserts))
 
 
 def test_none_after_an_answer_is_a_wrong_answer_and_not_a_stub(double):
