@@ -23,7 +23,7 @@ from minilora.text.corpora import load_corpus
 
 REQUIRED = {  # with the lowest version that works, as in pyproject.toml
     "numpy": "2.0",
-    "matplotlib": "3.8",
+    "matplotlib": "3.8.4",
     "platformdirs": "4",
     "rich": "13",
     "safetensors": "0.4.3",
