@@ -36,6 +36,10 @@ class Kind:
     def load(self, folder: Path, target: Any) -> Any:
         raise NotImplementedError
 
+    def must_load(self, whole: Mapping[str, bytes], files: Files) -> bool:
+        """Whether what was changed leaves files that are whole all the same."""
+        return files == whole
+
     def judge(self, files: Files, loaded: Any) -> str:
         """AS_SAID or ANEW. Raises Unreadable that says what is wrong, if anything is: also where
         the files are none that can be loaded."""

@@ -10,7 +10,7 @@ import json
 import math
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from gguf_files import gguf, random_blocks
 from kinds import AS_SAID, Kind, differing
 from mutations import Files, Rng, pick, safetensors
 from plain_readers import (
+    Unreadable,
     is_float,
     is_int,
     need,
@@ -28,16 +29,18 @@ from plain_readers import (
     plain_json,
     plain_object,
     plain_safetensors,
+    safetensors_header,
     unpacked,
 )
-from safetensors.numpy import load_file
+from safetensors import SafetensorError
+from safetensors.numpy import load, load_file, save
 
 import minilora as ml
 from minilora.lora import active_adapter, adapters, lora_layers
 from minilora.lora_targets import plain_path
 from minilora.quantization.quantized import dequantize
 from minilora.text.windows import random_windows
-from minilora.training.checkpoint import History, write_checkpoint
+from minilora.training.checkpoint import _checksum
 from minilora.training.loop import TrainConfig, Training
 
 Arrays = dict[str, np.ndarray]
@@ -63,6 +66,25 @@ def need_bytes(files: Files, *names: str) -> Iterator[bytes]:
     for name in names:
         need(isinstance(files.get(name), bytes), f"there is no file {name}")
         yield files[name]
+
+
+def only_numbers_differ(
+    whole: Mapping[str, bytes], files: Files, read: Callable[[bytes], tuple[Arrays, Any]]
+) -> bool:
+    """Whether the files are as before but for weights, and these are finite: no one can tell that
+    they are damaged."""
+    try:
+        for name in whole.keys() | files.keys():
+            before, after = whole.get(name), files.get(name)
+            if before != after:
+                need(isinstance(after, bytes) and not name.endswith(".json"), name)
+                (old, about), (new, about_new) = read(before or b""), read(after)
+                need(about == about_new and old.keys() == new.keys(), name)
+                for key, array in new.items():
+                    need(array.shape == old[key].shape and np.isfinite(array).all(), key)
+    except Unreadable:
+        return False
+    return True
 
 
 def our_place(path: str) -> tuple[str, int | None]:
@@ -232,6 +254,9 @@ class Models(Kind):
         run(model)
         return model
 
+    def must_load(self, whole: Mapping[str, bytes], files: Files) -> bool:
+        return only_numbers_differ(whole, files, plain_safetensors)
+
     def judge(self, files: Files, loaded: Any) -> str:
         (config,) = map(plain_object, need_bytes(files, "config.json"))
         said = said_of_model(config)
@@ -326,6 +351,9 @@ class Adapters(Kind):
         ml.load_adapter(target, folder)
         run(target)
         return target
+
+    def must_load(self, whole: Mapping[str, bytes], files: Files) -> bool:
+        return only_numbers_differ(whole, files, plain_safetensors)
 
     def judge(self, files: Files, loaded: Any) -> str:
         raw_config, raw = need_bytes(files, "adapter_config.json", "adapter_model.safetensors")
@@ -512,6 +540,9 @@ class GgufModels(Kind):
         run(model)
         return model
 
+    def must_load(self, whole: Mapping[str, bytes], files: Files) -> bool:
+        return only_numbers_differ(whole, files, _gguf_numbers)
+
     def judge(self, files: Files, loaded: Any) -> str:
         (raw,) = need_bytes(files, "tiny.gguf")
         file = plain_gguf(raw)
@@ -525,6 +556,12 @@ class GgufModels(Kind):
         if wrong := differing(parameters(loaded), ours):
             need(False, wrong)
         return AS_SAID
+
+
+def _gguf_numbers(raw: bytes) -> tuple[Arrays, Any]:
+    file = plain_gguf(raw)
+    kinds = {name: kind for name, (kind, *_) in file.tensors.items()}
+    return {k: unpacked(*t) for k, t in file.tensors.items()}, (file.metadata, kinds)
 
 
 def said_of_gguf(metadata: Mapping[str, Any], arrays: Arrays) -> dict[str, Any]:
@@ -620,76 +657,66 @@ class Resumes(Kind):
             return AS_SAID
         (raw,) = need_bytes(files, _RESUME)
         run = _run(1)[1]
-        tensors, about = plain_safetensors(_floats_only(raw))
-        history = plain_json(about.get("history", "").encode())
-        need(plain_json(about.get("run", "").encode()) == run._identity, "it is of another run")
-        need(isinstance(history, dict), "no history")
-        losses, seconds, pairs = (history.get(k) for k in ("losses", "seconds", "evaluations"))
-        need(isinstance(losses, list) and isinstance(seconds, list), "no lists")
-        need(0 < len(losses) == len(seconds) <= _CONFIG.steps, "lists of other lengths")
-        need(all(is_float(x, -1e300, 1e300) for x in losses), "losses")
-        need(all(is_float(x, -1e-9, 1e300) for x in seconds), "seconds")
-        for pair in pairs:
-            need(isinstance(pair, list) and len(pair) == 2, "an evaluation")
-            need(is_int(pair[0], 0, len(losses)) and is_float(pair[1], -1e300, 1e300), "evaluation")
-        found = vars(loaded.history)
-        need(found["losses"] == losses and found["seconds"] == seconds, "another history")
-        need([list(pair) for pair in found["evaluations"]] == pairs, "other evaluations")
+        try:
+            arrays = load(raw)
+        except (SafetensorError, ValueError) as error:
+            need(False, f"{error}")
+        said = safetensors_header(raw)[0].get("__metadata__", {}).get("run", "")
+        need(plain_json(said.encode()) == run._identity, "it is of another run")
+        losses, seconds, pairs = (arrays.pop(name, None) for name in _HISTORY)
+        need(losses is not None and losses.ndim == 1 and losses.size, "losses")
+        need(0 < losses.size <= _CONFIG.steps and np.isfinite(losses).all(), "losses")
+        need(seconds is not None and seconds.shape == losses.shape, "seconds")
+        need(np.isfinite(seconds).all() and (seconds >= 0).all(), "seconds")
+        need(pairs is not None and pairs.ndim == 2 and pairs.shape[1] == 2, "evaluations")
+        steps = pairs[:, 0].tolist()
+        need(all(x in range(losses.size + 1) for x in steps), "evaluations")
+        need(steps == sorted(set(steps)), "evaluations")
+        found = loaded.history
+        need(found.losses == losses.tolist() and found.seconds == seconds.tolist(), "history")
+        need(np.array_equal(np.array(found.evaluations).reshape(-1, 2), pairs), "evaluations")
         state = loaded.optimizer.state()
-        need(tensors.keys() | {"t"} == run.optimizer.state().keys(), "other arrays")
-        for key, array in tensors.items():
-            need(np.isfinite(array).all(), f"{key} is not finite")
-            need(np.array_equal(state[key].reshape(-1), array.reshape(-1)), f"another {key}")
-        need(int(state["t"]) == len(losses), "t")
+        need(arrays.keys() == state.keys(), "other arrays")
+        for key, array in arrays.items():
+            need(np.isfinite(array).all() and np.array_equal(state[key], array), f"another {key}")
+        need(int(state["t"]) == losses.size, "t")
         return AS_SAID
 
 
-def _floats_only(raw: bytes) -> bytes:
-    """The file without t, the one number in it that is whole."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load, save
-
-    try:
-        arrays = load(raw)
-    except (SafetensorError, ValueError, KeyError):
-        return raw
-    arrays.pop("t", None)
-    header = plain_object(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
-    return save(arrays, header.get("__metadata__"))
+_HISTORY = ("losses", "seconds", "evaluations")
 
 
 def _sealed(rng: Rng, training: Training) -> bytes:
-    """A checkpoint of our own writer with one thing in it that no run leaves."""
-    said: dict[str, Any] = {k: list(v) for k, v in vars(training.history).items()}
-    arrays = {k: np.array(v) for k, v in training.optimizer.state().items()}
-    key = pick(rng, sorted(said))
-    junk = pick(rng, [None, "x", float("nan"), -1.0, [], {}, True, 10**400, [1], [1, "x"]])
-    how = int(rng.integers(8))
-    if how == 0:
-        said[key] = said[key] * 9
-    elif how == 1:
-        said[key] = said[key][:-1]
-    elif how == 2 and said[key]:
-        said[key][int(rng.integers(len(said[key])))] = junk
-    elif how == 3:
-        said[key] = junk
-    elif how == 4:
-        del arrays[pick(rng, sorted(arrays))]
-    elif how == 5:
-        arrays["strange"] = np.ones(3, np.float32)
-    elif how == 6:
-        name = pick(rng, sorted(arrays))
-        changes = [arrays[name][..., None], arrays[name].reshape(-1)[:1], arrays[name].astype("f8")]
-        arrays[name] = pick(rng, changes)
-    else:
-        name = pick(rng, sorted(arrays))
-        arrays[name].flat[0] = pick(rng, [7, -1] if name == "t" else [np.nan, np.inf, -1.0])
-    made = History()
-    made.__dict__ |= said
+    """A checkpoint with one thing in it that no run leaves, and the checksum of that."""
     with tempfile.TemporaryDirectory() as place:
-        file = Path(place, _RESUME)
-        write_checkpoint(file, training._identity, made, arrays)
-        return file.read_bytes()
+        training.checkpoint = Path(place, _RESUME)
+        training.save()
+        raw = training.checkpoint.read_bytes()
+    arrays = load(raw)
+    name = pick(rng, sorted(arrays))
+    array = arrays[name]
+    how = int(rng.integers(6))
+    if how == 0:
+        del arrays[name]
+    elif how == 1:
+        arrays["strange"] = array
+    elif how == 2:
+        changes = [array[..., None], array.reshape(-1)[:1], array.reshape(-1)[:0], array.T]
+        arrays[name] = pick(rng, changes)
+    elif how == 3:
+        arrays[name] = array.astype(pick(rng, ["f8", "f4", "i8", "u1", "?"]))
+    elif how == 4 and array.ndim:
+        arrays[name] = np.concatenate([array, array])
+    elif array.size:
+        numbers = [-1, 7, 2**31] if array.dtype.kind == "i" else [np.nan, np.inf, -1.0, 0.5, 1e300]
+        with np.errstate(over="ignore"):
+            array.flat[int(rng.integers(array.size))] = pick(rng, numbers)
+    run = safetensors_header(raw)[0]["__metadata__"]["run"]
+    if how == 5 and rng.random() < 0.3:
+        run = pick(
+            rng, ["", "null", "[]", "{}", "[" * 100_000, run.replace("steps", "stops"), "NaN"]
+        )
+    return save(arrays, {"run": run, "checksum": _checksum(run, arrays)})
 
 
 WEIGHTS: list[Kind] = [
