@@ -109,19 +109,22 @@ def read_json(
 ) -> Any:
     """What is in a JSON file, as the schema has it. Raises OSError and UsageError; see
     parse_json."""
-    content = read_bytes(path, largest)
-    _refuse_stand_ins(content, path)
-    return parse_json(_decoded(content, path), path, schema)
+    return parse_json(read_bytes(path, largest), path, schema)
 
 
-def parse_json(text: str, where: object, schema: Any = dict[str, Any], remedy: str = _AGAIN) -> Any:
-    """What is in a JSON text, as the schema (see schemas.py) has it.
+def parse_json(
+    content: str | bytes, where: object, schema: Any = dict[str, Any], remedy: str = _AGAIN
+) -> Any:
+    """What is in a JSON text, or in the bytes of one, as the schema (see schemas.py) has it.
 
     Raises UsageError, which names `where` and the key: for what is no JSON, or what else no file
     of ours holds (a key twice, NaN, infinity, numbers of hundreds of digits, a depth of more than
     a hundred), and for what does not fit the schema.
     """
-    parse = partial(json.loads, text, object_pairs_hook=_without_twice)
+    if isinstance(content, bytes):
+        _refuse_stand_ins(content, where)
+        content = _decoded(content, where)
+    parse = partial(json.loads, content, object_pairs_hook=_without_twice)
     return _checked(parse, where, schema, remedy)
 
 

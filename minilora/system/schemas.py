@@ -27,7 +27,7 @@ from typing import (
     is_typeddict,
 )
 
-from minilora.system.errors import UsageError
+from minilora.system.errors import UsageError, brief
 
 _NAMES = {
     NoneType: "null",
@@ -38,7 +38,6 @@ _NAMES = {
     list: "a list",
     tuple: "a list",
 }
-_SHOWN = 40  # characters of a value in an error
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ def inside(key: str, name: str | int) -> str:
     "cards['what-is-lora']"."""
     if isinstance(name, int):
         return f"{key}[{name}]"
-    if name.isidentifier():
+    if name.isidentifier() and len(name) <= 40:
         return f"{key}.{name}" if key else name
     return f"{key}[{shown(name)}]" if key else shown(name)
 
@@ -182,5 +181,4 @@ def shown(value: Any) -> str:
         return "an object"
     if isinstance(value, bool | None):
         return {True: "true", False: "false", None: "null"}[value]
-    text = repr(value[: _SHOWN + 1] if isinstance(value, str) else value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return brief(value)

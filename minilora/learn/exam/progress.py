@@ -12,18 +12,19 @@ of another version, stays in the file. A file that cannot be read is renamed, ne
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import platformdirs
 
 from minilora.system.errors import UsageError
 from minilora.system.files import make_folder, write_atomically
+from minilora.system.readers import MIB, parse_json, read_bytes
+from minilora.system.schemas import Range, checked
 
 FORMAT, VERSION = "minilora progress", 1
-_LARGEST = 10_000_000  # bytes, of a file; all cards together need about 50,000
+_LARGEST = 10 * MIB  # of a file; all cards together need about 50,000 bytes
 _MOST = 10**9  # answers to one card
 Entry = dict[str, Any]  # what is kept of one card
 
@@ -50,10 +51,10 @@ class Progress:
         self._rest: dict[str, Any] = {}
         self.cards: dict[str, Entry] = {}
         try:
-            content = _content(self.path)
+            content = read_bytes(self.path, _LARGEST)
         except FileNotFoundError:
             content = b""
-        except OSError as error:
+        except (OSError, UsageError) as error:
             self._give_up(error)
             return
         if not content.strip():
@@ -65,17 +66,16 @@ class Progress:
 
     def _read(self, content: bytes) -> None:
         try:
-            found = json.loads(content)
-            json.dumps(found, indent=1)  # Python 3.12 reads deeper lists than it can write
-        except (ValueError, RecursionError):
-            found = None
-        version = found.get(FORMAT) if isinstance(found, dict) else None
+            found = parse_json(content, self.path)
+        except UsageError:
+            found = {}
+        version = found.get(FORMAT)
         if type(version) is int and version > VERSION:
             raise UsageError(
                 f"{self.path} was written by a later minilora (progress {version}, this one knows "
                 f"{VERSION}): update minilora, or choose another file with --progress"
             )
-        cards = found.get("cards") if version == VERSION else None
+        cards = found.get("cards") if type(version) is int and version == VERSION else None
         if not isinstance(cards, dict):
             self._set_aside("cannot be read: progress starts anew")
             return
@@ -111,60 +111,44 @@ class Progress:
     def _aside(self, number: int) -> Path:
         return self.path.with_name(f"{self.path.stem}.broken-{number}{self.path.suffix}")
 
-    def _give_up(self, error: OSError) -> None:
+    def _give_up(self, error: OSError | UsageError) -> None:
         self.kept = False
-        why = f"{self.path}: {error.strerror}" if error.strerror else str(error)
+        reason = error.strerror if isinstance(error, OSError) else None
+        why = f"{self.path}: {reason}" if reason else str(error)
         self.note = f"progress is not kept: {why}"
-
-
-def _content(path: Path) -> bytes:
-    """Raises OSError for what is no file, such as a pipe, of which one would read for ever."""
-    if path.exists() and not path.is_file():
-        raise OSError(f"{path} is not a file; choose another with --progress")
-    if path.exists() and path.stat().st_size > _LARGEST:
-        raise OSError(f"{path} is too large to be progress; choose another with --progress")
-    return path.read_bytes()
 
 
 def is_entry(entry: Any) -> bool:
     """Is this what is kept of one card, with values that can be?"""
     try:
-        fits = all(check(entry[name]) for name, check in _FIELDS.items())
-        was_asked = None not in (entry[name] for name in ("stability", "difficulty", "last_review"))
-        return (
-            fits
-            and entry["right"] <= entry["answered"]
-            and (was_asked or (entry["state"] == 1 and entry["answered"] == 0))
-            and (entry["state"] != 3 or entry["step"] is not None)
-        )
-    except (TypeError, KeyError):
+        found = checked(entry, _Fields, "entry")
+    except UsageError:
         return False
+    times = [found["due"], found["last_review"]]
+    was_asked = None not in (found["stability"], found["difficulty"], found["last_review"])
+    return (
+        all(time is None or _is_time(time) for time in times)
+        and found["right"] <= found["answered"]
+        and (was_asked or (found["state"] == 1 and found["answered"] == 0))
+        and (found["state"] != 3 or found["step"] is not None)
+    )
 
 
-def _whole(low: int, high: int = _MOST) -> Callable[[Any], bool]:
-    return lambda value: type(value) is int and low <= value <= high
-
-
-def _number(low: float, high: float) -> Callable[[Any], bool]:
-    return lambda value: value is None or (type(value) in (int, float) and low <= value <= high)
-
-
-def _is_time(value: Any) -> bool:
+def _is_time(text: str) -> bool:
     """With a time zone, and in a year in which it can be brought into any other zone."""
     try:
-        time = datetime.fromisoformat(value)
+        time = datetime.fromisoformat(text)
     except ValueError:
         return False
     return time.tzinfo is not None and 1970 < time.year < 9999
 
 
-_FIELDS: dict[str, Callable[[Any], bool]] = {
-    "state": _whole(1, 3),
-    "step": lambda value: value is None or _whole(0)(value),
-    "stability": _number(0.001, 1e6),
-    "difficulty": _number(1, 10),
-    "due": _is_time,
-    "last_review": lambda value: value is None or _is_time(value),
-    "answered": _whole(0),
-    "right": _whole(0),
-}
+class _Fields(TypedDict):
+    state: Annotated[int, Range(1, 3)]
+    step: Annotated[int, Range(0, _MOST)] | None
+    stability: Annotated[float, Range(0.001, 1e6)] | None
+    difficulty: Annotated[float, Range(1, 10)] | None
+    due: str
+    last_review: str | None
+    answered: Annotated[int, Range(0, _MOST)]
+    right: Annotated[int, Range(0, _MOST)]
