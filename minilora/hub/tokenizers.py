@@ -12,15 +12,16 @@ import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 from minilora.hub.gguf.reader import read_gguf
 from minilora.hub.gguf.tokenizer import tokenizer_in
 from minilora.hub.places import bundled_models, model_place
 from minilora.hub.safetensors_files import MODEL_FILES, require_files
-from minilora.system.errors import UsageError
+from minilora.system.errors import UsageError, brief
 from minilora.system.files import explained, write_atomically
 from minilora.system.readers import LARGEST, LARGEST_TABLE, damaged, read_json, read_text
+from minilora.system.schemas import Range
 from minilora.text.alphabet import ALPHABET
 from minilora.tokens.tokenizer import Tokenizer, library, unusable
 
@@ -82,37 +83,62 @@ def _from_folder(folder: Path) -> Tokenizer:
     read_json(file, largest=LARGEST_TABLE)  # says how a file is damaged, or that it is none
     with unusable(file):
         backend = tokenizers.Tokenizer.from_file(str(file))
-    about = _optional(folder / _ABOUT)
-    special = _optional(folder / "special_tokens_map.json") | about
+    about = _optional(folder / _ABOUT, _About)
+    special = _optional(folder / "special_tokens_map.json", _About) | about
     names = {name: _content(special.get(name)) for name in _NAMES}
     names = {name: text for name, text in names.items() if text}
     return Tokenizer(
         backend,
-        eos_ids=_eos_ids(folder) or _id_of(backend, names.get("eos_token")),
+        eos_ids=_eos_ids(folder, backend) or _id_of(backend, names.get("eos_token")),
         names=names,
         chat_template=_template(folder, about),
         source=str(folder),
     )
 
 
-def _optional(file: Path) -> dict[str, Any]:
-    return read_json(file) if file.is_file() else {}
+class _Added(TypedDict):
+    content: str
 
 
-def _content(token: Any) -> str:
+class _Template(TypedDict):
+    name: str
+    template: str
+
+
+class _About(TypedDict, total=False):
     """A special token stands there as its text, or as an object that holds it."""
-    text = token.get("content") if isinstance(token, dict) else token
-    return text if isinstance(text, str) else ""
+
+    bos_token: str | _Added | None
+    eos_token: str | _Added | None
+    unk_token: str | _Added | None
+    pad_token: str | _Added | None
+    chat_template: str | list[_Template] | None  # of several, each has a name
 
 
-def _eos_ids(folder: Path) -> list[int]:
+_Id = Annotated[int, Range(0, 2**31 - 1)]
+
+
+class _Generation(TypedDict, total=False):
+    eos_token_id: _Id | list[_Id] | None
+
+
+def _optional(file: Path, schema: Any) -> dict[str, Any]:
+    return read_json(file, schema) if file.exists() else {}
+
+
+def _content(token: str | _Added | None) -> str:
+    return token["content"] if isinstance(token, dict) else token or ""
+
+
+def _eos_ids(folder: Path, backend: Any) -> list[int]:
     for name in ("generation_config.json", "config.json"):
-        found = _optional(folder / name).get("eos_token_id")
+        found = _optional(folder / name, _Generation).get("eos_token_id")
         if found is None:
             continue
-        ids: list[Any] = found if isinstance(found, list) else [found]
-        if not all(type(i) is int and i >= 0 for i in ids):
-            raise damaged(folder / name, f"eos_token_id is {found!r:.80}")
+        ids = found if isinstance(found, list) else [found]
+        for i in ids:
+            if backend.id_to_token(i) is None:
+                raise damaged(folder / name, f"eos_token_id is {brief(i)}, which is no token")
         return ids
     return []
 
@@ -124,12 +150,9 @@ def _id_of(backend: Any, text: str | None) -> list[int]:
 
 def _template(folder: Path, about: Mapping[str, Any]) -> str | None:
     file = folder / _TEMPLATE
-    if file.is_file():
+    if file.exists():
         return read_text(file, LARGEST)
     found = about.get("chat_template")
-    if isinstance(found, list):  # several, each with a name
-        named = [entry for entry in found if isinstance(entry, dict)]
-        found = next((e.get("template") for e in named if e.get("name") == "default"), None)
-    if not isinstance(found, str | None):
-        raise damaged(folder / _ABOUT, "its chat_template is no text")
+    if isinstance(found, list):
+        found = next((e["template"] for e in found if e["name"] == "default"), None)
     return found

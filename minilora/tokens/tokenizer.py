@@ -49,7 +49,7 @@ def unusable(file: object) -> Iterator[None]:
         raise
     except BaseException as error:  # a panic in its Rust code is no Exception
         raise UsageError(
-            f"{file} is damaged, or no tokenizer ({error}); copy or download it again"
+            f"{file} is damaged, or no tokenizer ({error!s:.150}); copy or download it again"
         ) from None
 
 

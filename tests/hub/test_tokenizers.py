@@ -168,12 +168,37 @@ def test_a_damaged_tokenizer_is_one_sentence_that_names_the_file(tmp_path, conte
     ("name", "content", "sentence"),
     [
         ("tokenizer_config.json", b"[]", "tokenizer_config.json must be an object"),
-        ("tokenizer_config.json", b'{"chat_template": 3}', "its chat_template is no text"),
-        ("tokenizer_config.json", b'{"chat_template": [{"name": "default"}, 3]}', None),
-        ("tokenizer_config.json", b'{"eos_token": 3, "bos_token": {"content": []}}', None),
-        ("generation_config.json", b'{"eos_token_id": "2"}', "eos_token_id is '2'"),
-        ("generation_config.json", b'{"eos_token_id": [true]}', r"eos_token_id is \[True\]"),
-        ("generation_config.json", b'{"eos_token_id": -1}', "eos_token_id is -1"),
+        (
+            "tokenizer_config.json",
+            b'{"chat_template": 3}',
+            "must be a text or a list or null",
+        ),
+        (
+            "tokenizer_config.json",
+            b'{"chat_template": [3]}',
+            r"template\[0\] must be an object",
+        ),
+        ("tokenizer_config.json", b'{"chat_template": [{"name": "default"}]}', "lacks template"),
+        ("tokenizer_config.json", b'{"chat_template": [{"name": "x", "template": ""}]}', None),
+        ("tokenizer_config.json", b'{"eos_token": 3}', "config.json: eos_token must be a text"),
+        ("tokenizer_config.json", b'{"bos_token": {"content": []}}', "bos_token.content must be a"),
+        ("generation_config.json", b'{"eos_token_id": "2"}', "eos_token_id must be a whole number"),
+        (
+            "generation_config.json",
+            b'{"eos_token_id": [true]}',
+            r"token_id\[0\] must be a whole",
+        ),
+        ("generation_config.json", b'{"eos_token_id": -1}', "eos_token_id must be a whole number"),
+        (
+            "generation_config.json",
+            b'{"eos_token_id": 99999}',
+            "token_id is 99999, which is no",
+        ),
+        (
+            "generation_config.json",
+            b'{"eos_token_id": 1%s}' % (b"0" * 300),
+            "to 2.14748e.09 or .* got 1000",
+        ),
         ("chat_template.jinja", b"\xff", "chat_template.jinja is not UTF-8"),
     ],
 )
