@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from minilora.lora_config import LoraConfig, Patterns
 from minilora.nn import Embedding, Linear, Module, Parameter
-from minilora.path_patterns import match_end, match_names, match_whole
+from minilora.path_patterns import match, match_end
 from minilora.system.errors import UsageError
 
 
@@ -65,10 +65,10 @@ def find_targets(model: Module, config: LoraConfig) -> dict[str, Linear]:
         unmatched = _unmatched(wanted, list(linears))
         if unmatched or not wanted:
             _explain_no_match(wanted, unmatched, modules, linears)
-        targets = {path: m for path, m in linears.items() if _matches(path, wanted)}
+        targets = {path: m for path, m in linears.items() if match(wanted, path)}
     if unmatched := _unmatched(config.exclude_modules, list(linears)):
         raise UsageError(f"exclude_modules={unmatched!r} matches no Linear; {_choice(linears)}")
-    targets = {p: m for p, m in targets.items() if not _matches(p, config.exclude_modules)}
+    targets = {p: m for p, m in targets.items() if not match(config.exclude_modules, p)}
     numbers = config.layer_numbers()
     if numbers is not None:
         layers = {_layer_number(path) for path in linears}
@@ -98,14 +98,8 @@ def _check_patterns(config: LoraConfig, targets: list[str]) -> None:
 
 def _unmatched(patterns: Patterns, paths: list[str]) -> list[str]:
     if isinstance(patterns, str):
-        return [] if any(_matches(path, patterns) for path in paths) else [patterns]
-    return [one for one in patterns if not any(_matches(path, [one]) for path in paths)]
-
-
-def _matches(path: str, patterns: Patterns) -> bool:
-    if isinstance(patterns, str):
-        return match_whole(patterns, path)
-    return match_names(patterns, path)
+        return [] if any(match(patterns, path) for path in paths) else [patterns]
+    return [one for one in patterns if not any(match([one], path) for path in paths)]
 
 
 def _layer_number(path: str) -> int | None:
@@ -117,7 +111,7 @@ def _explain_no_match(
     wanted: Patterns, unmatched: list[str], modules: dict[str, Module], linears: dict[str, Linear]
 ) -> None:
     for path, module in modules.items():
-        if isinstance(module, Embedding) and _matches(path, unmatched):
+        if isinstance(module, Embedding) and match(unmatched, path):
             tied = " and tied to the output head, so that an update would change both"
             is_tied = path == "tok_embed" and "head" not in modules
             raise UsageError(
@@ -191,7 +185,7 @@ def _modules_to_save(model: Module, config: LoraConfig, targets: dict[str, Linea
     modules = base_modules(model)
     found = []
     for name in config.modules_to_save:
-        paths = [path for path in modules if path and _matches(path, [name])]
+        paths = [path for path in modules if path and match([name], path)]
         if not paths:
             raise UsageError(f"modules_to_save={name!r} is not in this model; see named_modules()")
         if "tok_embed" in paths and "head" not in modules:

@@ -74,9 +74,12 @@ def match_end(pattern: str, path: str) -> bool:
     return any(len(path) in match.after(start) for start in starts)
 
 
-def match_names(names: Iterable[str], path: str) -> bool:
-    """Whether one of these names is a path, or its end after a dot."""
-    return any(path == name or path.endswith(f".{name}") for name in names)
+def match(patterns: str | Iterable[str], path: str) -> bool:
+    """PEFT's rule for target_modules and exclude_modules: a string is a regular expression for a
+    whole path, and of a list each is a name that a path is, or ends in after a dot."""
+    if isinstance(patterns, str):
+        return match_whole(patterns, path)
+    return any(path == name or path.endswith(f".{name}") for name in patterns)
 
 
 _parsed = lru_cache(1000)(_parser.parse)

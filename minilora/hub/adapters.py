@@ -8,7 +8,9 @@ Source: utils/save_and_load.py of PEFT 0.21.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,12 @@ from minilora.hub.peft_layout import (
     to_peft,
     without_wrappers,
 )
-from minilora.hub.peft_options import our_options, read_options, written_options
+from minilora.hub.peft_options import (
+    named_paths,
+    our_options,
+    read_options,
+    written_options,
+)
 from minilora.hub.safetensors_files import (
     ADAPTER_FILES,
     Arrays,
@@ -40,7 +47,7 @@ from minilora.lora import active_adapter, adapters, add_adapter, lora_layers
 from minilora.lora_config import DEFAULT, LoraConfig
 from minilora.lora_targets import base_modules
 from minilora.nn import Linear, Module
-from minilora.system.errors import UsageError
+from minilora.system.errors import UsageError, brief
 from minilora.system.readers import read_json
 from minilora.transformer import Transformer
 
@@ -96,33 +103,49 @@ def load_adapter(model: Transformer, folder: str | Path, name: str = DEFAULT) ->
     """
     layout, folder = layout_in(model), Path(folder)
     written = read_json(require_files(folder, ADAPTER_FILES))
-    try:
-        peft = read_options(written)
-    except ValueError as error:
-        raise UsageError(f"cannot load the adapter in {folder}: {error}") from None
     base = base_arrays(model)
     hf_base = to_hf(base, layout)
-    found = without_wrappers(read_safetensors(folder / ADAPTER_FILES[1]))
-    _refuse_embeddings(model, found, peft)
-    _drop_frozen_weights(model, found, peft, hf_base)
-    shapes = _adapter_shapes(model, layout, peft, found, hf_base)
-    what = f"the adapter in {folder} {_misfit(model, written)}"
-    require_fit(found, shapes, what, "load the model it was trained on")
+    with _naming(folder):
+        peft = read_options(written)
+        found = without_wrappers(read_safetensors(folder / ADAPTER_FILES[1]))
+        _refuse_embeddings(model, found, peft)
+        _drop_frozen_weights(model, found, peft, hf_base)
+        shapes = _adapter_shapes(model, layout, peft, found, hf_base)
+        what = f"the adapter in {folder} {_misfit(model, written)}"
+        require_fit(found, shapes, what, "load the model it was trained on")
+        missing = _not_in_file(model, layout, found, written, peft)
 
-    trained = from_hf(found, layout)  # biases, and modules that were trained whole
-    whole = tuple(n.removesuffix(".weight") for n in trained if n.endswith(".weight"))
-    keep = set()
-    if peft.bias == "lora_only":  # a bias that changed belongs to a layer that was adapted
-        changed = [n for n, array in trained.items() if not np.array_equal(array, base[n])]
-        keep = {n.rpartition(".")[0] for n in changed}
-    layers = adapters_from_hf(factors_in(found, peft), layout, hf_base, keep)
-    add_adapter(model, our_options(peft, layers, whole), name, rng=np.random.default_rng(0))
+        trained = from_hf(found, layout)  # biases, and modules that were trained whole
+        whole = tuple(n.removesuffix(".weight") for n in trained if n.endswith(".weight"))
+        keep = set()
+        if peft.bias == "lora_only":  # a bias that changed belongs to a layer that was adapted
+            changed = [n for n, array in trained.items() if not np.array_equal(array, base[n])]
+            keep = {n.rpartition(".")[0] for n in changed}
+        layers = adapters_from_hf(factors_in(found, peft), layout, hf_base, keep)
+        add_adapter(model, our_options(peft, layers, whole), name, rng=np.random.default_rng(0))
     adapted, names = lora_layers(model), parameter_names(model)
     for path, factors in layers.items():
         for part, p in adapted[path].adapters[name].named_parameters():
             p.data[...] = getattr(factors, part)
     for copied in adapters(model)[name].copies:
         copied.copy.data[...] = trained[names[id(copied.owner), copied.attribute]]
+    if missing:
+        warnings.warn(
+            f"the adapter in {folder} has no tensors for {first_two(missing)}, which its "
+            "target_modules name: there the model stays as it was",
+            stacklevel=2,
+        )
+
+
+@contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """Within it, a UsageError that does not name the folder says that its adapter is meant."""
+    try:
+        yield
+    except UsageError as error:
+        if str(folder) in str(error):
+            raise
+        raise UsageError(f"cannot load the adapter in {folder}: {error}") from None
 
 
 def adapter_base(folder: str | Path) -> str | None:
@@ -162,13 +185,13 @@ def _refuse_embeddings(model: Transformer, found: Arrays, peft: LoraConfig) -> N
     embeddings = [key.partition(".lora_embedding_") for key in sorted(found)]
     if paths := sorted({path for path, _, rest in embeddings if rest}):
         raise UsageError(
-            f"the adapter adapts {first_two(paths)}, but LoRA of an embedding is not supported; "
+            f"it adapts {first_two(paths)}, but LoRA of an embedding is not supported; "
             "train one whose target_modules are Linear layers"
         )
     head = _tied_head(model)
     if head in adapted_paths(found) or head in peft.modules_to_save:
         raise UsageError(
-            f"the adapter trains {head}, but the head is tied here, to the embedding; load the "
+            f"it trains {head}, but the head is tied here, to the embedding; load the "
             "base model saved with tie_word_embeddings=False"
         )
 
@@ -186,7 +209,7 @@ def _drop_frozen_weights(model: Transformer, found: Arrays, peft: LoraConfig, ba
         if np.array_equal(found[key], base[key]):
             del found[key]
         elif path in adapted or path == head:
-            raise UsageError(f"the adapter was trained beside another {key}; load that model first")
+            raise UsageError(f"it was trained beside another {key}; load that model first")
 
 
 def _adapter_shapes(
@@ -215,7 +238,7 @@ def _adapter_shapes(
         inside = {word} & paths or {path for path in paths if _is_in(path, word)}
         if not inside:
             raise UsageError(
-                f"the adapter trains {word!r} (modules_to_save), which this model does not have; "
+                f"it trains {brief(word)} (modules_to_save), which this model does not have; "
                 "load the model it was trained on"
             )
         whole |= inside
@@ -224,8 +247,32 @@ def _adapter_shapes(
         if path in whole or (kind == "bias" and _bias_trains(peft.bias, path, adapted)):
             shapes[key] = array.shape
     if not adapted:
-        raise UsageError("the adapter holds no lora_A and lora_B: it was not saved as LoRA")
+        raise UsageError("it holds no lora_A and lora_B: it was not saved as LoRA")
     return shapes
+
+
+def _not_in_file(
+    model: Transformer, layout: Layout, found: Arrays, written: Mapping[str, Any], peft: LoraConfig
+) -> list[str]:
+    """The modules that the adapter's options name, but for which it has no tensors.
+
+    Raises ValueError for tensors of modules that they do not name: PEFT leaves these out, in
+    silence. Without target_modules, PEFT's default depends on the model, and nothing is said.
+    """
+    if written.get("target_modules") is None:
+        return []
+    linears = [
+        layout[path].path for path, m in base_modules(model).items() if isinstance(m, Linear)
+    ]
+    head = _tied_head(model) or layout["head"].path
+    named = named_paths(written, peft, dict.fromkeys([*linears, head]), head)
+    if strange := [path for path in adapted_paths(found) if path not in named]:
+        raise UsageError(
+            f"it holds tensors for {first_two(strange)}, which its options do not name "
+            "(target_modules, exclude_modules, layers_to_transform), so that PEFT would leave them "
+            "out; correct the one or the other"
+        )
+    return sorted(named - {*adapted_paths(found)})
 
 
 def _is_in(path: str, word: str) -> bool:

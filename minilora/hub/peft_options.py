@@ -7,8 +7,9 @@ Sources: tuners/tuners_utils.py and tuners/lora/config.py in PEFT 0.21.
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,18 +19,19 @@ from minilora.hub.peft_layout import Factors
 from minilora.hub.safetensors_files import first_two
 from minilora.lora_config import LoraConfig
 from minilora.lora_init import PART_OF_W
+from minilora.path_patterns import match
 from minilora.system.errors import UsageError, brief
 
 # Keys of adapter_config.json: read here; of no matter once an adapter is trained; and those under
 # which PEFT computes something else than x W + s x A B.
 _READ = [
     "peft_type", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "lora_dropout", "bias",
-    "use_rslora", "use_dora", "init_lora_weights", "modules_to_save",
+    "use_rslora", "use_dora", "init_lora_weights", "modules_to_save", "target_modules",
+    "exclude_modules", "layers_to_transform", "layers_pattern",
 ]  # fmt: skip
 _HARMLESS = [
     "task_type", "base_model_name_or_path", "inference_mode", "revision", "auto_mapping",
-    "peft_version", "target_modules", "exclude_modules", "layers_to_transform",
-    "layers_pattern", "fan_in_fan_out", "megatron_config", "megatron_core", "loftq_config",
+    "peft_version", "fan_in_fan_out", "megatron_config", "megatron_core", "loftq_config",
     "eva_config", "corda_config", "lora_ga_config", "velora_config", "qalora_group_size",
     "runtime_config", "ensure_weight_tying",
 ]  # fmt: skip
@@ -38,7 +40,9 @@ _REFUSED = [
     "target_parameters", "alora_invocation_tokens", "monteclora_config", "use_bdlora",
     "arrow_config", "kasa_config",
 ]  # fmt: skip
+_WHERE = ("target_modules", "exclude_modules", "layers_to_transform")
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # init_lora_weights that alter W
+_STARTS = ("gaussian", "mica")  # and that do not, in any case of their letters
 
 
 def unsupported(written: Mapping[str, Any]) -> dict[str, str]:
@@ -50,10 +54,16 @@ def unsupported(written: Mapping[str, Any]) -> dict[str, str]:
         if written.get(key)
     }
     init = written.get("init_lora_weights")
-    if str(init).lower().startswith(_CHANGES_BASE):
+    name = str(init).lower()
+    if name.startswith(_CHANGES_BASE):
         found["init_lora_weights"] = (
             f"init_lora_weights={brief(init)} has changed the base model's weights; convert the "
             "adapter with PEFT's save_pretrained(..., path_initial_model_for_weight_conversion=...)"
+        )
+    elif not (isinstance(init, bool | None) or init in ("orthogonal", "eva") or name in _STARTS):
+        found["init_lora_weights"] = (
+            f"init_lora_weights={brief(init)} is not known, so that it may have changed the base "
+            "model's weights; if it has not, write true there"
         )
     return found
 
@@ -71,6 +81,7 @@ def read_options(written: Mapping[str, Any]) -> LoraConfig:
         raise UsageError(sentence)
     init = written.get("init_lora_weights", True)
     init = init.lower() if isinstance(init, str) else init  # PEFT takes "OLoRA" too
+    where: dict[str, Any] = {key: written.get(key) for key in _WHERE}
     known = {*_READ, *_HARMLESS, *_REFUSED}
     if unknown := sorted(written.keys() - known):
         warnings.warn(f"adapter_config.json: ignored {first_two(unknown)}", stacklevel=3)
@@ -85,7 +96,32 @@ def read_options(written: Mapping[str, Any]) -> LoraConfig:
         use_dora=written.get("use_dora") or False,
         init_lora_weights=init if init in (False, "gaussian") else True,
         modules_to_save=written.get("modules_to_save") or (),
+        **where,
     )
+
+
+def named_paths(
+    written: Mapping[str, Any], peft: LoraConfig, linears: Collection[str], head: str
+) -> set[str]:
+    """Which of these paths of Linears PEFT adapts under these options, in its own order: first
+    what is excluded or trained whole, then names or a pattern, then the numbers of layers."""
+    if written.get("target_modules") == "all-linear":
+        paths = {path for path in linears if path != head}
+    else:
+        paths = {path for path in linears if match(peft.target_modules, path)}
+    paths = {path for path in paths if not match(peft.exclude_modules, path)}
+    for word in peft.modules_to_save:
+        paths = {path for path in paths if f".{word}." not in f".{path}."}
+    if numbers := peft.layer_numbers():
+        paths = {path for path in paths if _layer(path, written.get("layers_pattern")) in numbers}
+    return paths
+
+
+def _layer(path: str, patterns: Any) -> int | None:
+    """The first number in a path, if the name before it is one of these, or whatever it is."""
+    found = re.search(r"([^.]+)\.(\d+)\.", path)
+    names = [patterns] if isinstance(patterns, str) else patterns
+    return int(found[2]) if found and (not names or found[1] in names) else None
 
 
 def written_options(
@@ -111,7 +147,14 @@ def written_options(
 def our_options(peft: LoraConfig, layers: Mapping[str, Factors], whole: tuple) -> LoraConfig:
     """The LoraConfig with which we train on, every layer named in full."""
     numbers = _ranks_and_alphas(layers, peft.use_rslora)
-    return replace(peft, **numbers, target_modules=tuple(layers), modules_to_save=whole)
+    return replace(
+        peft,
+        **numbers,
+        target_modules=tuple(layers),
+        exclude_modules=(),
+        layers_to_transform=None,
+        modules_to_save=whole,
+    )
 
 
 def _ranks_and_alphas(factors: Mapping[str, Factors], use_rslora: bool) -> dict[str, Any]:

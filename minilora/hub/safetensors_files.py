@@ -36,7 +36,7 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 _AGAIN = "copy or download all files again"
 _LONGEST_HEADER = 4_000_000  # bytes, of some 40,000 tensors: reading it takes ten times as much
-_LONGEST_NAME = 300
+_LONGEST_NAME = 200
 _MOST_DIMENSIONS = 8
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # NumPy has no bfloat16
 _CONSTANTS = re.compile(r"(.*\.)?(attn\.bias|attn\.masked_bias|rotary_emb\.inv_freq)")
@@ -167,8 +167,6 @@ def _in_file(path: Path) -> StoredTensors:
     """The tensors of a file under the names that stand there."""
     from safetensors import SafetensorError, safe_open
 
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; copy or download it again")
     require_the_file_itself(path)
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -247,8 +245,9 @@ def require_fit(found: Mapping[str, Any], shapes: Shapes, what: str, remedy: str
 
 
 def first_two(items: Sequence[str]) -> str:
-    """The items, or the first two of them and how many more there are."""
-    text = ", ".join(items[:2])
+    """The items, or the first two of them and how many more there are; the end of a long one is
+    left out."""
+    text = ", ".join(item if len(item) <= 100 else f"{item[:99]}…" for item in items[:2])
     return f"{text} and {len(items) - 2} more" if len(items) > 2 else text
 
 

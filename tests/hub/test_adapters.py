@@ -23,6 +23,7 @@ from folders import (
     rewrite,
     same,
     same_logits,
+    snapshot,
 )
 
 import minilora as ml
@@ -30,6 +31,7 @@ from minilora.hub import adapter_base, load_adapter, load_model, save_adapter, s
 from minilora.hub.hf_layout import layout_of
 from minilora.hub.models import base_arrays
 from minilora.lora import active_adapter, adapters, lora_layers
+from minilora.system.errors import UsageError
 
 CONFIG_KEYS = {
     "peft_type", "r", "lora_alpha", "target_modules", "task_type", "fan_in_fan_out", "bias",
@@ -265,11 +267,71 @@ def test_patterns_in_the_file_are_read_as_peft_reads_them(use_rslora, tmp_path):
     }
 
 
-def test_layers_to_adapt_are_those_of_the_file_whatever_target_modules_says(tmp_path):
+NAMED = [
+    dict(target_modules=["q_proj", "v_proj"], layers_to_transform=[1]),
+    dict(target_modules=["attn.v_proj", "layers.1.attn.q_proj"], layers_to_transform=1),
+    dict(target_modules=r".*\.1\..*\.[qv]_proj"),
+    dict(target_modules=["q_proj", "v_proj"], exclude_modules=r"layers\.0.*"),
+    dict(target_modules=["q_proj", "v_proj"], layers_to_transform=[1], layers_pattern="layers"),
+    dict(target_modules=None),
+]
+NOT_NAMED = [
+    dict(target_modules=["q_proj"]),
+    dict(target_modules=[]),
+    dict(target_modules=r".*\.nothing"),
+    dict(target_modules=["q_proj", "v_proj"], layers_to_transform=[0]),
+    dict(target_modules=["q_proj", "v_proj"], layers_to_transform=[1], layers_pattern=["h"]),
+    dict(target_modules=["q_proj", "v_proj"], exclude_modules=["v_proj"]),
+    dict(target_modules="q_proj"),
+]
+
+
+@pytest.mark.parametrize("options", NAMED)
+@pytest.mark.filterwarnings("error")
+def test_layers_to_adapt_are_those_of_the_file_if_its_options_name_them(options, tmp_path):
     save_adapter(adapt(make("mixed"), layers_to_transform=1), tmp_path)
-    rewrite(tmp_path, "adapter", dict(target_modules=r".*\.nothing", layers_to_transform=[7]))
-    found = lora_layers(loaded_with("mixed", tmp_path))
-    assert list(found) == ["layers.1.attn.q_proj", "layers.1.attn.v_proj"]
+    rewrite(tmp_path, "adapter", options)
+    found = loaded_with("mixed", tmp_path)
+    assert list(lora_layers(found)) == ["layers.1.attn.q_proj", "layers.1.attn.v_proj"]
+    save_adapter(found, tmp_path / "again")  # as its own options now name them
+    loaded_with("mixed", tmp_path / "again")
+
+
+@pytest.mark.parametrize("options", NOT_NAMED)
+def test_tensors_that_the_options_do_not_name_are_refused(options, tmp_path):
+    save_adapter(adapt(make("mixed"), layers_to_transform=1), tmp_path)
+    rewrite(tmp_path, "adapter", options)
+    model = make("mixed")
+    before = snapshot(model)
+    with pytest.raises(
+        UsageError, match=r"holds tensors for layers.1.attn..* do not name \(target_"
+    ):
+        load_adapter(model, tmp_path)
+    assert snapshot(model) == before
+
+
+@pytest.mark.parametrize(
+    ("targets", "missing"),
+    [
+        (["q_proj", "v_proj", "k_proj"], "layers.0.attn.k_proj, layers.0.attn.q_proj and 2 more"),
+        (r"layers\.1\..*(q|k|v)_proj", "layers.1.attn.k_proj"),
+        ("all-linear", "layers.0.attn.k_proj, layers.0.attn.o_proj and 10 more"),
+    ],
+)
+def test_modules_that_are_named_and_have_no_tensors_are_warned_of(targets, missing, tmp_path):
+    save_adapter(adapt(make("mixed"), layers_to_transform=1), tmp_path)
+    rewrite(tmp_path, "adapter", dict(target_modules=targets))
+    with pytest.warns(UserWarning, match=f"no tensors for {missing}, which its target_modules na"):
+        found = loaded_with("mixed", tmp_path)
+    assert list(lora_layers(found)) == ["layers.1.attn.q_proj", "layers.1.attn.v_proj"]
+
+
+@pytest.mark.parametrize("init", [True, False, None, "gaussian", "Gaussian", "MiCA", "eva"])
+def test_an_init_that_leaves_the_base_alone_makes_no_difference_once_trained(init, tmp_path):
+    model = adapt(make("mixed"))
+    save_adapter(model, tmp_path)
+    rewrite(tmp_path, "adapter", dict(init_lora_weights=init))
+    assert same_logits(loaded_with("mixed", tmp_path), model)
 
 
 def test_what_the_config_leaves_out_has_pefts_defaults(tmp_path):

@@ -116,7 +116,7 @@ LIES = {
     "a number for a shard": (lambda _, i: i.update({WTE: 3}), "must be a text, got 3"),
     "a shard that is not there": (
         lambda _, i: i.update({WTE: "x.safetensors"}),
-        "x.safetensors is missing",
+        "x.safetensors: there is no such",
     ),
     "an empty index": (lambda _, i: i.clear(), "weight_map must be .* not empty"),
 }

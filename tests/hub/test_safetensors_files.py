@@ -81,7 +81,9 @@ def test_model_in_shards_loads(tmp_path):
     index.write_text(json.dumps(dict(weight_map=files)))
     assert same(load_model(tmp_path).state_dict(), model.state_dict())
     (tmp_path / shards[1]).unlink()
-    with pytest.raises(FileNotFoundError, match=f"{shards[1]} is missing"):
+    with pytest.raises(
+        FileNotFoundError, match=f"cannot read .*{shards[1]}: there is no such file"
+    ):
         load_model(tmp_path)
     index.write_text("{}")
     with pytest.raises(ValueError, match="index.json: lacks weight_map"):
@@ -223,7 +225,7 @@ def test_save_into_a_file_is_refused(which, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ValueError, match="file is a file; give a folder"):
         save_any(which, tmp_path / "file")
-    with pytest.raises(OSError, match="cannot write .*inside: a part of its path is a file"):
+    with pytest.raises(OSError, match="cannot write .*inside: .*file is not a folder"):
         save_any(which, tmp_path / "file" / "inside")
     assert (tmp_path / "file").read_text() == "mine"
 

@@ -379,3 +379,80 @@ def test_every_option_of_this_peft_is_known_to_us(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_adapter(ours, tmp_path / "adapter")
+
+
+def changed(folder, **options):
+    """The adapter_config.json of a folder with other options."""
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | options))
+
+
+STARTS = [True, False, None, "gaussian", "Gaussian", "mica", "MiCA", "eva", "orthogonal"]
+CHANGED = ["OLoRA", "olora", "pissa", "pissa_niter_2"]  # W too, when PEFT loads it
+UNKNOWN = ["PiSSA", "EVA", "nonsense", 2, "True"]  # to PEFT
+
+
+@pytest.mark.parametrize("start", [*STARTS, *CHANGED, *UNKNOWN], ids=str)
+def test_each_init_lora_weights_means_what_it_means_in_peft_or_is_refused(start, tmp_path):
+    theirs, ours = both_bases("llama", tmp_path / "base")
+    options = dict(target_modules=["q_proj", "v_proj"])
+    trained = hf_logits(their_adapter(theirs, tmp_path / "adapter", options))
+    changed(tmp_path / "adapter", init_lora_weights=start)
+    base = hf_model("llama", False)
+    if start in UNKNOWN:
+        with pytest.raises((ValueError, AttributeError)):
+            peft.PeftModel.from_pretrained(base, tmp_path / "adapter")
+    else:
+        again = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+        assert (differ(hf_logits(again), trained) <= 1e-4) == (start in STARTS)
+    if start in STARTS:
+        load_adapter(ours, tmp_path / "adapter")
+        assert differ(our_logits(ours), trained) <= 1e-4
+    else:
+        with pytest.raises(ValueError, match="init_lora_weights="):
+            load_adapter(ours, tmp_path / "adapter")
+
+
+NAMING = {
+    "all of them": (dict(target_modules=["q_proj", "v_proj"]), "all"),
+    "a pattern of them": (dict(target_modules=r".*\.(q|v)_proj"), "all"),
+    "their layers": (dict(layers_to_transform=[0, 1, 2], layers_pattern="layers"), "all"),
+    "one of them": (dict(target_modules=["q_proj"]), "some left out"),
+    "one excluded": (dict(exclude_modules=r".*v_proj"), "some left out"),
+    "one layer": (dict(layers_to_transform=1), "some left out"),
+    "another name of the layers": (dict(layers_to_transform=1, layers_pattern="h"), "nothing"),
+    "more": (dict(target_modules=["q_proj", "v_proj", "k_proj"]), "missing"),
+    "every Linear": (dict(target_modules="all-linear"), "missing"),
+}
+
+
+@pytest.mark.parametrize("case", NAMING)
+def test_where_peft_leaves_tensors_out_in_silence_we_refuse_and_where_it_warns_we_warn(
+    case, tmp_path
+):
+    options, happens = NAMING[case]
+    theirs, ours = both_bases("llama", tmp_path / "base")
+    theirs = their_adapter(theirs, tmp_path / "adapter", dict(target_modules=["q_proj", "v_proj"]))
+    expected = hf_logits(theirs)
+    changed(tmp_path / "adapter", **options)
+    base = hf_model("llama", False)
+    if happens == "nothing":
+        with pytest.raises(ValueError, match="not found in the base model"):
+            peft.PeftModel.from_pretrained(base, tmp_path / "adapter")
+    else:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            again = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+        warned = any("missing adapter keys" in str(one.message) for one in said)
+        assert warned == (happens == "missing")
+        same = differ(hf_logits(again), expected) <= 1e-4
+        assert same == (happens != "some left out")
+    if happens in ("nothing", "some left out"):
+        with pytest.raises(ValueError, match="which its options do not name"):
+            load_adapter(ours, tmp_path / "adapter")
+    else:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            load_adapter(ours, tmp_path / "adapter")
+        assert any("no tensors for" in str(one.message) for one in said) == (happens == "missing")
+        assert differ(our_logits(ours), expected) <= 1e-4

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from minilora.path_patterns import match_end, match_names, match_whole, require_patterns
+from minilora.path_patterns import match, match_end, match_whole, require_patterns
 from minilora.system.errors import UsageError
 
 PATH = "model.layers.12.self_attn.q_proj"
@@ -118,6 +118,6 @@ def test_paths_in_full_are_as_many_as_one_likes():
     require_patterns([f"model.layers.{i}.self_attn.q_proj" for i in range(10_000)])
 
 
-def test_names_are_whole_words_at_the_end():
-    assert match_names(["q_proj"], PATH) and match_names([PATH], PATH)
-    assert not match_names(["proj", "layers"], PATH)
+def test_a_list_has_names_and_a_string_is_a_pattern_of_the_whole():
+    assert match(["v_proj", "q_proj"], PATH) and match([PATH], PATH) and match(".*q_proj", PATH)
+    assert not match(["proj", "layers"], PATH) and not match("q_proj", PATH)
