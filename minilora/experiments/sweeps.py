@@ -22,7 +22,6 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -205,17 +204,21 @@ def _results(
         ) from None
     with ExitStack() as stack:
         if scheduler is None:
-            config = joblib.parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1)
-            parent = os.getpid()
+            config = joblib.parallel_config(
+                "loky",
+                n_jobs=jobs,
+                inner_max_num_threads=1,
+                initializer=_end_with,
+                initargs=(os.getpid(),),
+            )
         else:
             stack.enter_context(_client(scheduler))
             config = joblib.parallel_config("dask")
-            parent = None
         stack.enter_context(config)
         pool = joblib.Parallel(return_as="generator_unordered", batch_size=1)
         try:
             with _children_ignore_ctrl_c():
-                results = pool(joblib.delayed(_call)(*call, parent) for call in calls)
+                results = pool(joblib.delayed(_call)(*call) for call in calls)
             yield from results
         except TerminatedWorkerError:
             raise StateError(
@@ -244,27 +247,22 @@ def _children_ignore_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _call(
-    run: Run, file_name: str, settings: Settings, parent: int | None = None
-) -> tuple[str, Rows]:
-    if parent is not None:
-        _end_with(parent)
+def _call(run: Run, file_name: str, settings: Settings) -> tuple[str, Rows]:
     tqdm.set_lock(threading.RLock())  # its own, between processes, is left behind by killed ones
     with one_blas_thread():
         return file_name, run(**settings)
 
 
-@cache
 def _end_with(parent: int) -> None:
-    """End this process soon after its parent, which cannot see to it when it is killed (not on
-    Windows, where a process keeps the number of a parent that is no more)."""
+    """In a worker, at its start: end soon after the parent, which cannot see to it when it is
+    killed (not on Windows, where a process keeps the number of a parent that is no more)."""
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(1)
+            time.sleep(0.5)
         os._exit(1)
 
-    if os.getppid() == parent:
+    if os.name == "posix":
         threading.Thread(target=watch, daemon=True).start()
 
 

@@ -163,7 +163,9 @@ def _history(path: Path, arrays: dict[str, np.ndarray]) -> History:
 
 
 def damaged(path: Path, cause: object) -> UsageError:
-    return UsageError(f"{path} is incomplete or damaged ({cause}); delete it to start again")
+    """A library's error is cut, as it may quote the file itself."""
+    why = shorten(str(cause), 120, placeholder=" …")
+    return UsageError(f"{path} is incomplete or damaged ({why}); delete it to start again")
 
 
 def _checksum(run: str, arrays: Mapping[str, np.ndarray]) -> str:

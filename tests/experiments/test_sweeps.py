@@ -448,12 +448,14 @@ def test_a_sweep_that_was_killed_goes_on_and_repeats_no_finished_run(jobs, tmp_p
 @SYSTEM
 @SEVERAL
 @POSIX
-def test_workers_end_with_a_sweep_that_was_killed_alone(tmp_path):
+@pytest.mark.parametrize("moment", ["while they start", "in their runs"])
+def test_workers_end_with_a_sweep_that_was_killed_alone(moment, tmp_path):
     """kill -9 of the one process that could have ended them."""
     child = Child(tmp_path, 2)
-    child.go_to_four()
+    if moment == "in their runs":
+        child.go_to_four()
+    wait_for(lambda: len(children_of(child.process.pid)) >= 4)  # two of them look after files
     workers = children_of(child.process.pid)
-    assert len(workers) >= 2
     child.process.kill()
     child.process.wait()
     wait_for(lambda: not any(Path("/proc", pid, "cmdline").exists() for pid in workers), 60)
