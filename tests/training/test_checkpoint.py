@@ -331,6 +331,14 @@ def test_tensors_of_any_other_kind_are_refused(kind, tmp_path):
     refused(path)
 
 
+def test_a_library_that_quotes_the_file_is_cut_short(tmp_path):
+    tensor = {"dtype": "F32" + "x" * 5000, "shape": [1], "data_offsets": [0, 4]}
+    header = json.dumps({"flat": tensor}).encode()
+    (tmp_path / "c").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    sentence = refused(tmp_path / "c").removeprefix(str(tmp_path))
+    assert len(sentence) < 200 and "\n" not in sentence
+
+
 def test_a_history_with_evaluations_that_are_not_finite_is_kept(tmp_path):
     values = iter([np.inf, np.nan, -np.inf, 1.5])
     options = dict(evaluate=lambda model: next(values), evaluate_every=4, checkpoint=tmp_path / "c")
