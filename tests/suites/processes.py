@@ -138,14 +138,12 @@ def _environment() -> dict[str, str]:
 def _serve(prepare: str) -> None:
     import importlib
 
-    import matplotlib.pyplot  # its list of fonts is made once, in a folder of its own
+    importlib.import_module("matplotlib.pyplot")  # which makes its list of fonts, once
 
     import minilora.__main__
     import minilora.cli
-    from minilora.cli.options import parser
 
-    parser()
-    for module in dict.fromkeys(minilora.cli.COMMANDS.values()):
+    for module in ("options", *minilora.cli.COMMANDS.values()):
         importlib.import_module(f"minilora.cli.{module}")
     getattr(importlib.import_module("suites.small_commands"), prepare)()
     # What the processes of a sweep take for the program that they were started by.

@@ -1,9 +1,10 @@
 """A small part of the suite of kills, and that it finds the fault it is made for."""
 
 import pytest
-from kills import Kills, suite_of
+from kills import suite_of
 from processes import Server
 from small_commands import COMMANDS
+from stage import Stage
 
 pytestmark = pytest.mark.system
 
@@ -11,7 +12,7 @@ pytestmark = pytest.mark.system
 def run(names, folder, prepare="in_small", trials=None):
     chosen = [command for command in COMMANDS if command.name in names]
     with Server(prepare) as server:
-        suite = suite_of(Kills(chosen, folder, server), seed=1)
+        suite = suite_of(Stage(folder, server), chosen, seed=1)
         return suite, suite.run(seed=1, trials=trials)
 
 
@@ -29,4 +30,4 @@ def test_so_do_all_others(tmp_path):
 
 def test_a_file_that_is_written_in_place_is_found(tmp_path):
     _, ends = run(["params"], tmp_path, "in_small_and_careless")
-    assert ends["a torn file"]
+    assert ends["a torn or lost file"]

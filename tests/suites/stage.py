@@ -1,0 +1,155 @@
+"""Where commands are disturbed: a place as a command finds it, and what it makes of it undisturbed.
+
+What it may have under a name is what it was seen to put there, or to find there.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from processes import Blow, Ended, Order, Server, make_place
+from small_commands import Command, is_scratch, loads, pairs_of, read, without_paths
+
+Files = dict[str, str]  # relative path -> what stands in it, as read() says it
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """What a command does when it is left alone. found, after: the files before it and after it.
+    may: for each path the contents that it has at any time. before: a copy of the place."""
+
+    ended: Ended
+    found: Files
+    after: Files
+    may: dict[str, set[str]]
+    before: Path
+
+
+class Stage:
+    """One place, in a folder that is empty at first. Every command is set up in it anew."""
+
+    def __init__(self, folder: Path, server: Server) -> None:
+        self.folder, self.server = folder, server
+        self.place = folder / "place"
+        self._known: dict[str, Undisturbed] = {}
+
+    def set_up(self, command: Command) -> Undisturbed:
+        """Put the place into the state in which the command finds it."""
+        known = self.undisturbed(command)
+        self._restore(known.before)
+        return known
+
+    def run(self, command: Command, blow: Blow | None = None, **how: object) -> Ended:
+        order = Order(command.line, self.place, command.typed, blow, **how)  # type: ignore[arg-type]
+        return self.server.run(order)
+
+    def undisturbed(self, command: Command) -> Undisturbed:
+        """From one run, of which a copy of each file is kept as it is put under its name."""
+        if command.name not in self._known:
+            self._known[command.name] = self._leave_alone(command)
+        return self._known[command.name]
+
+    def files(self, command: Command) -> Files:
+        """All that lies in the place, and empty folders too."""
+        found = {}
+        for path in sorted(self.place.rglob("*")):
+            name = str(path.relative_to(self.place))
+            if path.is_file():
+                found[name] = _content(path, command)
+            elif not any(path.iterdir()) and path.parent != self.place:
+                found[name] = "an empty folder"
+        return found
+
+    def wrong_files(self, command: Command) -> str:
+        """A file that is torn, of no version, or lost; "" if there is none."""
+        known = self.undisturbed(command)
+        for path in sorted(self.place.rglob("*")):
+            name = path.relative_to(self.place)
+            if not path.is_file() or is_scratch(name) or name.parts[0] == "tmp":
+                continue
+            content = _content(path, command)
+            if content not in known.may.get(str(name), ()):
+                return f"{name}: {content} is none of its versions"
+        for lost in known.found.keys() & known.after.keys():
+            if not (self.place / lost).exists():
+                return f"{lost} is lost"
+        return self._mixed_pair(known)
+
+    def other_results(self, command: Command) -> list[str]:
+        """What is missing, or not as the undisturbed command makes it."""
+        after, found = self.undisturbed(command).after, self.files(command)
+        return [path for path, content in after.items() if found.get(path) != content]
+
+    def scratch(self, command: Command) -> list[str]:
+        """What lies in the place and is none of the command's results."""
+        return sorted(self.files(command).keys() - self.undisturbed(command).after.keys())
+
+    def _mixed_pair(self, known: Undisturbed) -> str:
+        """A config of one save and the weights of another, which are loaded without a word."""
+        for pair in pairs_of(self.place / "work"):
+            names = [str(file.relative_to(self.place)) for file in pair]
+            contents = [read(file) for file in pair]
+            new = [known.after.get(n) == c for n, c in zip(names, contents, strict=True)]
+            both_change = all(len(known.may[name]) > 1 for name in names)
+            if both_change and new[0] != new[1] and loads(pair[0].parent):
+                return (
+                    f"{names[0]} is {'new' if new[0] else 'old'}, {names[1]} is not, and they load"
+                )
+        return ""
+
+    def _leave_alone(self, command: Command) -> Undisturbed:
+        before = self._before(command)
+        keep = self.folder / "kept"
+        shutil.rmtree(keep, ignore_errors=True)
+        keep.mkdir()
+        self._restore(before)
+        found = self.files(command)
+        ended = self.run(command, keep=keep)
+        if ended.status != 0:
+            raise RuntimeError(f"{command.name} fails undisturbed: {ended.err}")
+        after = self.files(command)
+        may = {path: {content} for path, content in found.items()}
+        for path, content in after.items():
+            may.setdefault(path, set()).add(content)
+        for name in keep.glob("*.name"):
+            path = Path(name.read_text())
+            kept = name.with_suffix("").rename(name.with_suffix(path.suffix))
+            versions = may.setdefault(str(path.relative_to(self.place)), set())
+            versions.add(read(kept, path.name in command.timed))
+        return Undisturbed(ended, found, after, may, before)
+
+    def _before(self, command: Command) -> Path:
+        make_place(self.place)
+        command.given(self.place / "work")
+        if not command.cold:
+            shutil.copytree(self._with_text(), self.place / "home", dirs_exist_ok=True)
+        if command.before:
+            ended = self.server.run(Order(command.before, self.place))
+            assert ended.status == 0, ended.err
+        return self.place.rename(self.folder / command.name)
+
+    def _with_text(self) -> Path:
+        """A home with the cache of the library's text."""
+        home = self.folder / "home"
+        if not home.exists():
+            place = make_place(self.folder / "first")
+            self.server.run(Order("compare --steps 1 --methods bitfit", place))
+            (place / "home").rename(home)
+        return home
+
+    def _restore(self, before: Path) -> None:
+        shutil.rmtree(self.place, ignore_errors=True)
+        shutil.copytree(before, self.place, symlinks=True)
+
+
+def same_output(one: Ended, other: Ended, command: Command) -> bool:
+    return "out" in command.timed or without_paths(one.out) == without_paths(other.out)
+
+
+def _content(path: Path, command: Command) -> str:
+    try:
+        return read(path, path.name in command.timed)
+    except Exception as error:
+        return f"cannot be read, {error}"

@@ -1,0 +1,26 @@
+"""A small part of the suite of full disks."""
+
+import pytest
+from full_disk import can_mount, suite_of
+from processes import Server
+from small_commands import COMMANDS
+from stage import Stage
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(not can_mount(), reason="only root may mount a disk"),
+]
+
+
+def test_commands_on_a_full_disk_say_so_and_lose_nothing(tmp_path):
+    chosen = [one for one in COMMANDS if one.name in ("finetune again", "params", "quiz")]
+    with Server() as server:
+        suite = suite_of(Stage(tmp_path, server), chosen, seed=1)
+        assert suite.faults(suite.run(seed=1, trials=8)) == 0
+
+
+@pytest.mark.thorough
+def test_so_do_all_others(tmp_path):
+    with Server() as server:
+        suite = suite_of(Stage(tmp_path, server), COMMANDS, seed=1)
+        assert suite.faults(suite.run(seed=1, trials=60)) == 0
