@@ -1,4 +1,4 @@
-"""Ways to damage a file: its bytes, or what they say in JSON, TOML, safetensors, GGUF and npz.
+"""Ways to damage a file: its bytes, or what they say in JSON, TOML, safetensors and GGUF.
 
 A folder is a dict of names and bytes. In the place of bytes may stand the name of what is no file:
 "missing", "a folder", "a pipe", "a broken link", "/dev/zero". `damaged` changes one file of a
@@ -7,7 +7,6 @@ folder in one way, and says how.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -384,34 +383,6 @@ def _in_gguf_data(rng: Rng, raw: bytes) -> tuple[bytes, str]:
     return changed, f"one bit of the numbers flipped, at {place}"
 
 
-def _in_arrays(rng: Rng, raw: bytes) -> tuple[bytes, str]:
-    """One array of an .npz file changed, by NumPy itself."""
-    with np.load(io.BytesIO(raw)) as stored:
-        arrays: dict[str, Any] = dict(stored)
-    name = pick(rng, sorted(arrays))
-    how = pick(rng, ["dtype", "shape", "left out", "pickled", "other", "more", "value", "huge"])
-    array = arrays[name]
-    if how == "dtype":
-        arrays[name] = array.astype(pick(rng, ["f4", "i8", "S3", "c8", "?", ">u2"]))
-    elif how == "shape":
-        arrays[name] = array.reshape(*array.shape, 1)
-    elif how == "left out":
-        del arrays[name]
-    elif how == "pickled":
-        arrays[name] = np.array([{"x": 1}], object)
-    elif how == "other":
-        arrays[name] = rng.integers(0, 255, array.shape).astype(array.dtype)
-    elif how == "more":
-        arrays["strange"] = array
-    elif how == "value" and array.size:
-        array.flat[int(rng.integers(array.size))] += 1
-    else:
-        arrays[name] = np.zeros(200_000, np.uint8)
-    out = io.BytesIO()
-    np.savez(out, **arrays)
-    return out.getvalue(), f"{name}: {how}"
-
-
 _JSON = [in_json, in_json, in_json, in_json, _with_bom]
 _WAYS: dict[str, list[Change]] = {
     ".json": _JSON,
@@ -422,5 +393,4 @@ _WAYS: dict[str, list[Change]] = {
     ".jinja": [_in_text, _with_bom],
     ".safetensors": [_in_tensors, _in_tensors, _in_header, _in_header_length, _in_offsets],
     ".gguf": [_in_gguf_number, _in_gguf_number, _in_gguf_lists, _in_gguf_data],
-    ".npz": [_in_arrays],
 }

@@ -85,13 +85,14 @@ def plain_safetensors(raw: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]
     for name, entry in header.items():
         need(isinstance(entry, dict) and {"dtype", "shape", "data_offsets"} <= entry.keys(), name)
         shape, offsets = entry["shape"], entry["data_offsets"]
-        need(entry["dtype"] in FLOATS, f"{name} is {entry['dtype']!r}")
+        kind = entry["dtype"]
+        need(isinstance(kind, str) and kind in FLOATS, f"{name} is {kind!r:.40}")
         need(isinstance(shape, list) and all(is_int(n, 0) for n in shape), f"{name}: {shape!r}")
         need(isinstance(offsets, list) and len(offsets) == 2, f"{name}: {offsets!r}")
         need(all(is_int(n, 0, len(data)) for n in offsets), f"{name}: {offsets!r}")
-        size = math.prod(shape) * np.dtype(FLOATS[entry["dtype"]]).itemsize
+        size = math.prod(shape) * np.dtype(FLOATS[kind]).itemsize
         need(offsets[1] - offsets[0] == size, f"{name} is {shape} in {offsets}")
-        tensors[name] = widened(entry["dtype"], data[slice(*offsets)]).reshape(shape)
+        tensors[name] = widened(kind, data[slice(*offsets)]).reshape(shape)
         places.append(offsets)
     ends = [0, *(end for _, end in sorted(places))]
     need([start for start, _ in sorted(places)] == ends[:-1], "tensors overlap")
@@ -171,6 +172,7 @@ def plain_gguf(raw: bytes) -> Gguf:
     found.data = -(-at // alignment) * alignment
     for name, shape, kind, offset in listed:
         need(kind in _BLOCKS and name not in found.tensors, name)
+        need(offset % alignment == 0, f"{name} lies beside where it may")
         word, per_block, block_bytes = _BLOCKS[kind]
         need(shape[-1] % per_block == 0 and math.prod(shape), name)
         start = found.data + offset
