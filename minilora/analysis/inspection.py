@@ -25,12 +25,11 @@ from minilora.hub.safetensors_files import (
     ADAPTER_FILES,
     Arrays,
     first_two,
+    read_config_file,
     read_safetensors,
-    require_files,
 )
 from minilora.lora_config import LoraConfig
 from minilora.system.errors import UsageError
-from minilora.system.readers import read_json
 
 _FACTOR = re.compile(r"(.+)\.lora_(?:embedding_)?([AB])(?:\.weight)?")
 _USUAL_SCALES = (0.1, 10.0)
@@ -149,7 +148,7 @@ def inspect_adapter(folder: str | Path) -> Inspection:
     another method than LoRA, or whose A and B do not fit each other.
     """
     folder = Path(folder)
-    written = read_json(require_files(folder, ADAPTER_FILES))
+    written = read_config_file(folder, ADAPTER_FILES)
     strange = unsupported(written)
     try:
         config = read_options({key: v for key, v in written.items() if key not in strange})

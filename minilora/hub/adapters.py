@@ -38,8 +38,8 @@ from minilora.hub.safetensors_files import (
     Arrays,
     Shapes,
     first_two,
+    read_config_file,
     read_safetensors,
-    require_files,
     require_fit,
     write_folder,
 )
@@ -48,7 +48,6 @@ from minilora.lora_config import DEFAULT, LoraConfig
 from minilora.lora_targets import base_modules
 from minilora.nn import Linear, Module
 from minilora.system.errors import UsageError, brief
-from minilora.system.readers import read_json
 from minilora.transformer import Transformer
 
 
@@ -102,7 +101,7 @@ def load_adapter(model: Transformer, folder: str | Path, name: str = DEFAULT) ->
     then the model is as it was.
     """
     layout, folder = layout_in(model), Path(folder)
-    written = read_json(require_files(folder, ADAPTER_FILES))
+    written = read_config_file(folder, ADAPTER_FILES)
     base = base_arrays(model)
     hf_base = to_hf(base, layout)
     with _naming(folder):
@@ -151,7 +150,7 @@ def _naming(folder: Path) -> Iterator[None]:
 def adapter_base(folder: str | Path) -> str | None:
     """The model that an adapter was trained on, as load_model takes it, or None if it was not
     recorded. Raises what load_adapter raises for files that are missing or damaged."""
-    written = read_json(require_files(Path(folder), ADAPTER_FILES))
+    written = read_config_file(Path(folder), ADAPTER_FILES)
     return _base_in(written)
 
 

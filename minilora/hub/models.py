@@ -32,8 +32,8 @@ from minilora.hub.safetensors_files import (
     StoredTensors,
     equal,
     first_two,
+    read_config_file,
     renamed,
-    require_files,
     require_fit,
     stored_weights,
     write_folder,
@@ -44,7 +44,6 @@ from minilora.nn import Module, Parameter
 from minilora.quantization.gguf_blocks import GgufBlocks
 from minilora.quantization.quantized import is_quantized, quantize
 from minilora.system.errors import UsageError
-from minilora.system.readers import read_json
 from minilora.transformer import Transformer
 from minilora.transformer_config import TransformerConfig
 
@@ -127,8 +126,7 @@ def load_model(name_or_path: str | Path, *, quantized: bool = False) -> Transfor
 
 
 def _in_folder(folder: Path) -> tuple[TransformerConfig, Arrays]:
-    config_file = require_files(folder, MODEL_FILES)
-    data = read_json(config_file)
+    data, config_file = read_config_file(folder, MODEL_FILES), folder / MODEL_FILES[0]
     try:
         config = read_config(data)
     except ValueError as error:

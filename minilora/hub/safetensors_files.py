@@ -8,6 +8,7 @@ Source: the description of the format in huggingface/safetensors.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import textwrap
@@ -21,9 +22,11 @@ import numpy as np
 from minilora.system.errors import UsageError
 from minilora.system.files import explained, mapped, write_atomically
 from minilora.system.readers import (
+    LARGEST,
     LARGEST_TABLE,
     damaged,
     parse_json,
+    read_bytes,
     read_json,
     require_the_file_itself,
 )
@@ -35,6 +38,8 @@ MODEL_FILES = ("config.json", "model.safetensors")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 _AGAIN = "copy or download all files again"
+_METADATA = "__metadata__"  # texts, in the header
+_CONFIG, _REPLACED = "minilora.config", "minilora.replaced"  # two of them: see write_folder
 _LONGEST_HEADER = 4_000_000  # bytes, of some 40,000 tensors: reading it takes ten times as much
 _LONGEST_NAME = 200
 _MOST_DIMENSIONS = 8
@@ -165,6 +170,22 @@ def _usable(tensors: StoredTensors) -> StoredTensors:
 
 def _in_file(path: Path) -> StoredTensors:
     """The tensors of a file under the names that stand there."""
+    entries, start = _header(path)
+    entries.pop(_METADATA, None)
+    for key, about in entries.items():
+        if not (key.isprintable() and 0 < len(key) <= _LONGEST_NAME):
+            raise damaged(path, f"{shown(key)} is no name of a tensor")
+        if len(about["shape"]) > _MOST_DIMENSIONS:
+            raise damaged(path, f"{key} has {len(about['shape'])} dimensions")
+    raw, tensors = mapped(path)[start:], {}
+    for key, about in entries.items():
+        begin, end = about["data_offsets"]
+        tensors[key] = Stored(path, key, about["dtype"], tuple(about["shape"]), raw[begin:end])
+    return tensors
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header of a file, once it and the bytes are known to fit each other, and its end."""
     from safetensors import SafetensorError, safe_open
 
     require_the_file_itself(path)
@@ -175,21 +196,10 @@ def _in_file(path: Path) -> StoredTensors:
         header = file.read(length)
     try:
         with safe_open(path, framework="numpy"):
-            pass  # it checks that header and bytes fit each other
+            pass
     except (SafetensorError, OSError) as error:
         raise damaged(path, textwrap.shorten(str(error), 150)) from None
-    entries = parse_json(header.decode(), path)
-    entries.pop("__metadata__", None)
-    for key, about in entries.items():
-        if not (key.isprintable() and 0 < len(key) <= _LONGEST_NAME):
-            raise damaged(path, f"{shown(key)} is no name of a tensor")
-        if len(about["shape"]) > _MOST_DIMENSIONS:
-            raise damaged(path, f"{key} has {len(about['shape'])} dimensions")
-    raw, tensors = mapped(path), {}
-    for key, about in entries.items():
-        start, end = (8 + length + offset for offset in about["data_offsets"])
-        tensors[key] = Stored(path, key, about["dtype"], tuple(about["shape"]), raw[start:end])
-    return tensors
+    return parse_json(header.decode(), path), 8 + length
 
 
 def renamed(tensors: Mapping[str, T], new_name: Callable[[str], str]) -> dict[str, T]:
@@ -254,28 +264,44 @@ def first_two(items: Sequence[str]) -> str:
 def write_folder(
     folder: Path, names: tuple[str, str], config: dict[str, Any], tensors: Arrays, dtype: Any
 ) -> None:
-    """Write config and weights, both or neither."""
+    """Write config and weights, both or neither.
+
+    Two files cannot be renamed at once, and a process can be killed between the two. So the weights
+    come first, and where they replace another save, their file also holds the new config, and the
+    checksum of the old one: as long as that is still there, read_config_file takes the new one.
+    """
     from safetensors.numpy import save
 
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
     stored = {key: _converted(array, dtype, key) for key, array in tensors.items()}
-    content = save(stored, {"format": "pt"})
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give a folder to save in")
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    config_file = folder / names[0]
-    old = config_file.read_bytes() if config_file.is_file() else None
+    config_file, weights = (folder / name for name in names)
+    metadata, is_new = {"format": "pt"}, not (config_file.exists() or weights.exists())
+    if config_file.is_file() and (old := config_file.read_bytes()) != text.encode():
+        metadata |= {_CONFIG: text, _REPLACED: hashlib.sha256(old).hexdigest()}
+    content = save(stored, metadata)
 
-    def write_both(path: Path) -> None:  # the weights first: they are what a full disk refuses
-        path.write_bytes(content)
-        write_atomically(config_file, lambda p: p.write_text(text, encoding="utf-8"))
+    def write_both(path: Path) -> None:
+        path.write_text(text, encoding="utf-8")
+        write_atomically(weights, lambda p: p.write_bytes(content))
 
     try:
-        write_atomically(folder / names[1], write_both)
+        write_atomically(config_file, write_both)
     except BaseException:
-        if old is None:
-            config_file.unlink(missing_ok=True)
-        elif config_file.read_bytes() != old:
-            write_atomically(config_file, lambda p: p.write_bytes(old))
+        if is_new:
+            weights.unlink(missing_ok=True)
         raise
+
+
+def read_config_file(folder: Path, names: tuple[str, str]) -> dict[str, Any]:
+    """What the config of a folder says. Raises what require_files and read_json raise."""
+    config_file, weights = require_files(folder, names), folder / names[1]
+    said = _header(weights)[0].get(_METADATA, {}) if weights.is_file() else {}
+    if _REPLACED in said and _CONFIG in said:  # see write_folder
+        there = hashlib.sha256(read_bytes(config_file, LARGEST)).hexdigest()
+        if there == said[_REPLACED]:
+            return parse_json(said[_CONFIG], weights)
+    return read_json(config_file)

@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypedDict
 from minilora.hub.gguf.reader import read_gguf
 from minilora.hub.gguf.tokenizer import tokenizer_in
 from minilora.hub.places import bundled_models, model_place
-from minilora.hub.safetensors_files import MODEL_FILES, require_files
+from minilora.hub.safetensors_files import MODEL_FILES, read_config_file
 from minilora.system.errors import UsageError, brief
 from minilora.system.files import explained, write_atomically
 from minilora.system.readers import LARGEST, LARGEST_TABLE, damaged, read_json, read_text
@@ -52,7 +52,7 @@ def reads_symbols(name_or_path: str | Path) -> bool:
     place = model_place(name_or_path)
     if place.is_file():
         return False
-    return read_json(require_files(place, MODEL_FILES)).get("vocab_size") == len(ALPHABET)
+    return read_config_file(place, MODEL_FILES).get("vocab_size") == len(ALPHABET)
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:

@@ -19,11 +19,13 @@ from folders import (
     read,
     rewrite,
     same,
+    same_logits,
 )
 from safetensors import deserialize
 from safetensors.numpy import load_file, save_file
 
 from minilora.hub import load_adapter, load_model, save_adapter, save_model
+from minilora.lora import adapters
 
 BOTH = pytest.mark.parametrize("which", FILES)
 
@@ -171,15 +173,9 @@ class Interrupted(BaseException):
     """As KeyboardInterrupt: not an Exception."""
 
 
-@BOTH
-@pytest.mark.parametrize("nth", [0, 1, 2, 3])
-@pytest.mark.parametrize("is_new", [False, True])
-def test_interrupted_save_leaves_the_old_files_and_nothing_else(
-    which, nth, is_new, tmp_path, monkeypatch
-):
-    if not is_new:
-        save_any(which, tmp_path)
-    before, steps = contents(tmp_path), []
+def interrupt_step(monkeypatch, nth):
+    """Let writing a file or renaming it be interrupted, the nth time that one of them is done."""
+    steps = []
 
     def interrupt(owner, name):
         real = getattr(owner, name)
@@ -197,11 +193,85 @@ def test_interrupted_save_leaves_the_old_files_and_nothing_else(
     interrupt(Path, "write_bytes")
     interrupt(Path, "write_text")
     interrupt(os, "replace")
+    return steps
+
+
+@BOTH
+@pytest.mark.parametrize(("nth", "step"), [*enumerate(["write_text", "write_bytes", "replace"])])
+@pytest.mark.parametrize("is_new", [False, True])
+def test_interrupted_save_leaves_the_old_files_and_nothing_else(
+    which, nth, step, is_new, tmp_path, monkeypatch
+):
+    if not is_new:
+        save_any(which, tmp_path)
+    before = contents(tmp_path)
+    steps = interrupt_step(monkeypatch, nth)
     with pytest.raises(Interrupted):
         save_any(which, tmp_path, seed=5)
     monkeypatch.undo()
-    assert steps[nth] == ["write_bytes", "write_text", "replace", "replace"][nth]
+    assert steps[nth] == step
     assert contents(tmp_path) == before
+
+
+@BOTH
+def test_interrupted_first_save_leaves_nothing(which, tmp_path, monkeypatch):
+    interrupt_step(monkeypatch, 3)
+    with pytest.raises(Interrupted):
+        save_any(which, tmp_path)
+    assert contents(tmp_path) == {}
+
+
+def changed(seed):
+    """A model and an adapter of which another seed has other options and other numbers."""
+    model = make(seed=seed, norm_eps=1e-5 * (1 + seed), dropout=0.25)
+    return adapt(make(), seed=seed, lora_alpha=2 + seed), model
+
+
+def test_save_that_is_stopped_between_its_two_files_loads_as_the_new_one(tmp_path, monkeypatch):
+    for seed in (0, 5):
+        adapted, model = changed(seed)
+        if seed == 5:
+            config = contents(tmp_path)["config.json"], contents(tmp_path)["adapter_config.json"]
+        for save, what in ((save_adapter, adapted), (save_model, model)):
+            with monkeypatch.context() as patch:
+                if seed == 5:
+                    interrupt_step(patch, 3)
+                    with pytest.raises(Interrupted):
+                        save(what, tmp_path)
+                else:
+                    save(what, tmp_path)
+    files = contents(tmp_path)
+    assert (files["config.json"], files["adapter_config.json"]) == config  # still the old ones
+    loaded, again = load_model(tmp_path), make()
+    load_adapter(again, tmp_path)
+    assert loaded.config == model.config and same(loaded.state_dict(), model.state_dict())
+    assert same_logits(again, adapted)
+    save_model(model, tmp_path)  # the next save leaves what it would have left
+    save_adapter(adapted, tmp_path)
+    save_model(model, tmp_path / "other")
+    save_adapter(adapted, tmp_path / "other")
+    assert read(tmp_path)[0] == read(tmp_path / "other")[0]
+    assert read(tmp_path, "adapter")[0] == read(tmp_path / "other", "adapter")[0]
+    loaded = load_model(tmp_path)
+    assert same(loaded.state_dict(), model.state_dict())
+
+
+def test_config_that_was_edited_by_hand_is_what_counts(tmp_path):
+    for seed in (0, 5):  # the second save replaces the first
+        adapted, model = changed(seed)
+        save_model(model, tmp_path)
+        save_adapter(adapted, tmp_path)
+    rewrite_config(tmp_path, "config.json", layer_norm_epsilon=0.5)
+    rewrite_config(tmp_path, "adapter_config.json", lora_alpha=32)
+    assert load_model(tmp_path).config.norm_eps == 0.5
+    again = make()
+    load_adapter(again, tmp_path)
+    assert adapters(again)["default"].config.lora_alpha == 16  # of 4 in c_attn, 2 in q
+
+
+def rewrite_config(folder, name, **options):
+    file = folder / name
+    file.write_text(json.dumps(json.loads(file.read_text()) | options))
 
 
 @BOTH
