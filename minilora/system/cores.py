@@ -29,7 +29,7 @@ def usable_cores() -> int:
 _lock = threading.Lock()
 _users = 0
 _libraries: Any = None
-_limits: Any = None  # what the first to enter has set
+_before: Any = None  # what restores the numbers of threads; until that has succeeded
 
 
 @contextmanager
@@ -37,23 +37,29 @@ def one_blas_thread() -> Iterator[None]:
     """Within this context, or in a function with this decorator, BLAS computes in one thread.
 
     The number of BLAS's threads belongs to the whole process, so contexts of several threads may
-    overlap: the first to enter sets it to one, and the last to leave restores it.
+    overlap: the first to enter sets it to one, and the last to leave restores it. If Ctrl-C comes
+    in that very moment, the next to leave does.
     """
-    global _users, _libraries, _limits
-    with _lock:
-        _users += 1
-        if _users == 1:
-            _libraries = ThreadpoolController().select(user_api="blas")
-            _limits = _libraries.limit(limits=1)
-            _let_any_thread_set_limits()
+    global _users, _libraries, _before
+    entered = False
     try:
+        with _lock:
+            _users += 1
+            entered = True
+            if _users == 1:
+                _libraries = ThreadpoolController().select(user_api="blas")
+                limits = _libraries.limit(limits=1)
+                _before = _before or limits
+                _let_any_thread_set_limits()
         yield
     finally:
-        with _lock:
-            _users -= 1
-            if _users == 0:
-                _limits.restore_original_limits()
-                _let_any_thread_set_limits()
+        if entered:
+            with _lock:
+                _users -= 1
+                if _users == 0 and _before:
+                    _before.restore_original_limits()
+                    _let_any_thread_set_limits()
+                    _before = None
 
 
 def _let_any_thread_set_limits() -> None:

@@ -321,9 +321,9 @@ def run(
     ]
     try:
         with (
+            _ctrl_c_sets_a_flag() as interrupted,  # first: it lets the others begin and end
             one_blas_thread(),
             _threads(workers) as pool,
-            _ctrl_c_sets_a_flag() as interrupted,
         ):
             while not all(t.done for t in trainings):
                 for training, bar in zip(trainings, bars, strict=True):

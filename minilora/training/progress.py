@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import warnings
 from typing import Any
+
+_one_at_a_time = threading.Lock()
 
 
 def progress_bar(
@@ -13,7 +16,9 @@ def progress_bar(
 ) -> Any:
     """A bar of tqdm's, at the given line of several. Nothing is shown where output goes into a pipe
     or a file, if `quiet`, and where the environment has TQDM_DISABLE."""
-    with warnings.catch_warnings():
+    # Python's filters of warnings belong to all threads: two that changed them at a time could
+    # leave them changed.
+    with _one_at_a_time, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # without ipywidgets a notebook gets the bar made of text
         from tqdm.auto import tqdm
 

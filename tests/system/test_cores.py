@@ -1,11 +1,14 @@
 """Claims about cores: how many there are, and that BLAS gets back what training took from it."""
 
+import itertools
 import os
 import threading
+from contextlib import suppress
 
 import pytest
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import ThreadpoolController, threadpool_info, threadpool_limits
 
+from minilora.system import cores
 from minilora.system.cores import one_blas_thread, usable_cores
 
 
@@ -64,6 +67,32 @@ def test_contexts_that_overlap_in_two_threads_hold_to_the_last_and_restore_the_f
         assert set(blas_threads()) == {1}
         leave[name].set()
         threads[name].join(20)
+    assert blas_threads() == two_threads
+
+
+@pytest.mark.parametrize("moment", range(5))
+def test_after_ctrl_c_while_it_was_set_or_restored_the_next_context_restores(
+    moment, two_threads, monkeypatch
+):
+    moments = itertools.count()
+    let_any_thread = cores._let_any_thread_set_limits
+
+    def interrupted(function):
+        def call(*args, **options):
+            if next(moments) == moment:
+                raise KeyboardInterrupt
+            return function(*args, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cores, "ThreadpoolController", interrupted(ThreadpoolController))
+        patch.setattr(cores, "_let_any_thread_set_limits", interrupted(let_any_thread))
+        patch.setattr(ThreadpoolController, "limit", interrupted(ThreadpoolController.limit))
+        with suppress(KeyboardInterrupt), one_blas_thread():
+            assert set(blas_threads()) == {1}
+    with one_blas_thread():
+        assert set(blas_threads()) == {1}
     assert blas_threads() == two_threads
 
 
