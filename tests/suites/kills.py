@@ -25,11 +25,10 @@ import argparse
 import random
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from processes import Blow, Server
+from processes import Blow, Server, empty_folder
 from small_commands import COMMANDS, Command, saved_steps
 from stage import Stage, same_output
 from suite import Suite, main
@@ -99,5 +98,5 @@ if __name__ == "__main__":
     names.add_argument("--only", action="append", help="a command of small_commands.py")
     given, sys.argv[1:] = names.parse_known_args()
     chosen = [command for command in COMMANDS if not given.only or command.name in given.only]
-    with tempfile.TemporaryDirectory() as scratch, Server() as server:
+    with empty_folder() as scratch, Server() as server:
         sys.exit(main(suite_of(Stage(Path(scratch), server), chosen, 0)))

@@ -16,6 +16,7 @@ Where Python itself makes a file to find out which folder is for temporary ones,
 from __future__ import annotations
 
 import atexit
+import importlib
 import json
 import os
 import shlex
@@ -80,7 +81,7 @@ class Order:
 class Ended:
     """status: as subprocess has it, or None for a process that had to be ended. operations: those
     that it began. steps: of training, that it finished. left: command lines of the processes that
-    lived on for longer than GRACE."""
+    lived on for longer than GRACE. modules: that it had to import, if it came to its end."""
 
     status: int | None
     out: str
@@ -89,6 +90,7 @@ class Ended:
     operations: list[str]
     steps: int
     left: list[str]
+    modules: list[str]
 
 
 class Server:
@@ -114,9 +116,16 @@ class Server:
         return self
 
     def __exit__(self, *error: object) -> None:
-        assert self._process.stdin
+        assert self._process.stdin and self._process.stdout
         self._process.stdin.close()
         self._process.wait()
+        self._process.stdout.close()
+
+
+def empty_folder() -> tempfile.TemporaryDirectory[str]:
+    """For places: in memory if possible, or every file that is written waits for the disk."""
+    memory = Path("/dev/shm")
+    return tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None)
 
 
 def make_place(place: Path) -> Path:
@@ -136,8 +145,6 @@ def _environment() -> dict[str, str]:
 
 
 def _serve(prepare: str) -> None:
-    import importlib
-
     importlib.import_module("matplotlib.pyplot")  # which makes its list of fonts, once
 
     import minilora.__main__
@@ -152,7 +159,17 @@ def _serve(prepare: str) -> None:
         fields = json.loads(line)
         blow = fields.pop("blow")
         order = Order(**fields, blow=Blow(**blow) if blow else None)
-        print(json.dumps(asdict(_run(order))), flush=True)
+        ended = _run(order)
+        print(json.dumps(asdict(ended)), flush=True)
+        _import(ended.modules)
+
+
+def _import(names: list[str]) -> None:
+    """What a process had to import, the next ones have: another user may not read it."""
+    for name in names:
+        if name not in sys.modules:
+            with suppress(Exception):
+                importlib.import_module(name)
 
 
 def _run(order: Order) -> Ended:
@@ -174,6 +191,7 @@ def _run(order: Order) -> Ended:
         [line.removeprefix("operation ") for line in lines if line.startswith("operation ")],
         lines.count("step"),
         _left_of(pid),
+        [line.removeprefix("module ") for line in lines if line.startswith("module ")],
     )
 
 
@@ -235,7 +253,7 @@ def _fork(order: Order, place: Path, told: Path) -> int:
     sys.addaudithook(_Hook(order.blow, log, Path(order.keep) if order.keep else None))
     from minilora.cli import main
 
-    status = 1
+    status, loaded = 1, set(sys.modules)
     try:
         os.write(begin, b".")
         status = main(shlex.split(order.command))
@@ -251,6 +269,8 @@ def _fork(order: Order, place: Path, told: Path) -> int:
         with suppress(OSError):
             sys.stdout.flush()
         sys.stderr.flush()
+        for name in sorted(set(sys.modules) - loaded):
+            os.write(log, f"module {name}\n".encode())
         os._exit(status)
 
 

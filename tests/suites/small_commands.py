@@ -76,8 +76,9 @@ def in_small() -> None:
 def in_small_and_careless() -> None:
     """The same with a fault planted: files are written straight to their names."""
     in_small()
+    careful = files.write_atomically
     for module in list(sys.modules.values()):
-        if getattr(module, "write_atomically", None) is files.write_atomically:
+        if getattr(module, "write_atomically", None) is careful:
             vars(module)["write_atomically"] = lambda path, write: write(Path(path))
 
 

@@ -1,8 +1,10 @@
 """A small part of the suite of full disks."""
 
+from pathlib import Path
+
 import pytest
 from full_disk import can_mount, suite_of
-from processes import Server
+from processes import Server, empty_folder
 from small_commands import COMMANDS
 from stage import Stage
 
@@ -12,15 +14,21 @@ pytestmark = [
 ]
 
 
-def test_commands_on_a_full_disk_say_so_and_lose_nothing(tmp_path):
+@pytest.fixture
+def folder():
+    with empty_folder() as made:
+        yield Path(made)
+
+
+def test_commands_on_a_full_disk_say_so_and_lose_nothing(folder):
     chosen = [one for one in COMMANDS if one.name in ("finetune again", "params", "quiz")]
     with Server() as server:
-        suite = suite_of(Stage(tmp_path, server), chosen, seed=1)
+        suite = suite_of(Stage(folder, server), chosen, seed=1)
         assert suite.faults(suite.run(seed=1, trials=8)) == 0
 
 
 @pytest.mark.thorough
-def test_so_do_all_others(tmp_path):
+def test_so_do_all_others(folder):
     with Server() as server:
-        suite = suite_of(Stage(tmp_path, server), COMMANDS, seed=1)
+        suite = suite_of(Stage(folder, server), COMMANDS, seed=1)
         assert suite.faults(suite.run(seed=1, trials=60)) == 0
