@@ -40,7 +40,10 @@ KINDS: list[Kind] = [*WEIGHTS, *TEXTS]
 SECONDS = 5.0  # for one load; most take a few thousandths
 MEMORY = 8 << 20  # bytes that a load may take beside twice its files
 ADDRESSES = 1 << 30  # and what all of the process may add to its address space meanwhile
-HARMLESS = ("a byte order mark before it", r"lines end in b'\r\n'")  # PyPI's tokenizers takes neither
+HARMLESS = (
+    "a byte order mark before it",
+    r"lines end in b'\r\n'",
+)  # PyPI's tokenizers takes neither
 LETTERS = 400  # of a sentence
 
 

@@ -17,7 +17,7 @@ from minilora.hub.hf_layout import SWITCHES, parameter_shapes
 from minilora.hub.safetensors_files import require_fit
 from minilora.quantization.gguf_blocks import GgufBlocks, dequantize, is_finite
 from minilora.rope_scaling import RopeScaling
-from minilora.system.errors import UsageError
+from minilora.system.errors import UsageError, brief
 from minilora.transformer_config import TransformerConfig
 
 # "#" is the layer's number. A weight of a Linear is (d_out, d_in) there.
@@ -46,20 +46,30 @@ _SIZES = {
 
 
 def gguf_config(file: GgufFile) -> TransformerConfig:
-    """The configuration in a file's metadata. Raises ValueError for what ours cannot compute."""
+    """The configuration in a file's metadata. Raises ValueError, which names the file, for what
+    ours cannot compute."""
+    try:
+        return _config(file)
+    except UsageError as error:
+        if str(file.path) in str(error):
+            raise
+        raise UsageError(f"cannot load {file.path}: {error}") from None
+
+
+def _config(file: GgufFile) -> TransformerConfig:
     said = file.metadata
     kind = said.get("general.architecture")
     if kind != "llama":
-        raise UsageError(f"{file.path} holds a model of kind {kind!r}; supported: 'llama'")
+        raise UsageError(f"{file.path} holds a model of kind {brief(kind)}; supported: 'llama'")
 
     def get(key: str, kinds: type | tuple[type, ...], default: Any = None) -> Any:
         value = said.get(f"llama.{key}", default)
         if not isinstance(value, kinds) or isinstance(value, bool):
-            raise UsageError(f"{file.path}: llama.{key} is {value!r}")
+            raise UsageError(f"{file.path}: llama.{key} is {brief(value)}")
         return value
 
     if experts := said.get("llama.expert_count", 0):
-        raise UsageError(f"{file.path} has {experts!r} experts, which are not supported")
+        raise UsageError(f"{file.path} has {brief(experts)} experts, which are not supported")
     sizes = {ours: get(theirs, int, 0) for ours, theirs in _SIZES.items()}
     sizes["n_kv_head"] = sizes["n_kv_head"] or sizes["n_head"]
     if sizes["n_layer"] > len(file.tensors):
@@ -76,7 +86,7 @@ def gguf_config(file: GgufFile) -> TransformerConfig:
     scaling = None
     if (slowed := get("rope.scaling.type", str, "none")) != "none":
         if slowed != "linear":
-            raise UsageError(f"{file.path}: rope scaling {slowed!r} is not supported")
+            raise UsageError(f"{file.path}: rope scaling {brief(slowed)} is not supported")
         scaling = RopeScaling("linear", float(get("rope.scaling.factor", (int, float), 0)))
     plain = width * sizes["n_head"] == sizes["n_embd"]
     return TransformerConfig(

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from minilora.hub.gguf.reader import GgufFile
-from minilora.system.errors import UsageError
+from minilora.system.errors import UsageError, brief
 from minilora.system.readers import damaged
 from minilora.tokens.tokenizer import Tokenizer, library, unusable
 
@@ -39,12 +39,12 @@ def tokenizer_in(file: GgufFile) -> Tokenizer:
     instead = "use the model's folder with its tokenizer.json"
     if kind != "gpt2":
         raise UsageError(
-            f"the tokenizer in {path} is {kind!r}; only byte pair encoding ('gpt2') is read from "
-            f"a GGUF file: {instead}"
+            f"the tokenizer in {path} is {brief(kind)}; only byte pair encoding ('gpt2') is read "
+            f"from a GGUF file: {instead}"
         )
     if rule not in [*_RULES]:
         raise UsageError(
-            f"the tokenizer in {path} cuts a text into words as {rule!r}; only "
+            f"the tokenizer in {path} cuts a text into words as {brief(rule)}; only "
             f"{', '.join(_RULES)} are known: {instead}"
         )
     tokens, merges = _list(file, "tokens", str), _list(file, "merges", str)
@@ -104,4 +104,4 @@ def _id(data: Mapping[str, Any], key: str, tokens: list[str], file: GgufFile) ->
     found = data.get(f"tokenizer.ggml.{key}_token_id")
     if found is None or (type(found) is int and 0 <= found < len(tokens)):
         return found
-    raise damaged(file.path, f"its {key}_token_id is {found!r:.40}, of {len(tokens)} tokens")
+    raise damaged(file.path, f"its {key}_token_id is {brief(found)}, of {len(tokens)} tokens")
