@@ -90,7 +90,7 @@ def sweep(
         with bar:
             for file_name, returned in _results(calls, jobs, scheduler):
                 rows = json.loads(json.dumps(_checked(returned, run)))  # as they are read back
-                save_json({"seal": _seal(rows), "rows": rows}, folder / file_name)
+                save_json({"seal": _seal(rows, file_name), "rows": rows}, folder / file_name)
                 found[folder / file_name] = rows
                 finished += 1
                 bar.update()
@@ -153,7 +153,7 @@ def _read_rows(file: Path) -> Rows | None:
         return None
     try:
         found = read_json(file, _RunFile, LARGEST_TABLE)
-        if found.seal == _seal(found.rows):
+        if found.seal == _seal(found.rows, file.name):
             return found.rows
     except (OSError, UsageError):
         pass
@@ -163,14 +163,15 @@ def _read_rows(file: Path) -> Rows | None:
 
 @dataclass(frozen=True)
 class _RunFile:
-    """seal: of the rows, so that a digit that changed on the disk is no result."""
+    """seal: of the rows and the file's name, so that neither a digit that changed on the disk nor
+    the rows of another run are its result."""
 
     seal: str
     rows: list[dict[str, Any]]
 
 
-def _seal(rows: Rows) -> str:
-    return f"{zlib.crc32(json.dumps(rows, sort_keys=True).encode()):08x}"
+def _seal(rows: Rows, name: str) -> str:
+    return f"{zlib.crc32(json.dumps([name, rows], sort_keys=True).encode()):08x}"
 
 
 def _are_rows(rows: Any) -> bool:

@@ -242,6 +242,17 @@ def test_a_digit_that_changed_on_the_disk_is_no_result(tmp_path):
         assert sweep(logged, numbered(tmp_path, 1), rows, jobs=1) == first
 
 
+def test_two_files_that_changed_places_are_not_taken_for_each_other(tmp_path):
+    rows = tmp_path / "rows"
+    first = sweep(logged, numbered(tmp_path, 2), rows, jobs=1)
+    one, other = rows.iterdir()
+    one.rename(tmp_path / "x")
+    other.rename(one)
+    (tmp_path / "x").rename(other)
+    with pytest.warns(UserWarning, match="is damaged; its run is repeated"):
+        assert sweep(logged, numbered(tmp_path, 2), rows, jobs=1) == first
+
+
 def unsaid(**ignored):
     return None
 
