@@ -186,14 +186,19 @@ def unpacked(kind: str, shape: tuple[int, ...], raw: bytes) -> np.ndarray:
     """The numbers in a tensor's bytes, float32."""
     if kind in FLOATS:
         return widened(kind, raw).reshape(shape)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return _from_blocks(kind, raw).reshape(shape)
+
+
+def _from_blocks(kind: str, raw: bytes) -> np.ndarray:
     block = {"Q4_0": 18, "Q4_1": 20, "Q8_0": 34}[kind]
     rows = np.frombuffer(raw, np.uint8).reshape(-1, block)
     d = np.ascontiguousarray(rows[:, :2]).view("<f2").astype("<f4")  # (blocks, 1)
     if kind == "Q8_0":
-        return (d * np.ascontiguousarray(rows[:, 2:]).view("i1")).astype("<f4").reshape(shape)
+        return (d * np.ascontiguousarray(rows[:, 2:]).view("i1")).astype("<f4")
     packed = rows[:, block - 16 :]
     fours = np.concatenate([packed & 15, packed >> 4], axis=1).astype("<f4")  # (blocks, 32)
     if kind == "Q4_0":
-        return (d * (fours - 8)).reshape(shape)
+        return d * (fours - 8)
     m = np.ascontiguousarray(rows[:, 2:4]).view("<f2").astype("<f4")
-    return (d * fours + m).reshape(shape)
+    return d * fours + m

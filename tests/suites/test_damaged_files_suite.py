@@ -40,7 +40,7 @@ def too_late(folder, target):
 
 
 def too_large(folder, target):
-    bytearray(20 << 20)
+    bytearray(2 << 20)
     raise UsageError(f"{folder}: no")
 
 

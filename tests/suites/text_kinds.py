@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import io
 import json
 import os
 import re
@@ -17,9 +19,10 @@ from unittest import mock
 
 import numpy as np
 import tokens
+from gguf_files import gguf
 from kinds import ANEW, AS_SAID, Kind
 from mutations import Files, Rng, pick
-from plain_readers import Unreadable, is_float, is_int, need, plain_json, plain_object
+from plain_readers import Unreadable, is_float, is_int, need, plain_gguf, plain_json, plain_object
 from safetensors import SafetensorError
 from safetensors.numpy import load
 from weight_kinds import contents, need_bytes
@@ -30,7 +33,8 @@ from minilora.experiments.sweeps import run_files, sweep
 from minilora.hub.tokenizers import load_tokenizer
 from minilora.learn.exam.cards import CARDS_FILE, load_cards
 from minilora.learn.exam.progress import Progress
-from minilora.learn.notebooks.lessons import read_cells
+from minilora.learn.notebooks.grading import column, read_table, write_table
+from minilora.learn.notebooks.lessons import Task, read_cells, read_lesson
 from minilora.text import library
 from minilora.text.alphabet import decode
 from minilora.text.corpora import load_text
@@ -427,6 +431,100 @@ def _tokenizer_files() -> dict[str, bytes]:
     return files | {"generation_config.json": b'{"eos_token_id": [2, 0], "max_length": 20}'}
 
 
+class TokenizersInGguf(Kind):
+    """The tokenizer in a .gguf file's metadata."""
+
+    name = "tokenizer in a .gguf"
+
+    def whole(self, rng: Rng) -> Mapping[str, bytes]:
+        return {"tiny.gguf": _gguf_tokenizer(pick(rng, ["gpt-2", "smollm", "llama-bpe", "qwen2"]))}
+
+    def load(self, folder: Path, target: Any) -> Any:
+        tokenizer = load_tokenizer(folder / "tiny.gguf")
+        return tokenizer, [tokenizer.encode(text) for text in TokenizerFiles.texts]
+
+    def judge(self, files: Files, loaded: Any) -> str:
+        tokenizer, _ = loaded
+        (raw,) = need_bytes(files, "tiny.gguf")
+        said = plain_gguf(raw).metadata
+        about = {k.removeprefix("tokenizer.ggml."): v for k, v in said.items()}
+        words, kinds, merges = (about.get(key) for key in ("tokens", "token_type", "merges"))
+        need(about.get("model") == "gpt2", "another kind")
+        need(all(isinstance(some, list) for some in (words, kinds, merges)), "no lists")
+        need(len(words) == len(kinds) == len(set(words)), "lists that do not fit")
+        need(tokenizer.backend.get_vocab() == {word: i for i, word in enumerate(words)}, "words")
+        special = {word: i for i, word in enumerate(words) if kinds[i] == 3}
+        need(tokenizer.special_ids == special, "special tokens")
+        stored = json.loads(tokenizer.backend.to_str())["model"]["merges"]
+        need([" ".join(pair) for pair in stored] == merges, "merges")
+        ends = {about[key] for key in ("eos_token_id", "eot_token_id") if key in about}
+        need(set(tokenizer.eos_ids) == ends, "ends")
+        need(tokenizer.chat_template == said.get("tokenizer.chat_template"), "template")
+        return AS_SAID
+
+
+@cache
+def _gguf_tokenizer(rule: str) -> bytes:
+    return gguf(tokens.gguf_metadata(pre=rule), {"x": ("F32", (4,), b"\0" * 16)})
+
+
+class GradeTables(Kind):
+    """A class's points; a table of other exercises is no table for these."""
+
+    name = "table of grades"
+
+    def whole(self, rng: Rng) -> Mapping[str, bytes]:
+        return {"grades.csv": _grades(int(rng.integers(3)))}
+
+    def load(self, folder: Path, target: Any) -> Any:
+        return read_table(folder / "grades.csv", _tasks())
+
+    def judge(self, files: Files, loaded: Any) -> str:
+        if files["grades.csv"] in ("missing", "a broken link"):
+            need(not loaded, "rows from nowhere")
+            return AS_SAID
+        (raw,) = need_bytes(files, "grades.csv")
+        lines = list(csv.reader(io.StringIO(_utf8(raw), newline="")))
+        need(lines, "no lines")
+        if not loaded:
+            need(lines[0] != _columns(), "its rows are lost")
+            return ANEW
+        need(lines[0] == _columns(), "other columns")
+        rows = [dict(zip(lines[0], line, strict=False)) for line in lines[1:] if line]
+        need(
+            [*loaded.values()] == [*{r["student"] + r["notebooks"]: r for r in rows}.values()], "?"
+        )
+        need(all(len(line) == len(lines[0]) for line in lines[1:] if line), "a short line")
+        for row in rows:
+            points = [row[column(task)] for task in _tasks()]
+            for task, given in zip(_tasks(), points, strict=True):
+                need(given in ("", *map(str, range(task.heading.points + 1))), "points")
+        return AS_SAID
+
+
+@cache
+def _tasks() -> list[Task]:
+    return list(read_lesson(REPOSITORY / "lessons" / "05_counting_parameters.ipynb").tasks)
+
+
+def _columns() -> list[str]:
+    return ["student", "points", "of", *map(column, _tasks()), "notebooks"]
+
+
+@cache
+def _grades(seed: int) -> bytes:
+    rng = np.random.default_rng(seed)
+    rows = []
+    for name in ("Ada", "Bo, jr.", "Çelik"):
+        points = [int(rng.integers(task.heading.points + 1)) for task in _tasks()]
+        most = sum(task.heading.points for task in _tasks())
+        cells = [name, sum(points), most, *points, f"{rng.integers(2**30):08x}"]
+        rows.append(dict(zip(_columns(), map(str, cells), strict=True)))
+    with tempfile.TemporaryDirectory() as place:
+        write_table(rows, Path(place, "grades.csv"))
+        return Path(place, "grades.csv").read_bytes()
+
+
 class Notebooks(Kind):
     """What a student hands in."""
 
@@ -462,6 +560,7 @@ def _notebook(number: int) -> bytes:
 
 TEXTS: list[Kind] = [
     SweepRuns(), Results(), Cards(), Exam(), Learned(), Corpus(), Texts(), Asked(), Notebooks(),
+    GradeTables(),
 ]  # fmt: skip
 if importlib.util.find_spec("tokenizers"):
-    TEXTS.append(TokenizerFiles())
+    TEXTS += [TokenizerFiles(), TokenizersInGguf()]

@@ -36,6 +36,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, load_file, save
 
 import minilora as ml
+from minilora.analysis.inspection import inspect_adapter
 from minilora.lora import active_adapter, adapters, lora_layers
 from minilora.lora_targets import plain_path
 from minilora.quantization.quantized import dequantize
@@ -218,9 +219,9 @@ def run(model: ml.Transformer) -> None:
 
 
 @cache
-def _model_folder(kind: str, dtype: str, shards: int, seed: int) -> dict[str, bytes]:
+def _model_folder(kind: str, dtype: str, shards: int, wide: int, seed: int) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as place:
-        ml.save_model(make(kind, seed), place)
+        ml.save_model(make(kind, seed, n_embd=wide), place)
         arrays = load_file(Path(place, "model.safetensors"))
         files = contents(Path(place))
     if dtype == "F32" and not shards:
@@ -242,12 +243,13 @@ def _model_folder(kind: str, dtype: str, shards: int, seed: int) -> dict[str, by
 class Models(Kind):
     """Folders of transformers' layout, in one file or in shards."""
 
-    def __init__(self, kind: str, dtype: str = "F32", shards: int = 0) -> None:
-        self.name = f"model folder ({kind}, {dtype}{', shards' if shards else ''})"
-        self.kind, self.dtype, self.shards = kind, dtype, shards
+    def __init__(self, kind: str, dtype: str = "F32", shards: int = 0, wide: int = 8) -> None:
+        more = f"{', shards' if shards else ''}{', wide' if wide > 8 else ''}"
+        self.name = f"model folder ({kind}, {dtype}{more})"
+        self.kind, self.dtype, self.shards, self.wide = kind, dtype, shards, wide
 
     def whole(self, rng: Rng) -> Mapping[str, bytes]:
-        return _model_folder(self.kind, self.dtype, self.shards, int(rng.integers(3)))
+        return _model_folder(self.kind, self.dtype, self.shards, self.wide, int(rng.integers(3)))
 
     def load(self, folder: Path, target: Any) -> Any:
         model = ml.load_model(folder)
@@ -484,6 +486,51 @@ def _named(names: Any, path: str) -> bool:
     return any(isinstance(n, str) and (path == n or path.endswith(f".{n}")) for n in names)
 
 
+class Inspected(Adapters):
+    """Adapters that are looked at without their model."""
+
+    def __init__(self, which: str) -> None:
+        super().__init__(which)
+        self.name = f"adapter, inspected ({which})"
+
+    def target(self) -> Any:
+        return None
+
+    def state(self, target: Any) -> Any:
+        return None
+
+    def must_load(self, whole: Mapping[str, bytes], files: Files) -> bool:
+        return only_numbers_differ(whole, files, plain_safetensors)
+
+    def load(self, folder: Path, target: Any) -> Any:
+        found = inspect_adapter(folder)
+        return found, json.dumps(found.as_dict(), allow_nan=False)
+
+    def judge(self, files: Files, loaded: Any) -> str:
+        found, _ = loaded
+        raw_config, raw = need_bytes(files, "adapter_config.json", "adapter_model.safetensors")
+        config, tensors = plain_object(raw_config), plain_safetensors(raw)[0]
+        tensors = {re.sub(r"(?<![^.])(_orig_mod|module)\.", "", k): a for k, a in tensors.items()}
+        paths = {key.partition(".lora_A.")[0] for key in tensors if ".lora_A.weight" in key}
+        wanted = {path.removeprefix("base_model.model."): path for path in paths}
+        need({one.path for one in found.modules} == wanted.keys(), "other modules")
+        need(found.bytes == len(raw) + len(raw_config), "another size")
+        for one in found.modules:
+            A = tensors[f"{wanted[one.path]}.lora_A.weight"].astype(np.float64)
+            B = tensors[f"{wanted[one.path]}.lora_B.weight"].astype(np.float64)
+            alpha = by_pattern(config.get("alpha_pattern"), one.path, config.get("lora_alpha", 8))
+            rank = by_pattern(config.get("rank_pattern"), one.path, config.get("r", 8))
+            need(is_float(alpha, 0, 1e300) and is_int(rank), "alpha or r")
+            s = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+            need(math.isclose(one.s, s, rel_tol=1e-12), f"s is {one.s}, not {s}")
+            need((one.r, one.d_in, one.d_out) == (len(A), A.shape[1], len(B)), "another size")
+            if np.isfinite(A).all() and np.isfinite(B).all():
+                S = np.linalg.svd(s * (B @ A))[1][: one.r]
+                near = np.allclose(one.singular_values[: len(S)], S, rtol=1e-3, atol=1e-4 * S[0])
+                need(near, "other singular values")
+        return AS_SAID
+
+
 _SAID = {
     "general.architecture": "llama",
     "llama.context_length": 16,
@@ -675,8 +722,9 @@ class Resumes(Kind):
         need(all(x in range(losses.size + 1) for x in steps), "evaluations")
         need(steps == sorted(set(steps)), "evaluations")
         found = loaded.history
+        measured = np.array(found.evaluations).reshape(-1, 2)
         need(found.losses == losses.tolist() and found.seconds == seconds.tolist(), "history")
-        need(np.array_equal(np.array(found.evaluations).reshape(-1, 2), pairs), "evaluations")
+        need(np.array_equal(measured, pairs, equal_nan=True), "evaluations")
         state = loaded.optimizer.state()
         need(arrays.keys() == state.keys(), "other arrays")
         for key, array in arrays.items():
@@ -727,9 +775,11 @@ WEIGHTS: list[Kind] = [
     Models("llama", "BF16", shards=2),
     Models("gpt2-untied", shards=3),
     Models("mixed-untied"),
+    Models("llama", "F16", wide=256),
     Adapters("LoRA"),
     Adapters("LoRA"),
     Adapters("DoRA, PiSSA"),
+    Inspected("LoRA"),
     GgufModels(quantized=False),
     GgufModels(quantized=True),
     Resumes(),
