@@ -64,7 +64,8 @@ def damaged(rng: Rng, files: Mapping[str, bytes], other: Mapping[str, bytes]) ->
     change = pick(rng, ways) if ways and draw < 0.75 else pick(rng, _BYTES)
     try:
         changed[name], how = change(rng, raw)
-    except Unreadable:  # a text of a format that this change does not know
+    except (Unreadable, TypeError, ValueError, LookupError, AttributeError, RecursionError):
+        # It is damaged already, beyond what this change knows.
         changed[name], how = _flipped(rng, raw)
     return changed, f"{name}: {how}"
 

@@ -170,14 +170,16 @@ def plain_gguf(raw: bytes) -> Gguf:
     alignment = found.metadata.get("general.alignment", 32)
     need(is_int(alignment), "alignment")
     found.data = -(-at // alignment) * alignment
+    next_ = 0
     for name, shape, kind, offset in listed:
         need(kind in _BLOCKS and name not in found.tensors, name)
-        need(offset % alignment == 0, f"{name} lies beside where it may")
+        need(offset == next_, f"{name} does not lie where the one before it ends")
         word, per_block, block_bytes = _BLOCKS[kind]
         need(shape[-1] % per_block == 0 and math.prod(shape), name)
         start = found.data + offset
         end = start + math.prod(shape) // per_block * block_bytes
         need(end <= len(raw), f"{name} lies beyond the end")
+        next_ = -(-(end - found.data) // alignment) * alignment
         found.tensors[name] = (word, shape, raw[start:end])
     return found
 

@@ -56,6 +56,11 @@ def raising(text, kind=UsageError):
     return load
 
 
+@pytest.mark.parametrize("trials", [3 * len(KINDS), pytest.param(3000, marks=pytest.mark.thorough)])
+def test_what_is_loaded_is_what_the_file_says_and_all_else_is_refused(trials, capsys):
+    assert SUITE.faults(SUITE.run(20, trials)) == 0, capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("kind", "load", "fault"),
     [

@@ -402,7 +402,7 @@ class TokenizerFiles(Kind):
             names |= {name: value} if value else {}
         need(tokenizer.names == names, f"names {tokenizer.names}")
         ends = self._beside(files, "generation_config.json").get("eos_token_id")
-        if ends is None:
+        if ends is None or ends == []:
             one = backend.token_to_id(names["eos_token"]) if "eos_token" in names else None
             ends = [] if one is None else [one]
         ends = ends if isinstance(ends, list) else [ends]
