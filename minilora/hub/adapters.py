@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from minilora.hub.peft_layout import (
     without_wrappers,
 )
 from minilora.hub.peft_options import (
+    DEFAULT_TARGETS,
     named_paths,
     our_options,
     read_options,
@@ -256,10 +258,12 @@ def _not_in_file(
     """The modules that the adapter's options name, but for which it has no tensors.
 
     Raises ValueError for tensors of modules that they do not name: PEFT leaves these out, in
-    silence. Without target_modules, PEFT's default depends on the model, and nothing is said.
+    silence.
     """
     if written.get("target_modules") is None:
-        return []
+        if family(model.config) not in DEFAULT_TARGETS:
+            return []
+        peft = replace(peft, target_modules=DEFAULT_TARGETS[family(model.config)])
     linears = [
         layout[path].path for path, m in base_modules(model).items() if isinstance(m, Linear)
     ]

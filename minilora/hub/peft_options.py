@@ -40,6 +40,11 @@ _REFUSED = [
     "target_parameters", "alora_invocation_tokens", "monteclora_config", "use_bdlora",
     "arrow_config", "kasa_config",
 ]  # fmt: skip
+DEFAULT_TARGETS = {  # of PEFT, by the kind of model; of a model of our own it has none
+    "gpt2": ("c_attn",),
+    "llama": ("q_proj", "v_proj"),
+    "qwen2": ("q_proj", "v_proj"),
+}
 _WHERE = ("target_modules", "exclude_modules", "layers_to_transform")
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # init_lora_weights that alter W
 _STARTS = ("gaussian", "mica")  # and that do not, in any case of their letters

@@ -13,7 +13,9 @@ import json
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, TypedDict, TypeVar
 
@@ -22,11 +24,9 @@ import numpy as np
 from minilora.system.errors import UsageError
 from minilora.system.files import explained, mapped, write_atomically
 from minilora.system.readers import (
-    LARGEST,
     LARGEST_TABLE,
     damaged,
     parse_json,
-    read_bytes,
     read_json,
     require_the_file_itself,
 )
@@ -38,8 +38,6 @@ MODEL_FILES = ("config.json", "model.safetensors")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 _AGAIN = "copy or download all files again"
-_METADATA = "__metadata__"  # texts, in the header
-_CONFIG, _REPLACED = "minilora.config", "minilora.replaced"  # two of them: see write_folder
 _LONGEST_HEADER = 4_000_000  # bytes, of some 40,000 tensors: reading it takes ten times as much
 _LONGEST_NAME = 200
 _MOST_DIMENSIONS = 8
@@ -171,7 +169,7 @@ def _usable(tensors: StoredTensors) -> StoredTensors:
 def _in_file(path: Path) -> StoredTensors:
     """The tensors of a file under the names that stand there."""
     entries, start = _header(path)
-    entries.pop(_METADATA, None)
+    entries.pop("__metadata__", None)
     for key, about in entries.items():
         if not (key.isprintable() and 0 < len(key) <= _LONGEST_NAME):
             raise damaged(path, f"{shown(key)} is no name of a tensor")
@@ -266,23 +264,28 @@ def write_folder(
 ) -> None:
     """Write config and weights, both or neither.
 
-    Two files cannot be renamed at once, and a process can be killed between the two. So the weights
-    come first, and where they replace another save, their file also holds the new config, and the
-    checksum of the old one: as long as that is still there, read_config_file takes the new one.
+    Two files cannot be renamed at once, and a process can be killed between the two. So where both
+    replace another save, the new config is first written to a hidden file, with the checksums of
+    the new weights and of the old config: as long as these two lie together, it is the hidden one
+    that read_config_file reads. At the end it is removed.
     """
     from safetensors.numpy import save
 
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
     stored = {key: _converted(array, dtype, key) for key, array in tensors.items()}
+    content = save(stored, {"format": "pt"})
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give a folder to save in")
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
     config_file, weights = (folder / name for name in names)
-    metadata, is_new = {"format": "pt"}, not (config_file.exists() or weights.exists())
-    if config_file.is_file() and (old := config_file.read_bytes()) != text.encode():
-        metadata |= {_CONFIG: text, _REPLACED: hashlib.sha256(old).hexdigest()}
-    content = save(stored, metadata)
+    upcoming, is_new = _upcoming(config_file), not (config_file.exists() or weights.exists())
+    old = b""
+    with suppress(OSError):  # whom it is hidden from cannot load it either
+        old = config_file.read_bytes()
+    if old and old != text.encode():
+        said = dict(config=config, weights=sha256(content).hexdigest(), old=sha256(old).hexdigest())
+        write_atomically(upcoming, lambda p: p.write_text(json.dumps(said), encoding="utf-8"))
 
     def write_both(path: Path) -> None:
         path.write_text(text, encoding="utf-8")
@@ -293,15 +296,40 @@ def write_folder(
     except BaseException:
         if is_new:
             weights.unlink(missing_ok=True)
+        if _upcoming_config(config_file, weights) is None:
+            upcoming.unlink(missing_ok=True)
         raise
+    upcoming.unlink(missing_ok=True)
 
 
 def read_config_file(folder: Path, names: tuple[str, str]) -> dict[str, Any]:
     """What the config of a folder says. Raises what require_files and read_json raise."""
-    config_file, weights = require_files(folder, names), folder / names[1]
-    said = _header(weights)[0].get(_METADATA, {}) if weights.is_file() else {}
-    if _REPLACED in said and _CONFIG in said:  # see write_folder
-        there = hashlib.sha256(read_bytes(config_file, LARGEST)).hexdigest()
-        if there == said[_REPLACED]:
-            return parse_json(said[_CONFIG], weights)
-    return read_json(config_file)
+    config_file = require_files(folder, names)
+    upcoming = _upcoming_config(config_file, folder / names[1])
+    return read_json(config_file) if upcoming is None else upcoming
+
+
+class _Upcoming(TypedDict):
+    config: dict[str, Any]
+    weights: str
+    old: str
+
+
+def _upcoming(config_file: Path) -> Path:
+    return config_file.with_name(f".{config_file.name}.upcoming")
+
+
+def _upcoming_config(config_file: Path, weights: Path) -> dict[str, Any] | None:
+    """What a save that was killed would have written to the config, if it wrote the weights."""
+    if not _upcoming(config_file).is_file():
+        return None
+    said = read_json(_upcoming(config_file), _Upcoming)
+    for path, checksum in ((config_file, said["old"]), (weights, said["weights"])):
+        if not path.is_file() or _checksum(path) != checksum:
+            return None
+    return said["config"]
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

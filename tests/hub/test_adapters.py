@@ -311,6 +311,20 @@ def test_tensors_that_the_options_do_not_name_are_refused(options, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("kind", "targets"), [("gpt2", ["c_fc"]), ("llama", ["up_proj"]), ("qwen2", ["k_proj"])]
+)
+def test_without_target_modules_it_is_pefts_default_that_names_them(kind, targets, tmp_path):
+    ours = ["up_proj"] if kind == "gpt2" else targets
+    save_adapter(adapt(make(kind)), tmp_path / "default")
+    save_adapter(adapt(make(kind), target_modules=ours), tmp_path / "other")
+    for folder in ("default", "other"):
+        rewrite(tmp_path / folder, "adapter", dict(target_modules=None))
+    loaded_with(kind, tmp_path / "default")
+    with pytest.raises(UsageError, match=rf"holds tensors for .*{targets[0]}.* do not name"):
+        loaded_with(kind, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
     ("targets", "missing"),
     [
         (["q_proj", "v_proj", "k_proj"], "layers.0.attn.k_proj, layers.0.attn.q_proj and 2 more"),

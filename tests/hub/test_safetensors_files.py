@@ -198,12 +198,15 @@ def interrupt_step(monkeypatch, nth):
 
 @BOTH
 @pytest.mark.parametrize(("nth", "step"), [*enumerate(["write_text", "write_bytes", "replace"])])
-@pytest.mark.parametrize("is_new", [False, True])
+@pytest.mark.parametrize("before", ["nothing", "the same config", "another config"])
 def test_interrupted_save_leaves_the_old_files_and_nothing_else(
-    which, nth, step, is_new, tmp_path, monkeypatch
+    which, nth, step, before, tmp_path, monkeypatch
 ):
-    if not is_new:
+    if before != "nothing":
         save_any(which, tmp_path)
+    if before == "another config":  # which is kept beside it, until the save is whole
+        rewrite_config(tmp_path, FILES[which][0], odd=1)
+        nth += 2
     before = contents(tmp_path)
     steps = interrupt_step(monkeypatch, nth)
     with pytest.raises(Interrupted):
@@ -218,6 +221,7 @@ def test_interrupted_first_save_leaves_nothing(which, tmp_path, monkeypatch):
     interrupt_step(monkeypatch, 3)
     with pytest.raises(Interrupted):
         save_any(which, tmp_path)
+    monkeypatch.undo()
     assert contents(tmp_path) == {}
 
 
@@ -235,7 +239,7 @@ def test_save_that_is_stopped_between_its_two_files_loads_as_the_new_one(tmp_pat
         for save, what in ((save_adapter, adapted), (save_model, model)):
             with monkeypatch.context() as patch:
                 if seed == 5:
-                    interrupt_step(patch, 3)
+                    interrupt_step(patch, 5)
                     with pytest.raises(Interrupted):
                         save(what, tmp_path)
                 else:
@@ -246,14 +250,11 @@ def test_save_that_is_stopped_between_its_two_files_loads_as_the_new_one(tmp_pat
     load_adapter(again, tmp_path)
     assert loaded.config == model.config and same(loaded.state_dict(), model.state_dict())
     assert same_logits(again, adapted)
-    save_model(model, tmp_path)  # the next save leaves what it would have left
-    save_adapter(adapted, tmp_path)
-    save_model(model, tmp_path / "other")
-    save_adapter(adapted, tmp_path / "other")
-    assert read(tmp_path)[0] == read(tmp_path / "other")[0]
-    assert read(tmp_path, "adapter")[0] == read(tmp_path / "other", "adapter")[0]
-    loaded = load_model(tmp_path)
-    assert same(loaded.state_dict(), model.state_dict())
+    for folder in (tmp_path, tmp_path / "other"):  # the next save leaves what a first one leaves
+        save_model(model, folder)
+        save_adapter(adapted, folder)
+    shutil.move(tmp_path / "other", tmp_path.with_name("other"))
+    assert contents(tmp_path) == contents(tmp_path.with_name("other"))
 
 
 def test_config_that_was_edited_by_hand_is_what_counts(tmp_path):
@@ -261,6 +262,7 @@ def test_config_that_was_edited_by_hand_is_what_counts(tmp_path):
         adapted, model = changed(seed)
         save_model(model, tmp_path)
         save_adapter(adapted, tmp_path)
+    assert contents(tmp_path).keys() == {*FILES["model"], *FILES["adapter"]}
     rewrite_config(tmp_path, "config.json", layer_norm_epsilon=0.5)
     rewrite_config(tmp_path, "adapter_config.json", lora_alpha=32)
     assert load_model(tmp_path).config.norm_eps == 0.5

@@ -417,6 +417,7 @@ NAMING = {
     "all of them": (dict(target_modules=["q_proj", "v_proj"]), "all"),
     "a pattern of them": (dict(target_modules=r".*\.(q|v)_proj"), "all"),
     "their layers": (dict(layers_to_transform=[0, 1, 2], layers_pattern="layers"), "all"),
+    "PEFT's default": (dict(target_modules=None), "all"),
     "one of them": (dict(target_modules=["q_proj"]), "some left out"),
     "one excluded": (dict(exclude_modules=r".*v_proj"), "some left out"),
     "one layer": (dict(layers_to_transform=1), "some left out"),
