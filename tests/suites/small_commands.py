@@ -42,7 +42,10 @@ PAIRS = "".join(
     for a in range(3)
     for b in range(4)
 )
-_TIMES = {"seconds", "seconds_per_step", "cpu_seconds_per_step", "seal", "command", "machine"}
+_TIMES = {  # in rows, logs and checkpoints: times, and what else differs from run to run
+    "seconds", "seconds_per_step", "cpu_seconds_per_step", "peak_memory_bytes", "seal", "command",
+    "machine",
+}  # fmt: skip
 
 
 def in_small() -> None:
