@@ -16,7 +16,9 @@ then the same command is given again, and
     nothing else lies in its folders, nor in those for caches and for temporary files.
 
 Signals are SIGKILL, and SIGTERM and SIGINT for some of the random times; SIGINT also before a third
-of the operations. It must leave no traceback.
+of the operations. It must leave no traceback. Most processes are forked from one that has imported
+minilora; some are started anew, and may be struck while Python starts, where the answer to Ctrl-C
+is Python's own.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ from stage import Stage, same_output
 from suite import Suite, main
 
 RANDOM = (*[signal.SIGKILL] * 14, *[signal.SIGTERM] * 3, *[signal.SIGINT] * 3)
+ANEW = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+START = 1.0  # seconds that Python and its imports take, or more
 KEPT = ("went on, the same to the bit", "it had ended before")
 
 
@@ -49,6 +53,10 @@ def plan(stage: Stage, commands: Sequence[Command], seed: int) -> Iterator[tuple
                 yield command, Blow(signal.SIGINT, number)
         for which in RANDOM:
             yield command, Blow(which, seconds=rng.uniform(0, ended.seconds))
+        if command.as_it_is:
+            for which in ANEW:
+                seconds = rng.uniform(0, START + ended.seconds)
+                yield command, Blow(which, seconds=seconds, anew=True)
 
 
 def kill(stage: Stage, command: Command, blow: Blow) -> tuple[str, str]:
@@ -59,7 +67,8 @@ def kill(stage: Stage, command: Command, blow: Blow) -> tuple[str, str]:
         how += f" ({killed.operations[blow.operation]})"
     if killed.left:
         return "a process lived on", f"{how}: {killed.left}"
-    if "Traceback" in killed.err or killed.status is None:
+    starting = blow.anew and killed.err.endswith("KeyboardInterrupt\n")  # in Python's own words
+    if ("Traceback" in killed.err and not starting) or killed.status is None:
         return "a traceback, or it hung", f"{how}: {killed.err[-600:]}"
     if wrong := stage.wrong_files(command):
         return "a torn or lost file", f"{how}: {wrong}"

@@ -33,7 +33,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-GRACE = 3.0  # seconds after which nothing that a process had started may live on
+GRACE = (
+    3.0  # seconds after which nothing that a process had started may live on, on an idle machine
+)
 LIMIT = 120.0  # seconds after which a process hangs
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link",
             "os.symlink", "sqlite3.connect"}  # fmt: skip
@@ -44,17 +46,19 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 class Blow:
     """A signal, and when: before file operation number `operation` (from 0), or after it if it is
     an opening that leaves an empty file (`opened`); else after so many seconds. SIGINT goes to all
-    processes, as a terminal's Ctrl-C does."""
+    processes, as a terminal's Ctrl-C does. anew: of a new Python, as a person starts it; operations
+    and steps are not counted then."""
 
     signal: int = signal.SIGKILL
     operation: int | None = None
     opened: bool = False
     seconds: float | None = None
+    anew: bool = False
 
     def __str__(self) -> str:
         name = signal.Signals(self.signal).name
         if self.operation is None:
-            return f"{name} after {self.seconds:.3f} s"
+            return f"{name} after {self.seconds:.3f} s{', started anew' if self.anew else ''}"
         return f"{name} {'after' if self.opened else 'before'} operation {self.operation}"
 
 
@@ -62,16 +66,14 @@ class Blow:
 class Order:
     """A command line of minilora, the place it works in, and what it is typed.
 
-    anew: in a new Python, as a person starts it; blows before operations, steps and versions are
-    then not to be had. keep: a folder for a copy of each file that is renamed to its name.
-    user: the id of the user that the process is to have.
+    keep: a folder for a copy of each file that is renamed to its name. user: the id of the user who
+    the process is to be.
     """
 
     command: str
     place: Path
     typed: str = ""
     blow: Blow | None = None
-    anew: bool = False
     keep: Path | None = None
     user: int | None = None
     env: dict[str, str] = field(default_factory=dict)
@@ -178,7 +180,8 @@ def _run(order: Order) -> Ended:
     shutil.rmtree(told, ignore_errors=True)
     told.mkdir()
     (told / "typed").write_text(order.typed, "utf-8")
-    pid = _start_anew(order, place, told) if order.anew else _fork(order, place, told)
+    anew = order.blow is not None and order.blow.anew
+    pid = (_start_anew if anew else _fork)(order, place, told)
     began = time.monotonic()
     status = _wait(pid, order.blow, began)
     seconds = time.monotonic() - began
@@ -218,7 +221,7 @@ def _start_anew(order: Order, place: Path, told: Path) -> int:
         return subprocess.Popen(
             [sys.executable, "-m", "minilora", *shlex.split(order.command)],
             stdin=typed, stdout=out, stderr=e, cwd=place / "work", env=env,
-            start_new_session=True, restore_signals=True, user=order.user,
+            start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         ).pid  # fmt: skip
 
@@ -350,7 +353,8 @@ def _wait(pid: int, blow: Blow | None, began: float) -> int | None:
 
 def _left_of(session: int) -> list[str]:
     """The command lines of what still runs in this session after GRACE, and is ended then."""
-    end = time.monotonic() + GRACE
+    busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    end = time.monotonic() + GRACE * busy
     while found := _members(session):
         if time.monotonic() > end:
             for pid in found:

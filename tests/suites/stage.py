@@ -8,9 +8,18 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from processes import Blow, Ended, Order, Server, make_place
-from small_commands import Command, is_scratch, loads, pairs_of, read, without_paths
+from small_commands import (
+    AS_IT_IS,
+    Command,
+    config_that_loads,
+    is_scratch,
+    pairs_of,
+    read,
+    without_paths,
+)
 
 Files = dict[str, str]  # relative path -> what stands in it, as read() says it
 
@@ -41,9 +50,9 @@ class Stage:
         self._restore(known.before)
         return known
 
-    def run(self, command: Command, blow: Blow | None = None, **how: object) -> Ended:
-        order = Order(command.line, self.place, command.typed, blow, **how)  # type: ignore[arg-type]
-        return self.server.run(order)
+    def run(self, command: Command, blow: Blow | None = None, **how: Any) -> Ended:
+        env = dict(how.pop("env", {})) | ({AS_IT_IS: "1"} if command.as_it_is else {})
+        return self.server.run(Order(command.line, self.place, command.typed, blow, env=env, **how))
 
     def undisturbed(self, command: Command) -> Undisturbed:
         """From one run, of which a copy of each file is kept as it is put under its name."""
@@ -87,13 +96,16 @@ class Stage:
         return sorted(self.files(command).keys() - self.undisturbed(command).after.keys())
 
     def _mixed_pair(self, known: Undisturbed) -> str:
-        """A config of one save and the weights of another, which are loaded without a word."""
-        for pair in pairs_of(self.place / "work"):
-            names = [str(file.relative_to(self.place)) for file in pair]
-            contents = [read(file) for file in pair]
-            new = [known.after.get(n) == c for n, c in zip(names, contents, strict=True)]
+        """A config of one save beside the weights of another, unless they are refused, or loaded
+        with the config that goes with the weights."""
+        for config, weights in pairs_of(self.place / "work"):
+            names = [str(file.relative_to(self.place)) for file in (config, weights)]
+            new = [known.after.get(n) == read(self.place / n) for n in names]
             both_change = all(len(known.may[name]) > 1 for name in names)
-            if both_change and new[0] != new[1] and loads(pair[0].parent):
+            if not both_change or new[0] == new[1]:
+                continue
+            loaded = config_that_loads(config.parent)
+            if loaded and (loaded == known.after[names[0]]) != new[1]:
                 return (
                     f"{names[0]} is {'new' if new[0] else 'old'}, {names[1]} is not, and they load"
                 )

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-from full_disk import can_mount, suite_of
+from full_disk import TRIED, can_mount, suite_of
 from processes import Server, empty_folder
-from small_commands import COMMANDS
 from stage import Stage
 
 pytestmark = [
@@ -21,7 +20,7 @@ def folder():
 
 
 def test_commands_on_a_full_disk_say_so_and_lose_nothing(folder):
-    chosen = [one for one in COMMANDS if one.name in ("finetune again", "params", "quiz")]
+    chosen = [one for one in TRIED if one.name in ("finetune again", "params", "quiz")]
     with Server() as server:
         suite = suite_of(Stage(folder, server), chosen, seed=1)
         assert suite.faults(suite.run(seed=1, trials=8)) == 0
@@ -30,5 +29,5 @@ def test_commands_on_a_full_disk_say_so_and_lose_nothing(folder):
 @pytest.mark.thorough
 def test_so_do_all_others(folder):
     with Server() as server:
-        suite = suite_of(Stage(folder, server), COMMANDS, seed=1)
+        suite = suite_of(Stage(folder, server), TRIED, seed=1)
         assert suite.faults(suite.run(seed=1, trials=60)) == 0
