@@ -23,8 +23,9 @@ class Call:
     leaves: list[tuple[Shape, bool]]
     fits: bool
 
-    def graph(self) -> Graph:
-        graph = Graph(np.random.default_rng(sum(map(len, (s for s, _ in self.leaves)))))
+    def graph(self, rng: np.random.Generator) -> Graph:
+        """Raises Unsuitable where leaves happen to be too large together, or too near."""
+        graph = Graph(rng)
         for wanted, train in self.leaves:
             graph.leaf(wanted, train)
         graph.line(self.expression)
