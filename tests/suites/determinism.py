@@ -1,6 +1,6 @@
 """Suite: the same seed gives the same bits, whatever the machine is doing otherwise.
 
-    python tests/suites/determinism.py --trials 150 --seed 0
+    python tests/suites/determinism.py --trials 60 --seed 0
 
 Each trial is a fresh interpreter that does one job of jobs.py under random conditions: the number
 of threads (or, of a sweep, processes), of BLAS's own threads, the seed of Python's hashes, other
@@ -86,7 +86,7 @@ SUITE = suite.Suite(
     promise="The same seed gives the same bits, whatever else the machine does.",
     trial=trial,
     kept={SAME},
-    trials=150,
+    trials=60,
 )
 
 if __name__ == "__main__":

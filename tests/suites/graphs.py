@@ -1,6 +1,6 @@
 """Suite: every gradient of a random graph is the true one, and shapes that do not fit raise.
 
-    python tests/suites/graphs.py --trials 28000 --seed 0
+    python tests/suites/graphs.py --trials 27000 --seed 0
 
 Three trials of four are graphs (random_graphs.py). Judges of a graph's gradients:
 
@@ -39,7 +39,7 @@ except ModuleNotFoundError:
 H = 1e-4
 EPS = 64 * np.finfo(np.float64).eps
 EPS32 = 64 * float(np.finfo(np.float32).eps)
-MOST = 12  # entries of a graph that are moved
+MOST = 6  # entries of a graph that are moved
 RIGHT, REFUSED, NOTHING = "gradients right", "wrong shapes refused", "nothing trains, refused"
 
 
@@ -258,7 +258,7 @@ SUITE = suite.Suite(
     promise="Gradients are the true ones; shapes that do not fit are refused.",
     trial=trial,
     kept={RIGHT, REFUSED, NOTHING},
-    trials=28_000,
+    trials=27_000,
 )
 
 if __name__ == "__main__":

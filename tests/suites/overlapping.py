@@ -1,6 +1,6 @@
 """Suite: work that overlaps in the threads of one process has the results of work alone.
 
-    python tests/suites/overlapping.py --trials 200 --seed 0
+    python tests/suites/overlapping.py --trials 100 --seed 0
 
 Each trial starts two to four jobs of jobs.py in threads, each after a random moment. Some are
 interrupted: by an exception of the function that they call at every step, by a KeyboardInterrupt
@@ -173,7 +173,7 @@ SUITE = suite.Suite(
     promise="Work that overlaps in threads, and is interrupted, has the results of work alone.",
     trial=trial,
     kept={ALONE, KEPT},
-    trials=200,
+    trials=100,
 )
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -176,7 +178,7 @@ class Graph:
 
     def function(self, namespace: dict[str, Any]) -> Callable[..., list[Any]]:
         made: dict[str, Any] = {}
-        exec(compile(self.source(), "<graph>", "exec"), namespace, made)
+        exec(_compiled(self.source()), namespace, made)
         return made["graph"]
 
     def script(self, weights: np.ndarray) -> str:
@@ -195,6 +197,11 @@ class Graph:
             f"print(grad((out * {literal(weights)}).sum(), [{', '.join(trained)}]))",
         ]
         return "\n".join(lines)
+
+
+@lru_cache(maxsize=8)
+def _compiled(source: str) -> CodeType:
+    return compile(source, "<graph>", "exec")
 
 
 def names_in(expression: str) -> list[str]:
