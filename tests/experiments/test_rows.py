@@ -1,11 +1,14 @@
 """Claims about rows: how they are picked, what a spread is, and how they look in a file."""
 
 import json
+from typing import get_args, get_type_hints
 
 import pytest
 
-from minilora.experiments.rows import distinct, in_six_digits, save_json, select, spread
+from minilora.experiments.comparison import Entry
+from minilora.experiments.rows import Columns, distinct, in_six_digits, save_json, select, spread
 from minilora.system.errors import UsageError
+from minilora.training.quality import METRICS
 
 ROWS = [
     {"method": "full", "r": None, "test": 1.0},
@@ -62,3 +65,8 @@ def test_numbers_that_json_has_not_are_refused_and_the_old_file_stays(number, tm
         save_json([{"loss": number}], file)
     assert json.loads(file.read_text("utf-8")) == ROWS
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_the_schema_knows_the_metrics():
+    hints = (get_type_hints(schema)["metric"] for schema in (Columns, Entry))
+    assert all(get_args(hint) == tuple(METRICS) for hint in hints)

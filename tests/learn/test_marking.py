@@ -267,6 +267,18 @@ def test_of_a_class_one_notebook_that_cannot_be_read_is_told_and_the_others_are_
     assert len({one.fingerprint for one in submissions}) == 2
 
 
+@pytest.mark.parametrize(
+    "cell",
+    ["-" * 100_000 + "1", "a" + ".b" * 50_000, "1" + "+1" * 500, "lambda:" * 20_000 + "1", "a\0"],
+    ids=["signs", "attributes", "sums", "functions", "NUL"],
+)
+def test_a_cell_that_python_gives_up_on_is_no_cell_and_the_others_are_marked(
+    cell, in_this_process, tmp_path
+):
+    path = write_book(tmp_path / "x.ipynb", RIGHT, cell)
+    assert mark_notebook(path)[1][0].status == "correct"
+
+
 def test_every_exercise_of_every_lesson_has_a_heading_and_a_stub():
     for lesson in all_lessons():
         assert lesson.tasks

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _IMPORTS = (ast.Import, ast.ImportFrom)
+_DEEPEST = 100  # nodes in one another; ast.unparse gives up at some 200
 _ANY = "*"  # what `from somewhere import *` binds
 
 
@@ -33,14 +34,28 @@ class _Statement:
 
 def statements(cell: str) -> list[ast.stmt]:
     """What a cell consists of, with IPython's own lines (%pip, !ls, %%time) left out. Raises
-    SyntaxError."""
+    SyntaxError, also for what is nested so deeply that Python itself gives up."""
+    too_deep = SyntaxError(f"nested more than {_DEEPEST} deep", ("cell", 1, 1, ""))
     try:
-        tree = ast.parse(cell)
-    except SyntaxError:
-        magic = re.compile(r"^(\s*)(?:[%!?].*|[\w.]+\?\??)$")
-        tree = ast.parse("\n".join(magic.sub(r"\1pass", line) for line in cell.split("\n")))
-    compile(tree, "cell", "exec")  # a return outside a function is found only now
+        try:
+            tree = ast.parse(cell)
+        except SyntaxError:
+            magic = re.compile(r"^(\s*)(?:[%!?].*|[\w.]+\?\??)$")
+            tree = ast.parse("\n".join(magic.sub(r"\1pass", line) for line in cell.split("\n")))
+        compile(tree, "cell", "exec")  # a return outside a function is found only now
+    except (RecursionError, MemoryError):
+        raise too_deep from None
+    if _depth(tree) > _DEEPEST:
+        raise too_deep
     return tree.body
+
+
+def _depth(tree: ast.AST) -> int:
+    """How many nodes of a tree are in one another."""
+    level, depth = [tree], 0
+    while level:
+        level, depth = [child for node in level for child in ast.iter_child_nodes(node)], depth + 1
+    return depth
 
 
 def needed(cells: list[list[ast.stmt]], names: list[str]) -> list[list[ast.stmt]]:
