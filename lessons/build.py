@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -30,7 +31,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from minilora.learn.notebooks.editions import KERNEL, NBGRADER_CONFIG, notebook
 from minilora.learn.notebooks.lessons import read_lesson
 from minilora.learn.notebooks.source import LessonError, first_line, parse
-from minilora.system.files import write_atomically
+from minilora.system.files import make_folder, write_atomically
 
 LESSONS = Path(__file__).resolve().parent
 OTHER_EDITIONS = {
@@ -222,11 +223,12 @@ def write_edition(edition: str, folder: Path, names: Sequence[str]) -> None:
     """Write notebooks, not executed; for nbgrader as a course, with its configuration."""
     for name in names:
         place = folder / "source" / name if edition == "nbgrader" else folder
-        place.mkdir(parents=True, exist_ok=True)
-        nbformat.write(notebook(name, source_of(name), edition), place / f"{name}.ipynb")
+        make_folder(place)
+        book = notebook(name, source_of(name), edition)
+        write_atomically(place / f"{name}.ipynb", partial(nbformat.write, book))
     config = folder / "nbgrader_config.py"
     if edition == "nbgrader" and not config.exists():
-        config.write_text(NBGRADER_CONFIG, encoding="utf-8")
+        write_atomically(config, lambda file: file.write_text(NBGRADER_CONFIG, "utf-8"))
 
 
 def do(work: Callable[[str], str], name: str) -> tuple[bool, str]:

@@ -111,4 +111,6 @@ def _sentence(error: Exception) -> str:
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)
     where = f"{error.filename}: " if error.filename else ""
+    if error.errno == errno.ENOSPC and not where:  # files are named by those who write them
+        return "the disk that standard output goes to, or /dev/shm, is full: free some space"
     return f"{where}{_REMEDIES.get(error.errno, error.strerror)}"

@@ -80,14 +80,20 @@ def make_folder(folder: str | Path) -> None:
 
 
 @contextmanager
-def temporary_folder() -> Iterator[Path]:
+def temporary_folder(place: Path | None = None) -> Iterator[Path]:
     """A folder for files that are not to be kept: it is removed at the end. Raises OSError, which
-    says what to do, where there is no room for them."""
-    remedy = "free some space, or set TMPDIR to another folder"
-    try:
-        place = Path(tempfile.gettempdir())
-    except FileNotFoundError:
-        raise OSError(f"there is nowhere to put temporary files: {remedy}") from None
+    says what to do, where there is no room for them.
+
+    place: the folder to make it in, from where a file can be renamed to its place; else the
+        system's for temporary files.
+    """
+    remedy = "free some space, or choose another folder"
+    if place is None:
+        remedy = "free some space, or set TMPDIR to another folder"
+        try:
+            place = Path(tempfile.gettempdir())
+        except FileNotFoundError:
+            raise OSError(f"there is nowhere to put temporary files: {remedy}") from None
     remove_left_behind(place)
     try:
         with _scratch(place) as folder:

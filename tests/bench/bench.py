@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 import minilora
 from minilora.plots import COLORS, save_figure, style
+from minilora.system.files import make_folder, write_atomically
 
 HERE = Path(__file__).parent
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
@@ -318,9 +319,10 @@ def main() -> None:
         }
     print("growth of the cost in C, T, layers and r", flush=True)
     results["growth"] = growth(max(3, args.rounds // 3))
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "speed.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-    (args.out / "speed.md").write_text(table(results), "utf-8")
+    make_folder(args.out)
+    text = json.dumps(results, indent=1) + "\n"
+    write_atomically(args.out / "speed.json", lambda file: file.write_text(text, "utf-8"))
+    write_atomically(args.out / "speed.md", lambda file: file.write_text(table(results), "utf-8"))
     save_figure(figure(results), args.out / "speed.png")
     print(table(results))
     for name, points in results["growth"].items():

@@ -14,6 +14,7 @@ import os
 import platform
 import tempfile
 from datetime import date
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -27,6 +28,7 @@ from tqdm import tqdm
 
 import minilora
 from minilora.plots import save_figure, style
+from minilora.system.files import make_folder, write_atomically
 
 ENGINES = ("minilora", "transformers")
 MODELS = {"smollm2": "SmolLM2-135M", "gpt2": "GPT-2 124M"}
@@ -139,9 +141,12 @@ def figure(results: dict) -> Figure:
 
 def save(results: dict, folder: Path) -> None:
     """Also while jobs are still to come: all of them take long."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "real_speed.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-    (folder / "real_speed.md").write_text(table(results), "utf-8")
+    make_folder(folder)
+    texts = {"json": json.dumps(results, indent=1) + "\n", "md": table(results)}
+    for suffix, text in texts.items():
+        write_atomically(
+            folder / f"real_speed.{suffix}", partial(Path.write_bytes, data=text.encode())
+        )
     save_figure(figure(results), folder / "real_speed.png")
 
 

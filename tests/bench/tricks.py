@@ -27,6 +27,7 @@ import minilora as ml
 from minilora import functional as F
 from minilora import kernels, ops, optim, reference
 from minilora.generation import decoder
+from minilora.system.files import write_atomically
 from minilora.tensor import Tensor, grad
 from minilora.text.windows import IGNORE_INDEX
 from minilora.training.parallel import loss_and_gradients
@@ -305,7 +306,7 @@ def main() -> None:
         cell = f"{median(found):.3g} ({low:.3g} to {high:.3g})"
         lines.append(f"| {trick.name} | {trick.where} | {cell} |")
         print(f"{trick.name:<52} {cell}", flush=True)
-    args.out.write_text("\n".join(lines) + "\n", "utf-8")
+    write_atomically(args.out, lambda file: file.write_text("\n".join(lines) + "\n", "utf-8"))
 
 
 if __name__ == "__main__":

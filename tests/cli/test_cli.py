@@ -854,6 +854,15 @@ def test_reader_who_has_left_is_no_error(argv):
 
 
 @pytest.mark.system
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs /dev/full")
+def test_standard_output_on_a_full_disk_is_one_sentence():
+    with open("/dev/full", "w") as full:
+        done = start("params", stdout=full, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(r"minilora: .*standard output.* full: free some space\n", done.stderr)
+
+
+@pytest.mark.system
 def test_a_closed_stdout_is_no_error():
     code = "import os, sys; os.close(1); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
     done = start("-m", "minilora", "params", program=("-c", code), text=True)

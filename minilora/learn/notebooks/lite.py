@@ -49,7 +49,7 @@ def write_site(
         )
     if folder.exists() and any(folder.iterdir()) and not (folder / "jupyter-lite.json").is_file():
         raise UsageError(f"{folder} holds something that is no such site; give another folder")
-    with temporary_folder() as work:
+    with temporary_folder(folder.resolve().parent) as work:
         for room in ("files", "pypi"):
             (work / room).mkdir()
         for lesson in lessons:
@@ -60,7 +60,7 @@ def write_site(
         _build(work, pyodide)
         if folder.exists():
             shutil.rmtree(folder)
-        shutil.move(work / "_output", folder)
+        (work / "_output").rename(folder)
 
 
 def _build(work: Path, pyodide: Path | None) -> None:
