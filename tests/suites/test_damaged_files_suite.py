@@ -10,7 +10,7 @@ from damaged_files import KINDS, SUITE
 from minilora.hub import load_adapter, load_model
 from minilora.system.errors import UsageError
 
-MODEL, ADAPTER = KINDS[0], KINDS[5]
+MODEL, ADAPTER = KINDS[0], next(kind for kind in KINDS if kind.name == "adapter (LoRA)")
 
 
 def ends(kind, trials=12):

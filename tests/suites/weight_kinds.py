@@ -518,6 +518,8 @@ class Inspected(Adapters):
         for one in found.modules:
             A = tensors[f"{wanted[one.path]}.lora_A.weight"].astype(np.float64)
             B = tensors[f"{wanted[one.path]}.lora_B.weight"].astype(np.float64)
+            A, B = A.reshape(len(A), -1), B.reshape(len(B), -1)  # a convolution is a matrix too
+            need(len(A) == B.shape[1], f"{one.path}: A {A.shape} and B {B.shape}")
             alpha = by_pattern(config.get("alpha_pattern"), one.path, config.get("lora_alpha", 8))
             rank = by_pattern(config.get("rank_pattern"), one.path, config.get("r", 8))
             need(is_float(alpha, 0, 1e300) and is_int(rank), "alpha or r")
@@ -775,7 +777,7 @@ WEIGHTS: list[Kind] = [
     Models("llama", "BF16", shards=2),
     Models("gpt2-untied", shards=3),
     Models("mixed-untied"),
-    Models("llama", "F16", wide=256),
+    Models("llama", "F16", wide=96),
     Adapters("LoRA"),
     Adapters("LoRA"),
     Adapters("DoRA, PiSSA"),
