@@ -162,7 +162,8 @@ def _identity(args: argparse.Namespace) -> str:
     """Changes with the content of the user's text and model."""
     files = [args.text] if args.text else []
     if args.model and Path(args.model).exists():
-        files += sorted(Path(args.model).glob("*.safetensors")) or [Path(args.model)]
+        place = Path(args.model)
+        files += sorted([*place.glob("*.json"), *place.glob("*.safetensors")]) or [place]
     return " ".join(map(checksum, files))
 
 

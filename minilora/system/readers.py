@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import stat
@@ -64,7 +65,7 @@ def require_file(path: str | os.PathLike[str], largest: int | None = None) -> in
         raise UsageError(f"{path} is a pipe or a device; save its content to a file first")
     if largest is not None and about.st_size > largest:
         raise UsageError(
-            f"{path} has {about.st_size / MIB:,.0f} MiB, and at most {largest / MIB:,.0f} are "
+            f"{path} has {math.ceil(about.st_size / MIB):,} MiB, and at most {largest // MIB} are "
             "read; is it the right file?"
         )
     return about.st_size
@@ -126,6 +127,8 @@ def parse_json(
     if isinstance(content, bytes):
         _refuse_stand_ins(content, where)
         content = _decoded(content, where)
+    if not content.strip():
+        raise damaged(where, "it is empty", remedy)
     parse = partial(json.loads, content, object_pairs_hook=_without_twice)
     return _checked(parse, where, schema, remedy)
 
@@ -235,9 +238,11 @@ def _explained(path: str | os.PathLike[str]) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _CAUSES:
             raise
-        cause = _CAUSES[error.errno]
+        cause, folder = _CAUSES[error.errno], Path(path).parent
         if error.errno == errno.ENOENT and Path(path).is_symlink():
             cause = f"it is a link to {os.readlink(path)}, which is not there; mend the link"
+        elif error.errno == errno.EACCES and not os.access(folder, os.X_OK):
+            cause = f"you may not look into {folder}; ask its owner for the right to"
         raise type(error)(f"cannot read {path}: {cause}") from None
     except ValueError:
         raise UsageError(f"{str(path)!r} is no name of a file: it has a NUL character") from None

@@ -155,7 +155,7 @@ def test_a_file_too_large_to_be_progress_is_neither_read_nor_overwritten(tmp_pat
         file.truncate(10**8)
     kept = Progress(path)
     kept.save()
-    assert not kept.kept and "has 95 MiB, and at most 10 are read" in kept.note
+    assert not kept.kept and "has 96 MiB, and at most 10 are read" in kept.note
     assert path.stat().st_size == 10**8
 
 
