@@ -55,17 +55,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     Ctrl-C."""
     try:
         _prepare_streams()
-        return _run(list(sys.argv[1:] if argv is None else argv))
+        try:
+            return _run(list(sys.argv[1:] if argv is None else argv))
+        finally:  # a reader who has left, or a full disk, is noticed here
+            sys.stdout.flush()
     except KeyboardInterrupt as interrupt:
         print(f"\n{str(interrupt) or 'stopped'}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
         return 0
     except (MiniloraError, OSError) as error:
         if os.environ.get("MINILORA_TRACEBACK"):
             raise
         print(f"minilora: {_sentence(error)}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _give_up_output()
         return 1
 
 
@@ -83,9 +90,7 @@ def _run(argv: list[str]) -> int:
     module = import_module(f"minilora.cli.{COMMANDS[args.command]}")
     with warnings.catch_warnings():
         warnings.showwarning = _say_warning  # type: ignore[assignment]
-        status = int(getattr(module, f"run_{args.command.replace('-', '_')}")(args) or 0)
-    sys.stdout.flush()  # a reader who has left is noticed here, not in the interpreter's exit
-    return status
+        return int(getattr(module, f"run_{args.command.replace('-', '_')}")(args) or 0)
 
 
 def _prepare_streams() -> None:
@@ -95,6 +100,11 @@ def _prepare_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif hasattr(getattr(sys, name), "reconfigure"):
             getattr(sys, name).reconfigure(errors=ERRORS)
+
+
+def _give_up_output() -> None:
+    """What could not be written is forgotten; the interpreter would try again at its exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say_warning(message: Warning | str, *where: object) -> None:

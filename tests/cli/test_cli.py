@@ -855,9 +855,10 @@ def test_reader_who_has_left_is_no_error(argv):
 
 @pytest.mark.system
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs /dev/full")
-def test_standard_output_on_a_full_disk_is_one_sentence():
+@pytest.mark.parametrize("argv", ["params", "--help", "params --help"])
+def test_standard_output_on_a_full_disk_is_one_sentence(argv):
     with open("/dev/full", "w") as full:
-        done = start("params", stdout=full, text=True)
+        done = start(*argv.split(), stdout=full, text=True)
     assert done.returncode == 1
     assert re.fullmatch(r"minilora: .*standard output.* full: free some space\n", done.stderr)
 
