@@ -154,6 +154,8 @@ def _end(kind: Kind, folder: Path, files: Files) -> tuple[str, str]:
         return kind.judge(files, loaded), f"{[str(w.message) for w in warned]}"
     except Unreadable as wrong:
         return "silent wrong", f"{wrong}"
+    except Exception as confused:  # its fault or the reader's: to be looked at
+        return "the judge does not know", f"{confused!r}"
 
 
 def _refusal(
