@@ -17,7 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from minilora.hub.hf_layout import Layout, family, from_hf, stores_transposed, to_hf
+from minilora.hub.hf_layout import (
+    Layout,
+    family,
+    from_hf,
+    shapes_to_hf,
+    stores_transposed,
+    to_hf,
+)
 from minilora.hub.models import base_arrays, layout_in, parameter_names, unchanged_source
 from minilora.hub.peft_layout import (
     Factors,
@@ -105,13 +112,14 @@ def load_adapter(model: Transformer, folder: str | Path, name: str = DEFAULT) ->
     layout, folder = layout_in(model), Path(folder)
     written = read_config_file(folder, ADAPTER_FILES)
     base = base_arrays(model)
-    hf_base = to_hf(base, layout)
     with _naming(folder):
         peft = read_options(written)
         found = without_wrappers(read_safetensors(folder / ADAPTER_FILES[1]))
         _refuse_embeddings(model, found, peft)
+        hf_base = _needed(base, layout, found, peft)
         _drop_frozen_weights(model, found, peft, hf_base)
-        shapes = _adapter_shapes(model, layout, peft, found, hf_base)
+        hf_shapes = shapes_to_hf({name: array.shape for name, array in base.items()}, layout)
+        shapes = _adapter_shapes(model, layout, peft, found, hf_shapes)
         what = f"the adapter in {folder} {_misfit(model, written)}"
         require_fit(found, shapes, what, "load the model it was trained on")
         missing = _not_in_file(model, layout, found, written, peft)
@@ -197,6 +205,20 @@ def _refuse_embeddings(model: Transformer, found: Arrays, peft: LoraConfig) -> N
         )
 
 
+def _needed(base: Arrays, layout: Layout, found: Arrays, peft: LoraConfig) -> Arrays:
+    """The base's arrays, under their keys in the Hugging Face model, that an adapter is compared
+    with, and no others: q, k and v side by side are a copy."""
+    keys = set(found)
+    if peft.use_dora:  # needs ‖W‖
+        keys |= {f"{path}.weight" for path in adapted_paths(found)}
+    needed = {}
+    for name, array in base.items():
+        module, _, kind = name.rpartition(".")
+        if f"{layout[module].path}.{kind}" in keys:
+            needed[name] = array
+    return to_hf(needed, layout)
+
+
 def _drop_frozen_weights(model: Transformer, found: Arrays, peft: LoraConfig, base: Arrays) -> None:
     """Take out what PEFT writes although it did not train: the W of an adapted head, and with
     save_embedding_layers the embeddings. Raises ValueError if they are another model's."""
@@ -214,7 +236,7 @@ def _drop_frozen_weights(model: Transformer, found: Arrays, peft: LoraConfig, ba
 
 
 def _adapter_shapes(
-    model: Module, layout: Layout, peft: LoraConfig, found: Arrays, base: Arrays
+    model: Module, layout: Layout, peft: LoraConfig, found: Arrays, base: Shapes
 ) -> Shapes:
     """The keys and shapes that an adapter of these options, for these layers, must have.
 
@@ -226,7 +248,7 @@ def _adapter_shapes(
     shapes: Shapes = {}
     for path in adapted:
         if path in transposed:
-            r, shape = peft.rank_and_scale(path)[0], base[f"{path}.weight"].shape
+            r, shape = peft.rank_and_scale(path)[0], base[f"{path}.weight"]
             d_in, d_out = reversed(shape) if transposed[path] else shape
             shapes[f"{path}.lora_A.weight"] = (r, d_in)
             shapes[f"{path}.lora_B.weight"] = (d_out, r)
@@ -243,10 +265,10 @@ def _adapter_shapes(
                 "load the model it was trained on"
             )
         whole |= inside
-    for key, array in base.items():
+    for key, shape in base.items():
         path, _, kind = key.rpartition(".")
         if path in whole or (kind == "bias" and _bias_trains(peft.bias, path, adapted)):
-            shapes[key] = array.shape
+            shapes[key] = shape
     if not adapted:
         raise UsageError("it holds no lora_A and lora_B: it was not saved as LoRA")
     return shapes

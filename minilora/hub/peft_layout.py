@@ -89,11 +89,12 @@ def adapters_to_hf(
 def adapters_from_hf(
     factors: Mapping[str, Factors], layout: Layout, base: Arrays, keep: Collection[str] = ()
 ) -> dict[str, Factors]:
-    """The inverse of adapters_to_hf. `keep`: layers to be adapted even if their ΔW is zero."""
+    """The inverse of adapters_to_hf. `keep`: layers to be adapted even if their ΔW is zero. Of the
+    base only the weights of DoRA's c_attn are needed."""
     layers = {}
     for ours, theirs in layout.items():
         if (f := factors.get(theirs.path)) is not None:
-            W = base[f"{theirs.path}.weight"]
+            W = base.get(f"{theirs.path}.weight")
             part = f if theirs.third is None else _third_of(f, theirs.third, W, ours in keep)
             if part is not None:
                 layers[ours] = _within_full_rank(part)
@@ -129,7 +130,7 @@ def _fuse_qkv(parts: Mapping[Any, Factors], W: np.ndarray) -> Factors:
     return Factors(A, B, scale, m)
 
 
-def _third_of(fused: Factors, third: int, W: np.ndarray, keep: bool) -> Factors | None:
+def _third_of(fused: Factors, third: int, W: np.ndarray | None, keep: bool) -> Factors | None:
     """The adapter of q (0), k (1) or v (2) in one of c_attn: the same A, and a third of B and m.
 
     Undoes _fuse_qkv: a row of B that is zero in this third and not in another adds nothing here,
@@ -139,7 +140,7 @@ def _third_of(fused: Factors, third: int, W: np.ndarray, keep: bool) -> Factors 
     B = np.split(fused.B, 3, axis=1)[third]  # (R, 3d) -> (R, d)
     rows = B.any(axis=1) | ~fused.B.any(axis=1)  # (R,); a row that is zero everywhere is untrained
     m = None
-    if fused.m is not None:
+    if fused.m is not None and W is not None:
         m = np.split(fused.m, 3)[third]  # (3d,) -> (d,)
         norms = np.split(np.linalg.norm(W, axis=0), 3)[third]
         keep = keep or not np.allclose(m, norms, rtol=1e-6, atol=0)

@@ -6,7 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from folders import make, read, rewrite, same
+from folders import adapt, make, read, rewrite, same
 from safetensors.numpy import save_file
 
 import minilora as ml
@@ -190,3 +190,16 @@ def test_a_file_that_does_not_fit_its_config_is_refused_unread(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 300_000
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_an_adapter_takes_what_its_file_takes_however_large_the_model(kind, tmp_path):
+    sizes = dict(n_embd=256, n_head=4, mlp_hidden=512)
+    ml.save_adapter(adapt(make(kind, **sizes), target_modules="all-linear"), tmp_path)
+    model = make(kind, **sizes)
+    size = (tmp_path / "adapter_model.safetensors").stat().st_size
+    tracemalloc.start()
+    ml.load_adapter(model, tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * size + 400_000  # the model has 4 MB
