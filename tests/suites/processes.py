@@ -19,6 +19,7 @@ import atexit
 import importlib
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -82,8 +83,8 @@ class Order:
 @dataclass(frozen=True)
 class Ended:
     """status: as subprocess has it, or None for a process that had to be ended. operations: those
-    that it began. steps: of training, that it finished. left: command lines of the processes that
-    lived on for longer than GRACE. modules: that it had to import, if it came to its end."""
+    that it began. steps: of training, that it finished. left: processes that lived on for longer
+    than GRACE, and what they shared. modules: that it had to import, if it came to its end."""
 
     status: int | None
     out: str
@@ -352,17 +353,27 @@ def _wait(pid: int, blow: Blow | None, began: float) -> int | None:
 
 
 def _left_of(session: int) -> list[str]:
-    """The command lines of what still runs in this session after GRACE, and is ended then."""
+    """What is left of this session after GRACE, and is ended and removed then: command lines of
+    processes, and what they share in memory."""
     busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     end = time.monotonic() + GRACE * busy
-    while found := _members(session):
+    while (found := _members(session)) or _shared(session):
         if time.monotonic() > end:
-            for pid in found:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            return list(found.values())
+            break
         time.sleep(0.05)
-    return []
+    for pid in found:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    shared = _shared(session)
+    for path in shared:
+        shutil.rmtree(path, ignore_errors=True)
+        path.unlink(missing_ok=True)
+    return [*found.values(), *map(str, shared)]
+
+
+def _shared(pid: int) -> list[Path]:
+    """Semaphores and folders of joblib, which have its process's number in their names."""
+    return [path for path in Path("/dev/shm").glob("*") if re.search(rf"[-_]{pid}[-_]", path.name)]
 
 
 def _members(session: int) -> dict[int, str]:
