@@ -212,7 +212,7 @@ def read(file: Path, timed: bool = False) -> str:
 
 def said_by(value: Any) -> bytes:
     """What stands in a JSON value, but for times."""
-    return json.dumps(_without_times(value)).encode()
+    return json.dumps(_without_times(value), sort_keys=True).encode()
 
 
 def hash_of(content: bytes) -> str:
