@@ -18,7 +18,7 @@ from minilora.experiments.exam import (
     COURSES,
     MARKED,
     MODEL,
-    at_chosen_rate,
+    at_recipe_rate,
     exam_run,
     exam_settings,
     mcnemar,
@@ -50,7 +50,7 @@ def run_sit_exam(args: argparse.Namespace) -> None:
         save_figure(exam_rates_figure(rows), args.out / "exam-rates.png")
         written.append("exam-rates.png")
     forget_runs(run_files(exam_run, settings, runs))
-    console, rows = Console(highlight=False), at_chosen_rate(rows)
+    console, rows = Console(highlight=False), at_recipe_rate(rows)
     courses = list(dict.fromkeys(row["course"] for row in rows))
     print_table(_table(rows, courses), console)
     _print_samples(rows, courses, console)

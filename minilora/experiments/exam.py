@@ -306,7 +306,7 @@ def exam_settings(
     return found
 
 
-def at_chosen_rate(rows: Rows) -> Rows:
+def at_recipe_rate(rows: Rows) -> Rows:
     """The rows without those of other rates than their course's own."""
     return [row for row in rows if row["lr"] in (None, *COURSES[row["course"]].rates[:1])]
 

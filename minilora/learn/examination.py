@@ -314,8 +314,8 @@ def _draw(chart: Chart, shipped: Transformer) -> None:
         left.plot(steps, new, color=orange, label="new task")
         left.plot(steps, old, color=grey, ls="--", label="old tasks")
         for examples, color, mark in ((chart.new, orange, "o"), (chart.old, grey, "s")):
-            look = {"marker": mark, "ms": 8, "mfc": "none", "mec": color, "mew": 2, "ls": ""}
-            left.plot([STEPS + 3], [nats(shipped, examples)], **look)
+            look = {"marker": mark, "ms": 8, "mfc": "none", "mec": color, "mew": 2}
+            left.plot([STEPS + 3], [nats(shipped, examples)], clip_on=False, **look)
         left.plot([], [], "o", color="0.2", ms=7, mfc="none", label="as shipped")
         left.set(title="Loss, nats", xlabel="step", ylim=(0, 11.5), yticks=range(0, 9, 2))
         left.legend(fontsize=7.5, loc="upper center", ncols=2, columnspacing=0.8, handlelength=1.4)

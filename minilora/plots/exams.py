@@ -6,7 +6,7 @@ from functools import cache
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from minilora.experiments.exam import CHANCE, COURSES, MARKED, at_chosen_rate, wilson
+from minilora.experiments.exam import CHANCE, COURSES, MARKED, at_recipe_rate, wilson
 from minilora.experiments.rows import Rows, select
 from minilora.plots.axes import figure_with_panels, fixed_ticks, per_cent
 from minilora.plots.house_style import COLORS, NOTE_SIZE, rank_color, style
@@ -38,7 +38,7 @@ def looks() -> dict[str, dict[str, Any]]:
 
 @style()
 def exam_figure(rows: Rows) -> Figure:
-    """rows: of exam_run. Those at other rates than the chosen ones are left out."""
+    """rows: of exam_run. Those at other rates than the recipe's are left out."""
     figure, panels = figure_with_panels(
         "SmolLM2-135M sits an exam on LoRA",
         rows,
@@ -55,11 +55,11 @@ def exam_figure(rows: Rows) -> Figure:
 
 
 def plot_exam(rows: Rows, ax: Axes, part: str) -> Axes:
-    """What each course has right in one part, at the rate that was chosen for it."""
-    chosen = at_chosen_rate(rows)
-    courses = [name for name in looks() if select(chosen, course=name)]
+    """What each course has right in one part, at the recipe's rate."""
+    own = at_recipe_rate(rows)
+    courses = [name for name in looks() if select(own, course=name)]
     for y, name in enumerate(courses):
-        same = select(chosen, course=name)
+        same = select(own, course=name)
         shares, look = [row[part] for row in same], looks()[name]
         ax.plot(wilson(mean(shares), len(same[0]["marks"][part])), [y, y], color=look["color"])
         ax.plot(mean(shares), y, ls="", ms=8, mec="black", mew=0.6, **look)
@@ -88,9 +88,9 @@ def exam_rates_figure(rows: Rows) -> Figure:
         rates, look = [row["lr"] for row in same], looks()[name] | {"label": COURSES[name].label}
         right.plot(rates, [row["reworded"] for row in same], **look)
         nats.plot(rates, [row["nats_validation"] for row in same], **look)
-        chosen = next(row for row in same if row["lr"] == COURSES[name].rates[0])
+        recipe = next(row for row in same if row["lr"] == COURSES[name].rates[0])
         for ax, key in ((right, "reworded"), (nats, "nats_validation")):
-            ax.plot(chosen["lr"], chosen[key], ls="", marker="o", ms=15, mfc="none", mec="black")
+            ax.plot(recipe["lr"], recipe[key], ls="", marker="o", ms=15, mfc="none", mec="black")
     (base,) = select(rows, course="base")
     for ax, key in ((right, "reworded"), (nats, "nats_validation")):
         ax.axhline(base[key], color=looks()["base"]["color"], lw=1.5)

@@ -13,7 +13,7 @@ from minilora.experiments.exam import (
     CHANCE,
     COURSES,
     MARKED,
-    at_chosen_rate,
+    at_recipe_rate,
     mcnemar,
     shipped_exam,
     sit,
@@ -24,7 +24,7 @@ from minilora.hub import load_model
 from minilora.hub.places import ASSETS
 from minilora.hub.tokenizers import load_tokenizer
 
-ROWS = at_chosen_rate(shipped_exam())
+ROWS = at_recipe_rate(shipped_exam())
 GALLERY = (Path(__file__).parents[2] / "figures" / "README.md").read_text("utf-8")
 (BASE,) = select(ROWS, course="base")
 LORA = [row for row in shipped_exam() if row["method"] == "lora"]
@@ -78,6 +78,24 @@ def test_on_what_was_not_taught_no_course_is_above_chance():
     assert all(mean(some) <= 72 * CHANCE["test"] for some in right.values())
     assert max(max(some) for some in right.values()) == 19
     assert all(len(row["marks"]["test"]) == 72 for row in ROWS)
+
+
+def test_of_the_other_rates_the_gallery_says_what_was_measured():
+    def at(course, key):
+        rows = [row for row in shipped_exam() if row["course"] == course and row["seed"] == 0]
+        return [row[key] for row in sorted(rows, key=lambda row: row["lr"])]
+
+    right = {
+        c: [marks["reworded"].count("1") for marks in at(c, "marks")] for c in ("lora", "full")
+    }
+    assert right == {"lora": [14, 22, 22], "full": [15, 18, 22]}
+    assert (
+        "LoRA 14 of 45 where the recipe's rate has 22, full fine-tuning 15 where it has" in GALLERY
+    )
+    lowest = [min(at(course, "nats_validation")) for course in ("lora", "full")]
+    assert lowest == [at(course, "nats_validation")[0] for course in ("lora", "full")]
+    said = f"({lowest[0]:.2f} and {lowest[1]:.2f} nats; the base has {BASE['nats_validation']:.2f})"
+    assert said in GALLERY
 
 
 def test_every_course_has_three_seeds_and_the_smaller_ones_gain_less():

@@ -4,12 +4,12 @@ from statistics import mean
 
 from test_lessons import committed, text_of
 
-from minilora.experiments.exam import CHANCE, at_chosen_rate, mcnemar, shipped_exam
+from minilora.experiments.exam import CHANCE, at_recipe_rate, mcnemar, shipped_exam
 from minilora.experiments.exam_items import load_exam, right_lengths
 from minilora.experiments.rows import select
 
 TEXT = " ".join(text_of(committed("12_a_real_model")).split())
-ROWS = at_chosen_rate(shipped_exam())
+ROWS = at_recipe_rate(shipped_exam())
 (BASE,) = select(ROWS, course="base")
 
 
