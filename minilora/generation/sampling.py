@@ -21,6 +21,7 @@ from minilora.text.alphabet import ALPHABET, decode, dropped, encode, to_alphabe
 from minilora.tokens.tokenizer import Tokenizer
 from minilora.transformer import KVCache, Transformer
 
+_FEW = 1024  # so many of the likeliest ids are looked at before all of them
 _LOWEST_TEMPERATURE = 1e-6  # below it, logits / temperature can overflow
 
 
@@ -184,7 +185,8 @@ def generate(
         if temperature == 0:
             new = logits.argmax(axis=1)
         else:
-            new = _sample(logits / float(temperature), top_k, top_p, rng)
+            assert rng is not None  # see _check_options
+            new = _sample(logits / float(temperature), top_k, top_p, rng.random((B, 1)))
         if ends:
             new[ended] = ids[ended, end - 1]
             ended |= np.isin(new, ends)
@@ -253,16 +255,37 @@ def _next_logits(model: Transformer, ids: np.ndarray, cache: list[KVCache] | Non
     return model.logits(model.hidden(ids, cache=cache)[:, -1]).data  # (B, T, C) -> (B, V)
 
 
-def _sample(logits: np.ndarray, top_k: int | None, top_p: float | None, rng: Any) -> np.ndarray:
-    """One id per row of logits (B, V) -> (B,)."""
-    rows = np.arange(len(logits))
-    order = np.argsort(-logits, axis=1)[:, :top_k]  # likeliest first
+def _sample(
+    logits: np.ndarray, top_k: int | None, top_p: float | None, u: np.ndarray, few: int = _FEW
+) -> np.ndarray:
+    """One id per row of logits (B, V) -> (B,): the one on which u in [0, 1) (B, 1) falls, where the
+    ids share that interval by their probability, likeliest first.
+
+    To put a large vocabulary in order takes long. Therefore only a few ids are, the likeliest, and
+    all of them where u, or the end of top_p, falls behind these.
+    """
+    V, rows = logits.shape[1], np.arange(len(logits))
+    order = _likeliest(logits, min(V, few if top_k is None else top_k))
     sorted_logits = logits[rows[:, None], order]
     p = np.exp(sorted_logits - sorted_logits[:, :1])
-    p /= p.sum(axis=1, keepdims=True)
-    p = p.astype(np.float64)
-    if top_p is not None:
-        p[np.cumsum(p, axis=1) - p >= top_p] = 0  # drop what comes after top_p is reached
+    some = top_k is None and few < V  # of the ids that can be drawn
+    everything = np.exp(logits - sorted_logits[:, :1]) if some else p
+    p = (p / everything.sum(axis=1, keepdims=True)).astype(np.float64)
     ends = np.cumsum(p, axis=1)
-    picked = (ends < rng.random((len(p), 1)) * ends[:, -1:]).sum(axis=1)
+    if some and (ends[:, -1:] <= (u if top_p is None else top_p)).any():
+        return _sample(logits, top_k, top_p, u, V)
+    if top_p is not None:
+        p[ends - p >= top_p] = 0  # drop what comes after top_p is reached
+        ends = np.cumsum(p, axis=1)
+    whole = 1.0 if some and top_p is None else ends[:, -1:]
+    picked = (ends < u * whole).sum(axis=1)
     return order[rows, picked]
+
+
+def _likeliest(logits: np.ndarray, n: int) -> np.ndarray:
+    """The ids of the n largest logits of each row, largest first.   (B, V) -> (B, n)"""
+    if logits.shape[1] <= _FEW or n == logits.shape[1]:
+        return np.argsort(-logits, axis=1)[:, :n]
+    found = np.argpartition(logits, -n, axis=1)[:, -n:]
+    order = np.argsort(-np.take_along_axis(logits, found, axis=1), axis=1)
+    return np.take_along_axis(found, order, axis=1)

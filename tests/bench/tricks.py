@@ -26,7 +26,7 @@ import numpy as np
 import minilora as ml
 from minilora import functional as F
 from minilora import kernels, ops, optim, reference
-from minilora.generation import decoder
+from minilora.generation import decoder, sampling
 from minilora.system.files import write_atomically
 from minilora.tensor import Tensor, grad
 from minilora.text.windows import IGNORE_INDEX
@@ -34,6 +34,7 @@ from minilora.training.parallel import loss_and_gradients
 from minilora.transformer import KVCache
 
 TABLE = Path(__file__).parents[2] / "figures" / "tricks.md"
+V_LARGE = 49152  # of SmolLM2
 B, T, C, V, H, N = 16, 128, 128, 256, 4, 16 * 128
 rng = np.random.default_rng(0)
 
@@ -183,6 +184,7 @@ def tricks() -> list[Trick]:
     model = ml.load_model("docs-tiny")
     scores = draw(B, H, T, C // H), draw(B, H, T, C // H)
     head, rows = draw(8200, 576), draw(8, 576)  # a tied head, or a weight as in Llama's files
+    peaked, u = 15 * draw(1, V_LARGE), np.array([[0.5]])  # as at a low temperature
     x_head, G_head = draw(T, 576), draw(T, 8200)
     return [
         Trick("x * x * x for x ** 3", "kernels.py", lambda: x**3, lambda: x * x * x),
@@ -250,6 +252,11 @@ def tricks() -> list[Trick]:
         Trick(
             "small products for x Wᵀ, 8 rows, W 8200 x 576", "kernels.py",
             lambda: rows @ head.T, lambda: kernels.few_rows_times(rows, head.T),
+        ),
+        Trick(
+            "the 1024 likeliest of 49152 in order to draw one", "generation/sampling.py",
+            lambda: sampling._sample(peaked, None, None, u, few=V_LARGE),
+            lambda: sampling._sample(peaked, None, None, u),
         ),
         Trick(
             "decoder for one token, docs-tiny", "generation/decoder.py",

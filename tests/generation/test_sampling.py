@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from builders import FAMILIES
 
+from minilora.generation import sampling
 from minilora.generation.decoder import Decoder, is_plain
 from minilora.generation.sampling import generate, write
 from minilora.lora import add_adapter, disable_adapter, merge_adapter
@@ -389,6 +390,23 @@ def test_a_token_that_ends_no_row_changes_nothing():
             for e in (None, end)
         )
         np.testing.assert_array_equal(first, again)
+
+
+@pytest.mark.parametrize("sharpness", [0.1, 3, 15])  # at 0.1 the likeliest have little of it
+@pytest.mark.parametrize("only", [{}, {"top_k": 40}, {"top_k": 2500}, {"top_p": 0.9}], ids=str)
+def test_of_a_large_vocabulary_the_same_is_drawn_as_if_all_of_it_were_in_order(only, sharpness):
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((3, 3000), dtype=np.float32) * np.float32(sharpness)
+    order = np.argsort(-logits, axis=1)[:, : only.get("top_k")]
+    p = np.exp(np.take_along_axis(logits, order, axis=1) - logits.max(axis=1, keepdims=True))
+    p = (p / p.sum(axis=1, keepdims=True)).astype(np.float64)
+    p[np.cumsum(p, axis=1) - p >= only.get("top_p", 2)] = 0
+    ends = np.cumsum(p, axis=1)
+    for _ in range(50):
+        u = rng.random((3, 1))
+        picked = (ends < u * ends[:, -1:]).sum(axis=1)
+        drawn = sampling._sample(logits, only.get("top_k"), only.get("top_p"), u)
+        np.testing.assert_array_equal(drawn, order[np.arange(3), picked])
 
 
 SIZES_OF_TEXT = SIZES | {"vocab_size": len(ALPHABET)}
