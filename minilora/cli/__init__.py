@@ -87,6 +87,7 @@ def _run(argv: list[str]) -> int:
     args = parser(argv[0]).parse_args(argv)
     args.command_line = shlex.join(["minilora", *argv])
     keep_freed_memory()
+    os.environ.pop("MPLBACKEND", None)  # of a notebook or a window; figures are files here
     module = import_module(f"minilora.cli.{COMMANDS[args.command]}")
     with warnings.catch_warnings():
         warnings.showwarning = _say_warning  # type: ignore[assignment]
