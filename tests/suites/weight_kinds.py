@@ -463,8 +463,10 @@ def by_pattern(patterns: Any, path: str, default: Any) -> Any:
 def targeted(config: Mapping[str, Any], path: str) -> bool:
     """Whether PEFT would adapt the module: check_target_module_exists in tuners_utils.py."""
     wanted, excluded = config.get("target_modules"), config.get("exclude_modules")
-    if wanted is None:  # PEFT knows what to take of each kind of model
-        wanted = ["c_attn"] if path.startswith("transformer.") else ["q_proj", "v_proj"]
+    if wanted is None:  # PEFT has a default for each kind of model, but none for one of ours
+        wanted = {"transformer": ["c_attn"], "model": ["q_proj", "v_proj"]}.get(
+            path.partition(".")[0], ".*"
+        )
     if excluded and _named(excluded, path):
         return False
     layers = config.get("layers_to_transform")
