@@ -27,16 +27,35 @@ _TESTS = Path(__file__).parents[1]
 sys.path.extend(str(_TESTS / room) for room in ("", "hub"))  # where what all tests share lies
 
 import numpy as np  # noqa: E402
+from adapter_kinds import Adapters, Inspected  # noqa: E402
+from gguf_kinds import GgufModels  # noqa: E402
 from kinds import ANEW, AS_SAID, REFUSED, Kind  # noqa: E402
+from model_kinds import Models  # noqa: E402
 from mutations import Files, damaged, put  # noqa: E402
 from plain_readers import Unreadable  # noqa: E402
+from resume_kinds import Resumes  # noqa: E402
 from suite import Suite, main  # noqa: E402
 from text_kinds import TEXTS  # noqa: E402
-from weight_kinds import WEIGHTS  # noqa: E402
 
 from minilora.system.errors import MiniloraError  # noqa: E402
 
-KINDS: list[Kind] = [*WEIGHTS, *TEXTS]
+KINDS: list[Kind] = [
+    Models("gpt2"),
+    Models("llama", "F16"),
+    Models("llama", "BF16", shards=2),
+    Models("gpt2-untied", shards=3),
+    Models("mixed-untied"),
+    Models("llama", "F16", wide=96),
+    Adapters("LoRA"),
+    Adapters("LoRA"),
+    Adapters("DoRA, PiSSA"),
+    Inspected("LoRA"),
+    GgufModels(quantized=False),
+    GgufModels(quantized=True),
+    Resumes(),
+    Resumes(sealed=True),
+    *TEXTS,
+]
 SECONDS = 5.0  # for one load; most take a few thousandths
 MEMORY = 1 << 20  # bytes that a load may take beside twice its files
 ADDRESSES = 1 << 30  # and what all of the process may add to its address space meanwhile

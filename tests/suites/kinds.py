@@ -4,11 +4,15 @@ load could change, and who judges what was loaded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mutations import Files, Rng
+from plain_readers import Unreadable, need
+
+Arrays = dict[str, np.ndarray]
 
 AS_SAID = "loaded, as the file says"
 REFUSED = "refused, one sentence, unchanged"
@@ -61,3 +65,34 @@ def differing(found: Mapping[str, Any], said: Mapping[str, Any]) -> str:
         if one != other or not (type(one) is type(other) or isinstance(other, int | float)):
             return f"{key} is {one!r:.60}, said is {other!r:.60}"
     return ""
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files of a folder, by name."""
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def need_bytes(files: Files, *names: str) -> Iterator[bytes]:
+    """What is in these files. Raises Unreadable where there is none."""
+    for name in names:
+        need(isinstance(files.get(name), bytes), f"there is no file {name}")
+        yield files[name]
+
+
+def only_numbers_differ(
+    whole: Mapping[str, bytes], files: Files, read: Callable[[bytes], tuple[Arrays, Any]]
+) -> bool:
+    """Whether the files are as before but for weights, and these are finite: no one can tell that
+    they are damaged."""
+    try:
+        for name in whole.keys() | files.keys():
+            before, after = whole.get(name), files.get(name)
+            if before != after:
+                need(isinstance(after, bytes) and not name.endswith(".json"), name)
+                (old, about), (new, about_new) = read(before or b""), read(after)
+                need(about == about_new and old.keys() == new.keys(), name)
+                for key, array in new.items():
+                    need(array.shape == old[key].shape and np.isfinite(array).all(), key)
+    except Unreadable:
+        return False
+    return True

@@ -20,12 +20,11 @@ from unittest import mock
 import numpy as np
 import tokens
 from gguf_files import gguf
-from kinds import ANEW, AS_SAID, Kind
+from kinds import ANEW, AS_SAID, Kind, contents, need_bytes
 from mutations import Files, Rng, pick
 from plain_readers import Unreadable, is_float, is_int, need, plain_gguf, plain_json, plain_object
 from safetensors import SafetensorError
 from safetensors.numpy import load
-from weight_kinds import contents, need_bytes
 
 from minilora import studies
 from minilora.experiments.exam_items import EXAM_FILE, load_exam
