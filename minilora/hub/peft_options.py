@@ -17,7 +17,7 @@ from minilora.combining.patterns import ranks_and_alphas, shortest_ends
 from minilora.hub.hf_layout import Layout
 from minilora.hub.peft_layout import Factors
 from minilora.hub.safetensors_files import first_two
-from minilora.lora_config import LoraConfig
+from minilora.lora_config import LoraConfig, Patterns
 from minilora.lora_init import PART_OF_W
 from minilora.path_patterns import match
 from minilora.system.errors import UsageError, brief
@@ -109,7 +109,8 @@ def named_paths(
     written: Mapping[str, Any], peft: LoraConfig, linears: Collection[str], head: str
 ) -> set[str]:
     """Which of these paths of Linears PEFT adapts under these options, in its own order: first
-    what is excluded or trained whole, then names or a pattern, then the numbers of layers."""
+    what is excluded or trained whole, then names or a pattern, then the numbers of layers, which
+    a path that is named in full, such as "lm_head", needs not have."""
     if written.get("target_modules") == "all-linear":
         paths = {path for path in linears if path != head}
     else:
@@ -118,8 +119,13 @@ def named_paths(
     for word in peft.modules_to_save:
         paths = {path for path in paths if f".{word}." not in f".{path}."}
     if numbers := peft.layer_numbers():
-        paths = {path for path in paths if _layer(path, written.get("layers_pattern")) in numbers}
+        kept = {path for path in paths if _layer(path, written.get("layers_pattern")) in numbers}
+        return kept | paths.intersection(_names(peft.target_modules))
     return paths
+
+
+def _names(patterns: Patterns) -> Collection[str]:
+    return () if isinstance(patterns, str) else patterns
 
 
 def _layer(path: str, patterns: Any) -> int | None:

@@ -270,6 +270,7 @@ def test_patterns_in_the_file_are_read_as_peft_reads_them(use_rslora, tmp_path):
 NAMED = [
     dict(target_modules=["q_proj", "v_proj"], layers_to_transform=[1]),
     dict(target_modules=["attn.v_proj", "layers.1.attn.q_proj"], layers_to_transform=1),
+    dict(target_modules=["layers.1.attn.q_proj", "layers.1.attn.v_proj"], layers_to_transform=[0]),
     dict(target_modules=r".*\.1\..*\.[qv]_proj"),
     dict(target_modules=["q_proj", "v_proj"], exclude_modules=r"layers\.0.*"),
     dict(target_modules=["q_proj", "v_proj"], layers_to_transform=[1], layers_pattern="layers"),

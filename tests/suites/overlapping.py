@@ -114,6 +114,7 @@ def drawn(rng: np.random.Generator, folder: Path) -> list[Job]:
             job.breaks_at = int(rng.integers(1, 12))
         elif rng.random() < 0.25:
             job.struck_after = float(rng.uniform(0, 0.12))
+            job.threads = 1  # until it runs, a new thread has its parent's number (CPython 3.11)
         jobs.append(job)
     return jobs
 
