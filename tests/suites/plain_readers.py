@@ -54,8 +54,8 @@ def is_int(value: Any, low: int = 1, high: float = math.inf) -> bool:
 
 
 def is_float(value: Any, low: float, high: float) -> bool:
-    """A number between low and high, neither of which it may be."""
-    return type(value) in (int, float) and low < value < high
+    """A number above low and at most high."""
+    return type(value) in (int, float) and low < value <= high
 
 
 def widened(kind: str, raw: bytes) -> np.ndarray:

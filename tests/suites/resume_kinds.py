@@ -1,4 +1,4 @@
-"""What a run leaves on disk: damaged, or sealed around what no run leaves, with a right checksum."""
+"""What a run leaves on disk: damaged, or sealed with a right checksum around what no run leaves."""
 
 from __future__ import annotations
 
