@@ -20,7 +20,7 @@ from minilora.system.errors import UsageError, brief
 _MOST_LETTERS = 5_000  # of all patterns together, without plain ones
 _MOST_REPEATS = 100
 _DEEPEST = 30  # groups in one another
-_PLAIN = re.compile(r"[\w.\\-]*")  # neither repeats nor branches: `re` has one way to match it
+_PLAIN = re.compile(r"([\w.-]|\\\.)*")  # neither repeats nor branches, as most paths do not
 _FLAGS = re.UNICODE | re.VERBOSE | re.DOTALL | re.IGNORECASE
 _REPEATS = (op.MAX_REPEAT, op.MIN_REPEAT)
 _LOOKS = (op.ASSERT, op.ASSERT_NOT)
@@ -61,14 +61,15 @@ def require_patterns(texts: Iterable[str]) -> None:
 def match_whole(pattern: str, path: str) -> bool:
     """Whether a regular expression matches a whole path."""
     if _PLAIN.fullmatch(pattern):
-        return re.fullmatch(pattern, path) is not None
+        return _fits(pattern, path)
     return len(path) in _Match(pattern, path).after(0)
 
 
 def match_end(pattern: str, path: str) -> bool:
     """Whether a regular expression matches a path, or its end after a dot."""
     if _PLAIN.fullmatch(pattern):
-        return _ends_in(pattern).fullmatch(path) is not None
+        before = len(path) - len(pattern.replace(r"\.", "."))
+        return (before == 0 or path[:before].endswith(".")) and _fits(pattern, path[before:])
     match = _Match(pattern, path)
     starts = [0, *(i + 1 for i, letter in enumerate(path) if letter == ".")]
     return any(len(path) in match.after(start) for start in starts)
@@ -85,9 +86,14 @@ def match(patterns: str | Iterable[str], path: str) -> bool:
 _parsed = lru_cache(1000)(_parser.parse)
 
 
-@lru_cache(1000)
-def _ends_in(pattern: str) -> re.Pattern[str]:
-    return re.compile(rf"(.*\.)?({pattern})")
+def _fits(plain: str, path: str) -> bool:
+    """Whether a pattern without repeats and branches matches a whole path: a dot is any letter, and
+    only itself after a backslash."""
+    letters = plain.replace(r"\.", "\0")
+    return len(letters) == len(path) and all(
+        one in (other, ".") or (one == "\0" and other == ".")
+        for one, other in zip(letters, path, strict=True)
+    )
 
 
 def _known_repeats(parts: Iterable[tuple[Any, Any]], text: str, depth: int = 0) -> int:

@@ -67,7 +67,8 @@ class _OneZero:
 
 def save_model(model: Transformer, folder: str | Path, *, dtype: Any = np.float32) -> None:
     """Write config.json and model.safetensors: a GPT2LMHeadModel or LlamaForCausalLM if the model
-    is one, else a layout of our own (model_type "minilora"). A tied head is not written.
+    is one, else a layout of our own (model_type "minilora"). A tied head is not written. Of a
+    process that is killed meanwhile, the old model or the new one is left.
 
     dtype: np.float32, or np.float16 for half the size. Raises ValueError, and writes nothing, for
     a model with adapters, for NaN or infinity, and for numbers that float16 cannot hold.

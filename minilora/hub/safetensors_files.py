@@ -285,7 +285,9 @@ def write_folder(
         old = config_file.read_bytes()
     if old and old != text.encode():
         said = dict(config=config, weights=sha256(content).hexdigest(), old=sha256(old).hexdigest())
-        write_atomically(upcoming, lambda p: p.write_text(json.dumps(said), encoding="utf-8"))
+        write_atomically(
+            upcoming, lambda p: p.write_text(json.dumps(said, sort_keys=True), "utf-8")
+        )
 
     def write_both(path: Path) -> None:
         path.write_text(text, encoding="utf-8")

@@ -24,6 +24,10 @@ OF_A_TRAINER = (
         (r".*\.(q|v)_proj", True, True),
         (r"^model.layers.12.self_attn.q_proj", True, True),
         (r"^q_proj", False, False),
+        ("self.attn.q.proj", False, True),
+        (r"self\.attn", False, False),
+        (r"elf_attn\.q_proj", False, False),
+        (PATH.replace(".", r"\."), True, True),
         (r"layers\.\d+\.self_attn\.[qv]_proj$", False, True),
         (r"(?!.*visual).*self_attn.*", True, True),
         (r"(?!.*self_attn).*_proj", False, True),
@@ -115,7 +119,10 @@ def test_a_pattern_that_is_not_matched_is_refused_in_a_sentence(patterns, senten
 
 
 def test_paths_in_full_are_as_many_as_one_likes():
-    require_patterns([f"model.layers.{i}.self_attn.q_proj" for i in range(10_000)])
+    paths = [f"model.layers.{i}.self_attn.q_proj" for i in range(5_000)]
+    paths += [path.replace(".", r"\.") for path in paths]
+    require_patterns(paths)
+    assert [path for path in paths if match_end(path, paths[7])] == [paths[7], paths[5_007]]
 
 
 def test_a_list_has_names_and_a_string_is_a_pattern_of_the_whole():
