@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import shutil
 import subprocess
 import sys
 import webbrowser
@@ -49,7 +48,7 @@ def run_lessons(args: argparse.Namespace) -> int:
         if (folder / path.name).exists():
             say(f"{folder / path.name} is there already and stays as it is")
         else:
-            write_atomically(folder / path.name, partial(shutil.copyfile, path))
+            write_atomically(folder / path.name, partial(Path.write_bytes, data=path.read_bytes()))
     print(f"The lessons are in {folder}: {', '.join(path.name for path in notebooks)}")
     if not args.open:
         return 0

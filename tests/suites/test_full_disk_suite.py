@@ -20,7 +20,7 @@ def folder():
 
 
 def test_commands_on_a_full_disk_say_so_and_lose_nothing(folder):
-    chosen = [one for one in TRIED if one.name in ("finetune again", "params", "quiz")]
+    chosen = [one for one in TRIED if one.name in ("finetune again", "lessons", "quiz")]
     with Server() as server:
         suite = suite_of(Stage(folder, server), chosen, seed=1)
         assert suite.faults(suite.run(seed=1, trials=8)) == 0
