@@ -14,7 +14,6 @@ and once there is space, the same command ends well, with the same results to th
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import re
@@ -26,10 +25,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from processes import Server, empty_folder
 from small_commands import COMMANDS, Command
-from stage import Stage, same_output
-from suite import Suite, main
+from stage import Stage, run_suite, same_output
+from suite import Suite
 
 PAGE = 4096  # bytes, in which a tmpfs counts
 SIZE = 64 * 2**20  # bytes, of the disk
@@ -140,9 +138,4 @@ def suite_of(stage: Stage, commands: Sequence[Command], seed: int) -> Suite:
 if __name__ == "__main__":
     if not can_mount():
         sys.exit("full disks need the right to mount one: run this as root")
-    names = argparse.ArgumentParser(add_help=False)
-    names.add_argument("--only", action="append", help="a command of small_commands.py")
-    given, sys.argv[1:] = names.parse_known_args()
-    chosen = [command for command in TRIED if not given.only or command.name in given.only]
-    with empty_folder() as scratch, Server() as server:
-        sys.exit(main(suite_of(Stage(Path(scratch), server), chosen, 0)))
+    sys.exit(run_suite(suite_of, TRIED))

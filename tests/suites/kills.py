@@ -23,17 +23,15 @@ is Python's own.
 
 from __future__ import annotations
 
-import argparse
 import random
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-from processes import Blow, Server, empty_folder
+from processes import Blow
 from small_commands import COMMANDS, Command, saved_steps
-from stage import Stage, same_output
-from suite import Suite, main
+from stage import Stage, run_suite, same_output
+from suite import Suite
 
 RANDOM = (*[signal.SIGKILL] * 14, *[signal.SIGTERM] * 3, *[signal.SIGINT] * 3)
 ANEW = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -103,9 +101,4 @@ def suite_of(stage: Stage, commands: Sequence[Command], seed: int) -> Suite:
 
 
 if __name__ == "__main__":
-    names = argparse.ArgumentParser(add_help=False)
-    names.add_argument("--only", action="append", help="a command of small_commands.py")
-    given, sys.argv[1:] = names.parse_known_args()
-    chosen = [command for command in COMMANDS if not given.only or command.name in given.only]
-    with empty_folder() as scratch, Server() as server:
-        sys.exit(main(suite_of(Stage(Path(scratch), server), chosen, 0)))
+    sys.exit(run_suite(suite_of, COMMANDS))

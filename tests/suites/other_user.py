@@ -16,7 +16,6 @@ be root.
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import re
@@ -24,10 +23,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from processes import Server, empty_folder
 from small_commands import COMMANDS, Command
-from stage import Stage, same_output
-from suite import Suite, main
+from stage import Stage, run_suite, same_output
+from suite import Suite
 
 import minilora
 
@@ -139,10 +137,4 @@ if __name__ == "__main__":
         sys.exit(
             "to try what another user may do, one must be root, with a package that all can read"
         )
-    names = argparse.ArgumentParser(add_help=False)
-    names.add_argument("--only", action="append", help="a command of small_commands.py")
-    given, sys.argv[1:] = names.parse_known_args()
-    chosen = [command for command in TRIED if not given.only or command.name in given.only]
-    with empty_folder() as scratch, Server() as server:
-        Path(scratch).chmod(0o755)
-        sys.exit(main(suite_of(Stage(Path(scratch), server), chosen, 0)))
+    sys.exit(run_suite(suite_of, TRIED))

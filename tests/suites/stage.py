@@ -5,12 +5,16 @@ What it may have under a name is what it was seen to put there, or to find there
 
 from __future__ import annotations
 
+import argparse
 import shutil
+import signal
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from processes import Blow, Ended, Order, Server, make_place
+from processes import Blow, Ended, Order, Server, empty_folder, make_place
 from small_commands import (
     AS_IT_IS,
     Command,
@@ -20,6 +24,7 @@ from small_commands import (
     read,
     without_paths,
 )
+from suite import Suite, main
 
 Files = dict[str, str]  # relative path -> what stands in it, as read() says it
 
@@ -154,6 +159,20 @@ class Stage:
     def _restore(self, before: Path) -> None:
         shutil.rmtree(self.place, ignore_errors=True)
         shutil.copytree(before, self.place, symlinks=True)
+
+
+def run_suite(suite_of: Callable[..., Suite], commands: Sequence[Command]) -> int:
+    """The command line of a suite of commands: that of all suites, and --only COMMAND."""
+    names = argparse.ArgumentParser(add_help=False)
+    names.add_argument("--only", action="append", help="a command of small_commands.py")
+    names.add_argument("--seed", type=int, default=0)
+    given, rest = names.parse_known_args()
+    sys.argv[1:] = [*rest, "--seed", str(given.seed)]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no disk stays mounted
+    chosen = [command for command in commands if not given.only or command.name in given.only]
+    with empty_folder() as folder, Server() as server:
+        Path(folder).chmod(0o755)  # for another user
+        return main(suite_of(Stage(Path(folder), server), chosen, given.seed))
 
 
 def same_output(one: Ended, other: Ended, command: Command) -> bool:
