@@ -12,10 +12,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import platformdirs
+from rich.console import Console
 from threadpoolctl import threadpool_info
 
+from minilora.cli.terminal.plain import plain
 from minilora.experiments.tasks import BASE_MODELS
 from minilora.hub import load_model
+from minilora.learn.exam.progress import default_path
 from minilora.system.cores import usable_cores
 from minilora.system.files import make_folder
 from minilora.text.alphabet import TextError
@@ -55,6 +58,9 @@ EXTRAS = {
     "dask": "for runs on several machines",
     "parity": "to compare with PyTorch and PEFT",
 }
+_OUT = "results go there unless --out says otherwise; choose another with --out"
+_NO_CACHE = "the corpora are built anew at every start, which costs a second"
+_NO_PROGRESS = "what the quiz keeps goes there; choose another place with quiz --progress FILE"
 
 
 @dataclass(frozen=True)
@@ -74,8 +80,10 @@ def examine() -> list[Check]:
         *(_required(name, lowest) for name, lowest in REQUIRED.items()),
         *(_blas()),
         Check("cores", True, f"{usable_cores()} of {os.cpu_count()} usable"),
-        _folder("cache folder", Path(platformdirs.user_cache_dir("minilora")), False),
-        _folder("current folder", Path.cwd(), True),
+        _terminal(),
+        _folder("current folder", Path.cwd(), True, _OUT),
+        _folder("cache folder", Path(platformdirs.user_cache_dir("minilora")), False, _NO_CACHE),
+        _folder("data folder", default_path().parent, False, _NO_PROGRESS),
         _corpus(),
         *(_model(name) for name in BASE_MODELS),
         *(_optional(name, extra) for name, extra in OPTIONAL.items()),
@@ -123,16 +131,20 @@ def _blas() -> list[Check]:
     ]
 
 
-def _folder(name: str, folder: Path, needed: bool) -> Check:
+def _terminal() -> Check:
+    encoding, columns = sys.stdout.encoding or "unknown", Console().width
+    found = f"{encoding}, {columns} columns"
+    if plain("√Δ", encoding) == "√Δ":
+        return Check("terminal", True, found)
+    remedy = "√ is shown as sqrt, Δ as Delta; set PYTHONIOENCODING=utf-8 if it can show them"
+    return Check("terminal", None, found, remedy)
+
+
+def _folder(name: str, folder: Path, needed: bool, remedy: str) -> Check:
     try:
         make_folder(folder)
         return Check(name, True, f"{folder} is writable")
     except OSError as error:
-        remedy = (
-            "results go there unless --out says otherwise; choose another with --out"
-            if needed
-            else "the corpora are built anew at every start, which costs a second"
-        )
         return Check(name, False if needed else None, str(error), remedy)
 
 

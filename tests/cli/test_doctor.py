@@ -4,6 +4,7 @@ Elsewhere is made by hiding a package, a folder's permission, the library's sour
 """
 
 import importlib.metadata
+import io
 import json
 import os
 import shlex
@@ -163,6 +164,23 @@ def test_cache_folder_that_cannot_be_made_is_reported(monkeypatch, tmp_path):
     )
     check = find("cache folder")
     assert check.ok is None and str(tmp_path / "file") in check.found
+
+
+def test_unwritable_data_folder_names_the_option_that_keeps_progress_elsewhere(
+    here, no_folder_is_writable
+):
+    check = find("data folder")
+    assert check.ok is None and "quiz --progress FILE" in check.remedy
+
+
+@pytest.mark.parametrize(("encoding", "ok"), [("utf-8", True), ("cp1252", None), ("ascii", None)])
+def test_a_terminal_that_lacks_our_letters_is_told_with_the_remedy(encoding, ok, monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setenv("COLUMNS", "40")
+    check = doctor._terminal()
+    assert (check.ok, check.found) == (ok, f"{encoding}, 40 columns")
+    assert ("PYTHONIOENCODING=utf-8" in check.remedy) is not ok
 
 
 def test_library_without_sources_is_a_failure_and_text_is_offered(here, no_sources):
