@@ -49,7 +49,8 @@ class LoraConfig:
         so that the adapted model does not start at the base.
     rank_pattern, alpha_pattern: exceptions to r and lora_alpha, by regular expression of a path's
         end.
-    layers_to_transform: the numbers of the layers to adapt (default: all).
+    layers_to_transform: the numbers of the layers to adapt (default: all). A target named by its
+        whole path, such as "head", is adapted in any case.
     modules_to_save: modules trained whole, in a copy that belongs to the adapter, such as "norm".
 
     The rest, from task_type on, is taken because PEFT's users write it; it has no effect here.

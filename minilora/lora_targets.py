@@ -74,7 +74,8 @@ def find_targets(model: Module, config: LoraConfig) -> dict[str, Linear]:
         layers = {_layer_number(path) for path in linears}
         if missing := [number for number in numbers if number not in layers]:
             raise UsageError(f"layers_to_transform: this model has no layer {missing[0]}")
-        targets = {p: m for p, m in targets.items() if _layer_number(p) in numbers}
+        in_full = () if isinstance(wanted, str) else wanted  # these paths are taken, as in PEFT
+        targets = {p: m for p, m in targets.items() if p in in_full or _layer_number(p) in numbers}
     for path, linear in targets.items():
         config.check_target(path, linear)
     if not targets:

@@ -387,7 +387,7 @@ def _our_adapter_options(rng: np.random.Generator, model: Any) -> Options:
     if adapted and _yes(rng, 0.3):
         alphas = {name: _alpha(rng) for name in _some(rng, [*adapted, r"layers\.0\..*"])}
         options["alpha_pattern"] = alphas
-    if _yes(rng, 0.2) and "head" not in targets:
+    if _yes(rng, 0.2):
         numbers = list(range(c.n_layer))
         options["layers_to_transform"] = _some(rng, numbers)
         options.pop("alpha_pattern", None)

@@ -470,7 +470,7 @@ def paths(*names: str, layers: tuple[int, ...] = (0, 1, 2)) -> list[str]:
         (
             "llama",
             dict(target_modules=["q_proj", "head"], layers_to_transform=(2,)),
-            paths("q_proj", layers=(2,)),
+            [*paths("q_proj", layers=(2,)), "head"],
         ),
         (
             "gpt2",
