@@ -30,7 +30,7 @@ def test_commands_that_are_killed_go_on_and_leave_nothing(folder):
 
 @pytest.mark.thorough
 def test_so_do_all_others(folder):
-    assert faults([command.name for command in COMMANDS], folder, trials=100) == 0
+    assert faults([command.name for command in COMMANDS], folder, trials=60) == 0
 
 
 def test_a_file_that_is_written_in_place_is_found(folder):
