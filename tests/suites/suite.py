@@ -76,6 +76,7 @@ def main(suite: Suite) -> int:
         print(f"{n:8,}  {end}{'' if end in suite.kept else '  <- a fault'}")
     print(f"{suite.promise} {args.trials:,} trials, {faults} faults.")
     if args.write:
+        TRUST.mkdir(parents=True, exist_ok=True)
         save_json(
             {
                 "promise": suite.promise,
