@@ -203,7 +203,7 @@ def _refusal(
 
 
 SUITE = Suite(
-    name="damaged files",
+    name="damaged_files",
     promise="A damaged file is loaded exactly as it says, or refused in one sentence and nothing "
     "has changed.",
     trial=trial,
