@@ -4,7 +4,7 @@ Each trial damages one file of one kind in one way (mutations.py), loads it with
 of memory, and asks a judge who reads the bytes with nothing of ours (plain_readers.py) whether what
 was loaded is what the file says. After a refusal everything must be as it was before.
 
-    python tests/suites/damaged_files.py --trials 12000 --seed 0
+    python tests/suites/damaged_files.py --trials 10500 --seed 0
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ SUITE = Suite(
     "has changed.",
     trial=trial,
     kept=(AS_SAID, REFUSED, ANEW),
-    trials=12_000,
+    trials=10_500,
 )
 
 if __name__ == "__main__":
