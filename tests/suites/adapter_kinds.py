@@ -236,9 +236,6 @@ class Inspected(Adapters):
     def state(self, target: Any) -> Any:
         return None
 
-    def must_load(self, whole: Mapping[str, bytes], files: Files) -> bool:
-        return only_numbers_differ(whole, files, plain_safetensors)
-
     def load(self, folder: Path, target: Any) -> Any:
         found = inspect_adapter(folder)
         return found, json.dumps(found.as_dict(), allow_nan=False)

@@ -178,7 +178,8 @@ def _end(kind: Kind, folder: Path, files: Files) -> tuple[str, str]:
     if error is not None:
         return _refusal(kind, folder, files, error, kind.state(target) == before)
     try:
-        return kind.judge(files, loaded), f"{[str(w.message) for w in warned]}"
+        with np.errstate(all="ignore"):  # the numbers of a damaged file may be any
+            return kind.judge(files, loaded), f"{[str(w.message) for w in warned]}"
     except Unreadable as wrong:
         return "silent wrong", f"{wrong}"
     except Exception as confused:  # its fault or the reader's: to be looked at
