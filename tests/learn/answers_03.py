@@ -239,6 +239,12 @@ def diagnosis_shouted(train, val):
     return word.upper(), float(best)
 
 
+def diagnosis_by_finite_ends(train, val):
+    ends = np.isfinite(train[-1]) and train[-1] <= train[0]
+    word, best = diagnosis_negated(train, val)
+    return (word if ends else "diverging"), best
+
+
 def diagnosis_negated(train, val):
     best = int(np.argmin(np.nan_to_num(val, nan=np.inf)))
     if not train[-1] <= train[0]:
@@ -359,6 +365,7 @@ RIGHT: dict[str, list[Callable[..., Any]]] = {
         diagnosis(),
         diagnosis_by_table,
         diagnosis_shouted,
+        diagnosis_by_finite_ends,
         lambda t, v: [L._diagnosis(t, v), np.nanargmin(v)],
     ],
     "race": [race_in_python, race_as_array, race_as_lists, race_with_tuples, run()],
