@@ -70,3 +70,12 @@ def test_numbers_that_json_has_not_are_refused_and_the_old_file_stays(number, tm
 def test_the_schema_knows_the_metrics():
     hints = (get_type_hints(schema)["metric"] for schema in (Columns, Entry))
     assert all(get_args(hint) == tuple(METRICS) for hint in hints)
+
+
+@pytest.mark.parametrize(
+    ("name", "read"), [(b"\xc3\xa9.txt", "é.txt"), (b"\xe9.txt", "\ufffd.txt")]
+)
+def test_a_file_name_of_another_locale_can_be_saved(name, read, tmp_path):
+    """As Python hands it on where the locale is C, or where the name is not UTF-8."""
+    save_json({"text": name.decode("ascii", "surrogateescape")}, tmp_path / "a.json")
+    assert json.loads((tmp_path / "a.json").read_text("utf-8")) == {"text": read}
