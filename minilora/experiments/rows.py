@@ -94,7 +94,7 @@ def save_json(value: Any, file: str | Path) -> None:
         text = _layout(value, 0) + "\n"
     except ValueError as error:
         raise UsageError(f"{file} would hold NaN or infinity, which JSON has not") from error
-    # In the locale C, letters of a file's name come as the bytes that they were; others have no name.
+    # In the locale C the letters of a file's name come as the bytes that they are in it.
     content = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode()
     write_atomically(Path(file), lambda path: path.write_bytes(content))
 
