@@ -203,6 +203,8 @@ def _results(
         raise MissingExtraError(
             'several runs at a time need joblib: pip install "minilora[sweep]", or use --jobs 1'
         ) from None
+    # Ctrl-C is answered by our own sentence, not by joblib's on tasks that "have been cancelled".
+    warnings.filterwarnings("ignore", r"\d+ tasks ", UserWarning, r"joblib\.")
     with ExitStack() as stack:
         if scheduler is None:
             config = joblib.parallel_config(
