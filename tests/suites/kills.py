@@ -18,7 +18,7 @@ then the same command is given again, and
 Signals are SIGKILL, and SIGTERM and SIGINT for some of the random times; SIGINT also before a third
 of the operations. It must leave no traceback. Most processes are forked from one that has imported
 minilora; some are started anew, and may be struck while Python starts, where the answer to Ctrl-C
-is Python's own.
+is that of Python and NumPy.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def kill(stage: Stage, command: Command, blow: Blow) -> tuple[str, str]:
         how += f" ({killed.operations[blow.operation]})"
     if killed.left:
         return "a process lived on", f"{how}: {killed.left}"
-    starting = blow.anew and killed.err.endswith("KeyboardInterrupt\n")  # in Python's own words
+    starting = blow.anew and ", in main" not in killed.err  # the words are Python's and NumPy's
     if ("Traceback" in killed.err and not starting) or killed.status is None:
         return "a traceback, or it hung", f"{how}: {killed.err[-600:]}"
     if wrong := stage.wrong_files(command):
