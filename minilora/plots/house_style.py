@@ -91,12 +91,24 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     if kind not in ("png", "svg"):
         name = path.with_suffix(".png").name
         raise UsageError(f"figures are written as PNG or SVG; name it {name}")
+    _spell_file_names(figure)
     undated: dict[str, dict[str, str | None]] = {"png": {"Software": None}, "svg": {"Date": None}}
     options: Any = {"dpi": 150, "metadata": undated[kind], "format": kind}
     picture = io.BytesIO()  # as Pillow's errors do not say that the disk is full
     with style():  # some ticks are made only now
         figure.savefig(picture, **options)
     write_atomically(path, lambda file: file.write_bytes(picture.getbuffer()))
+
+
+def _spell_file_names(figure: Figure) -> None:
+    """In the locale C the letters of a file's name come as bytes, which no font has."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        words = text.get_text()
+        if not words.isascii():
+            name = words.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+            text.set_text(name)
 
 
 def show(figure: Figure, alt: str) -> None:
