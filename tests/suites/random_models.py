@@ -297,7 +297,8 @@ def _their_adapter_options(
     options |= dict(init_lora_weights=_one(rng, [True, True, "gaussian", False]))
     options |= dict(use_dora=_yes(rng, 0.25), bias=_one(rng, ["none", "none", "all", "lora_only"]))
     if _yes(rng, 0.3):
-        options["rank_pattern"] = {name: int(rng.integers(1, 7)) for name in _some(rng, linears)}
+        names_there = sorted(_some(rng, linears))  # as PEFT's file has them: the first match counts
+        options["rank_pattern"] = {name: int(rng.integers(1, 7)) for name in names_there}
     if _yes(rng, 0.3):
         patterns = [*linears, rf"layers\.{layers - 1}\..*", r"h\.0\..*"]
         options["alpha_pattern"] = {name: _alpha(rng) for name in _some(rng, patterns)}
