@@ -157,4 +157,4 @@ def test_lists_that_are_not_wanted_take_no_memory(tmp_path):
     assert read_gguf(path, lists=False).metadata == {"ids": [], "x": 1}
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 100_000
+    assert peak < 200_000  # a file's buffer has 128 KiB from Python 3.14 on
