@@ -201,8 +201,10 @@ class Training:
     def save(self) -> None:
         """Write parameters, moments and history to the checkpoint file, if there is one. Numbers
         that are not finite do not replace it."""
+        if self.checkpoint is None:
+            return
         state = self.optimizer.state()
-        if self.checkpoint is None or not all(np.isfinite(array).all() for array in state.values()):
+        if not all(np.isfinite(array).all() for array in state.values()):
             return
         write_checkpoint(self.checkpoint, self._identity, self.history, state)
         self._saved_step = self.steps_done

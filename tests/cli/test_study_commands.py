@@ -90,7 +90,7 @@ def test_figures_are_made_of_the_shipped_results(here, monkeypatch, option, kind
     assert run("figures", option, "drawn") == 0
     assert {path.name for path in (here / "drawn").iterdir()} == {
         f"{name.replace('_', '-')}.{kind}"
-        for name in (*STUDIES, "lora", "exam", *(f"compare-{task}" for task in TASKS))
+        for name in (*STUDIES, "lora", "exam", "exam-rates", *(f"compare-{task}" for task in TASKS))
     }
 
 
