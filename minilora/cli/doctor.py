@@ -26,12 +26,12 @@ from minilora.text.corpora import load_corpus
 
 REQUIRED = {  # with the lowest version that works, as in pyproject.toml
     "numpy": "2.0",
-    "matplotlib": "3.8.4",
+    "matplotlib": "3.9",
     "platformdirs": "4",
     "rich": "13",
-    "safetensors": "0.4.3",
+    "safetensors": "0.6.1",
     "threadpoolctl": "3.5",
-    "tqdm": "4.60",
+    "tqdm": "4.64",
 }
 OPTIONAL = {
     "pytest": "test",

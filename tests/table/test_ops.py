@@ -324,11 +324,13 @@ def test_the_sum_of_nothing_is_zero_and_it_has_no_mean():
 def test_max_takes_any_axes(drawn, layout):
     shape, axis, keepdims = drawn
     x = leaf(shape, layout=layout)
-    if not x.size and np.sum(x.data, axis=axis).size:
+    try:
+        expected = x.data.max(axis, keepdims=keepdims)
+    except ValueError:  # of nothing; of no rows of nothing too in some versions of NumPy
         with pytest.raises(ValueError, match="zero-size array"):
             x.max(axis, keepdims)
         return
-    np.testing.assert_array_equal(x.max(axis, keepdims).data, x.data.max(axis, keepdims=keepdims))
+    np.testing.assert_array_equal(x.max(axis, keepdims).data, expected)
     gradcheck(lambda x: x.max(axis, keepdims), x)
 
 

@@ -45,6 +45,8 @@ def statements(cell: str) -> list[ast.stmt]:
         compile(tree, "cell", "exec")  # a return outside a function is found only now
     except (RecursionError, MemoryError):
         raise too_deep from None
+    except ValueError as error:  # what Python before 3.11.4 raises for a NUL
+        raise SyntaxError(str(error), ("cell", 1, 1, "")) from None
     if _depth(tree) > _DEEPEST:
         raise too_deep
     return tree.body
