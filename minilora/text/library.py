@@ -184,7 +184,7 @@ _END = r"[ \t]*(?:#[^\n]*)?\n"  # of a line, with or without a comment
 _DOCSTRING = re.compile(
     rf"(?P<before>(?:\A|:{_END})(?:{_END})*)"
     r"[ \t]*[rRuU]?(?P<quotes>\"{3}|'{3}|\"|')"
-    rf"(?P<text>(?:\\.|(?!(?P=quotes)).)*+)(?P=quotes){_END}",
+    rf"(?P<text>(?:\\.|(?!(?P=quotes))[^\\])*)(?P=quotes){_END}",
     re.DOTALL,
 )
 
