@@ -118,6 +118,7 @@ def test_the_stub_is_not_attempted_or_if_it_is_to_be_repaired_wrong(name):
     assert judge(name, FUNCTIONS[name][1]).status == expected
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", WRONG)
 def test_every_wrong_answer_gets_its_own_reason_or_none(name):
     all_words = [words for _, words in WRONG[name] if words is not None]

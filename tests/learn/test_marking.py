@@ -287,6 +287,7 @@ def test_every_exercise_of_every_lesson_has_a_heading_and_a_stub():
             assert f"{task.name}" in task.stub
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("lesson", all_lessons(), ids=lambda lesson: lesson.name)
 @pytest.mark.parametrize(
     ("edition", "status"), [("student", "not attempted"), ("solved", "correct")]
