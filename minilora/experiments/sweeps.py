@@ -97,6 +97,7 @@ def sweep(
                 if say and bar.disable:
                     say(f"{name}: {finished} of {len(files)} runs are finished")
     except KeyboardInterrupt:
+        finished = sum(file.exists() for file in files)  # one may have been saved in that moment
         raise SweepInterrupted(
             f"stopped: {finished} of {len(files)} runs are finished and saved in {folder}; "
             "the same command goes on from here"

@@ -61,7 +61,7 @@ class Decoder:
         self.head = read(model.norm, [_tied_head(model) if c.tie_embeddings else model.head])
 
     def __call__(self, ids: np.ndarray, cache: list[KVCache]) -> np.ndarray:
-        x = self.tok_embed.take(ids, axis=0)  # (B,) -> (B, C)
+        x = self.tok_embed[ids]  # (B,) -> (B, C)
         if self.pos_embed is not None:
             x += self.pos_embed[cache[0].length]
         for layer, past in zip(self.layers, cache, strict=True):

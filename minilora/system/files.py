@@ -19,14 +19,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 try:
-    import fcntl
-except ModuleNotFoundError:  # on Windows
-    fcntl: Any = None  # type: ignore[no-redef]
+    from fcntl import LOCK_EX, LOCK_NB, flock
+
+    LOCKS = True
+except ImportError:  # on Windows, and in a browser
+    LOCKS = False
 
 _SCRATCH = ".minilora-scratch-"  # how the name of every hidden file or folder begins
 _LEFT_BEHIND = 3600  # seconds after which nobody can still be writing, where there are no locks
@@ -110,7 +111,7 @@ def remove_left_behind(folder: Path) -> None:
     for path in folder.glob(f"{_SCRATCH}*"):
         with suppress(OSError):  # it is another user's, or another process removes it too
             lock = _lock(path, wait=False)
-            dead = lock is not None if fcntl else time.time() - path.stat().st_mtime > _LEFT_BEHIND
+            dead = lock is not None if LOCKS else time.time() - path.stat().st_mtime > _LEFT_BEHIND
             if dead:
                 _remove(path, lock)
 
@@ -198,12 +199,12 @@ def _scratch(folder: Path, suffix: str | None = None) -> Iterator[Path]:
 def _lock(path: Path, wait: bool) -> int | None:
     """A descriptor which, until it is closed, keeps all others from locking this file or folder.
     None if another has it locked, if it is gone, and where there are no locks."""
-    if not fcntl:
+    if not LOCKS:
         return None
     with suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
         with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            flock(descriptor, LOCK_EX | (0 if wait else LOCK_NB))
             if os.path.lexists(path):
                 return descriptor
         os.close(descriptor)

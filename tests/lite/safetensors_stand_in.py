@@ -15,7 +15,9 @@ class SafetensorError(Exception):
 
 class safe_open:  # noqa: N801
     def __init__(self, path: str | Path, framework: str) -> None:
-        data = Path(path).read_bytes()
+        self._read(Path(path).read_bytes())
+
+    def _read(self, data: bytes) -> None:
         length = int.from_bytes(data[:8], "little")
         self._header, self._bytes = json.loads(data[8 : 8 + length]), data[8 + length :]
         self._about = self._header.pop("__metadata__", None)
@@ -57,3 +59,9 @@ def save(tensors: dict[str, np.ndarray], metadata: dict[str, str] | None = None)
 def load_file(path: str | Path) -> dict[str, np.ndarray]:
     with safe_open(path, framework="np") as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def load(data: bytes) -> dict[str, np.ndarray]:
+    file = safe_open.__new__(safe_open)
+    file._read(data)
+    return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

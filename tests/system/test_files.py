@@ -100,7 +100,7 @@ def test_a_writer_that_reads_what_is_missing_is_not_said_to_write_badly(tmp_path
     assert "cannot write" not in str(raised.value)
 
 
-@pytest.mark.skipif(not files.fcntl, reason="without locks only what is old is removed")
+@pytest.mark.skipif(not files.LOCKS, reason="without locks only what is old is removed")
 def test_what_killed_writers_left_behind_is_removed_by_the_next_and_nothing_else(tmp_path):
     dead_file, dead_folder = (tmp_path / f"{files._SCRATCH}{x}" for x in ("1.txt", "2"))
     dead_folder.mkdir()
@@ -112,7 +112,7 @@ def test_what_killed_writers_left_behind_is_removed_by_the_next_and_nothing_else
 
 
 def test_without_locks_what_is_old_is_taken_for_left_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "fcntl", None)
+    monkeypatch.setattr(files, "LOCKS", False)
     old, new = (tmp_path / f"{files._SCRATCH}{x}.txt" for x in ("old", "new"))
     for path in (old, new):
         path.write_text("half")
@@ -127,7 +127,7 @@ def test_a_file_that_is_being_written_is_never_taken_for_one_left_behind(
     locks, tmp_path, monkeypatch
 ):
     if not locks:
-        monkeypatch.setattr(files, "fcntl", None)
+        monkeypatch.setattr(files, "LOCKS", False)
 
     def write(path):
         path.write_text("a")

@@ -88,7 +88,7 @@ def test_real_corpora_have_the_expected_sizes(real):
     assert 900_000 < len(prose.train) < 1_200_000
     assert 500_000 < len(code.train) < 800_000
     for corpus in (prose, code):
-        assert 50_000 < len(corpus.val) < 150_000 and 50_000 < len(corpus.test) < 150_000
+        assert 40_000 < len(corpus.val) < 150_000 and 50_000 < len(corpus.test) < 150_000
         assert {part.dtype for part in (corpus.train, corpus.val, corpus.test)} == {np.dtype("u1")}
     assert 3000 < len(words["train"]) < 4500
     assert 300 < len(words["val"]) < 600 and 300 < len(words["test"]) < 600

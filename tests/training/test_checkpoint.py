@@ -282,7 +282,7 @@ def evaluated(*pairs):
         (dict(more=np.zeros(1)), "it has flat, m, more, t, v"),
         (dict(run=""), "Expecting value"),
         (dict(run="[]"), "it does not say of which run it is"),
-        (dict(run="[" * 100_000), "maximum recursion depth"),
+        (dict(run="[" * 100_000), "while decoding a JSON array"),
         (dict(run="1" * 5000), "Exceeds the limit"),
     ],
 )

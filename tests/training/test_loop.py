@@ -3,6 +3,7 @@
 import gc
 import importlib
 import math
+import platform
 import signal
 import sys
 import textwrap
@@ -239,6 +240,7 @@ def test_training_needs_no_threads_at_all(terminal, monkeypatch):
     expected = train(make(), large_batch, CONFIG, 1).losses
     monkeypatch.setattr(threading.Thread, "start", refuse)
     monkeypatch.setattr(sys, "platform", "emscripten")
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("emscripten", "4"))
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
     assert train(make(), large_batch, CONFIG).losses == expected
 
