@@ -485,8 +485,5 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     },
     "race": {
         "line 8: 1 -> 2": "a rate that needs limit + 1 updates is never the best of several",
-        "line 15: 0.5 * np.sum(h * x ** 2) < target -> 0.5 * np.sum(h * x ** 2) <= target": (
-            "a loss that is the target to the last bit does not occur"
-        ),
     },
 }
