@@ -68,7 +68,7 @@ def kill(stage: Stage, command: Command, blow: Blow) -> tuple[str, str]:
     starting = blow.anew and ", in main" not in killed.err  # the words are Python's and NumPy's
     if ("Traceback" in killed.err and not starting) or killed.status is None:
         return "a traceback, or it hung", f"{how}: {killed.err[-600:]}"
-    if wrong := stage.wrong_files(command):
+    if wrong := stage.wrong_files(command, blow.signal == signal.SIGINT):
         return "a torn or lost file", f"{how}: {wrong}"
     saved = saved_steps(stage.place, command)
     again = stage.run(command)

@@ -26,6 +26,8 @@ from small_commands import (
 )
 from suite import Suite, main
 
+CHECKPOINT = "checkpoint.safetensors"
+_UNREADABLE = "cannot be read,"
 Files = dict[str, str]  # relative path -> what stands in it, as read() says it
 
 
@@ -76,14 +78,19 @@ class Stage:
                 found[name] = "an empty folder"
         return found
 
-    def wrong_files(self, command: Command) -> str:
-        """A file that is torn, of no version, or lost; "" if there is none."""
+    def wrong_files(self, command: Command, interrupted: bool = False) -> str:
+        """A file that is torn, of no version, or lost; "" if there is none. interrupted: by Ctrl-C,
+        at which a training saves the step that it has come to, which need be none of those that it
+        saves by itself; that the same command goes on from there is asked elsewhere."""
         known = self.undisturbed(command)
         for path in sorted(self.place.rglob("*")):
             name = path.relative_to(self.place)
             if not path.is_file() or is_scratch(name) or name.parts[0] == "tmp":
                 continue
             content = _content(path, command)
+            own_step = interrupted and name.name == CHECKPOINT
+            if own_step and not content.startswith(_UNREADABLE):
+                continue
             if content not in known.may.get(str(name), ()):
                 return f"{name}: {content} is none of its versions"
         for lost in known.found.keys() & known.after.keys():
@@ -183,4 +190,4 @@ def _content(path: Path, command: Command) -> str:
     try:
         return read(path, path.name in command.timed)
     except Exception as error:
-        return f"cannot be read, {error}"
+        return f"{_UNREADABLE} {error}"

@@ -57,7 +57,9 @@ def every_command(folder, options=(), closed=(), **environment):
     assert done.returncode == 0 and "Traceback" not in said, said
     *lines, statuses = said.splitlines()
     return SimpleNamespace(
-        out=done.stdout.decode("utf-8", "replace"), lines=lines, statuses=json.loads(statuses)
+        out=done.stdout.decode("utf-8", "replace"),
+        lines=lines,
+        statuses=json.loads(statuses[statuses.index("{") :]),
     )
 
 
@@ -73,6 +75,7 @@ def test_every_number_is_whole_at_every_width(tmp_path):
         out = every_command(tmp_path / "narrow", LIGHT="1", COLUMNS=columns).out
         assert not re.search(r"\d…|…\d", out)
         shown[columns] = numbers(re.sub(r"current\s+folder.*?writable", "", out, flags=re.DOTALL))
+        shown[columns] -= Counter([columns])  # doctor tells the width
         (tmp_path / "narrow").rename(tmp_path / columns)
     assert shown["40"] == shown["300"] == shown["20"]
 
