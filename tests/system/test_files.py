@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import stat
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -278,3 +279,20 @@ def in_a_child(function):
         said = file.read()
     os.waitpid(child, 0)
     return said
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_the_name_is_after(tmp_path, monkeypatch):
+    done, replace = [], os.replace
+
+    def recorded(old, new):
+        done.append("renamed")
+        replace(old, new)
+
+    def synced(descriptor):
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        done.append("folder" if is_folder else "file")
+
+    monkeypatch.setattr(os, "replace", recorded)
+    monkeypatch.setattr(os, "fsync", synced)
+    write_atomically(tmp_path / "a.txt", lambda path: path.write_text("a"))
+    assert done == ["file", "renamed", "folder"]
