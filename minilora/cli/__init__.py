@@ -11,9 +11,11 @@ import os
 import shlex
 import sys
 import warnings
+from _thread import interrupt_main
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from threading import Timer
 
 from minilora.cli.terminal.plain import ERRORS
 from minilora.system.errors import MiniloraError
@@ -53,6 +55,7 @@ _REMEDIES = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 1 after an error, 2 for wrong options, 130 after
     Ctrl-C."""
+    unraisable, sys.unraisablehook = sys.unraisablehook, _raise_ctrl_c_again
     try:
         _prepare_streams()
         try:
@@ -74,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError:
             _give_up_output()
         return 1
+    finally:
+        sys.unraisablehook = unraisable
 
 
 def _run(argv: list[str]) -> int:
@@ -106,6 +111,15 @@ def _prepare_streams() -> None:
 def _give_up_output() -> None:
     """What could not be written is forgotten; the interpreter would try again at its exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _raise_ctrl_c_again(lost: sys.UnraisableHookArgs) -> None:
+    """Python prints and forgets what is raised while it cleans up an object; a Ctrl-C that falls
+    into such a moment comes again soon after it."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        Timer(0.01, interrupt_main).start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _say_warning(message: Warning | str, *where: object) -> None:

@@ -1,9 +1,9 @@
 """Files: writing one so that it is the old one or the new one, never half of either; mapping one.
 
-What is to be written goes into a hidden file beside its place, reaches the disk, and is renamed at
-the end: within one file system a rename happens at once or not at all. The hidden file is locked as
-long as its process lives; one that is not was left behind by a process that was killed, and the
-next that writes there removes it.
+What is to be written goes into a hidden folder beside its place, reaches the disk, and is renamed
+at the end: within one file system a rename happens at once or not at all. The hidden folder is
+locked as long as its process lives; one that is not was left behind by a process that was killed,
+and the next that writes there removes it, with all that a library had put into it meanwhile.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ try:
 except ImportError:  # on Windows, and in a browser
     LOCKS = False
 
-_SCRATCH = ".minilora-scratch-"  # how the name of every hidden file or folder begins
+_SCRATCH = ".minilora-scratch-"  # how the name of every hidden folder begins
 _LEFT_BEHIND = 3600  # seconds after which nobody can still be writing, where there are no locks
 _CAUSES = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
@@ -50,18 +50,19 @@ _CAUSES = {
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a temporary path in the same folder, then rename it to `path`.
+    """Call `write` with a temporary path, then rename it to `path`.
 
-    The temporary path ends in the suffix of `path`. If `write` fails, its exception is passed on,
-    and `path` is as it was before. An OSError says which file could not be written, why, and what
-    to do. A link stays: what it names is written.
+    The temporary path has the name of `path`, in a folder of its own. If `write` fails, its
+    exception is passed on, and `path` is as it was before. An OSError says which file could not be
+    written, why, and what to do. A link stays: what it names is written.
     """
     path = Path(path)
     with explained(path):
         _require_place_for_file(path)
         place = Path(os.path.realpath(path))
         remove_left_behind(place.parent)
-        with _scratch(place.parent, place.suffix) as temporary:
+        with _scratch(place.parent) as scratch:
+            temporary = scratch / path.name
             write(temporary)
             _to_disk(temporary)
             os.replace(temporary, place)
@@ -76,7 +77,7 @@ def make_folder(folder: str | Path) -> None:
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         remove_left_behind(folder)
-        with _scratch(folder, suffix=""):
+        with _scratch(folder):
             pass
 
 
@@ -107,7 +108,7 @@ def temporary_folder(place: Path | None = None) -> Iterator[Path]:
 
 
 def remove_left_behind(folder: Path) -> None:
-    """Remove the hidden files in a folder whose processes were killed."""
+    """Remove the hidden folders in a folder whose processes were killed."""
     for path in folder.glob(f"{_SCRATCH}*"):
         with suppress(OSError):  # it is another user's, or another process removes it too
             lock = _lock(path, wait=False)
@@ -141,7 +142,8 @@ def _concerns(error: OSError, path: Path) -> bool:
         return True
     named = Path(os.path.abspath(error.filename))
     places = (Path(os.path.abspath(path)), Path(os.path.realpath(path)))
-    return named.name.startswith(_SCRATCH) or any(named in (p, *p.parents) for p in places)
+    in_scratch = any(part.startswith(_SCRATCH) for part in named.parts)
+    return in_scratch or any(named in (p, *p.parents) for p in places)
 
 
 def _cause(number: int, path: Path) -> str:
@@ -178,15 +180,11 @@ def _require_place_for_file(path: Path) -> None:
 
 
 @contextmanager
-def _scratch(folder: Path, suffix: str | None = None) -> Iterator[Path]:
-    """A new hidden file in `folder`, or without a suffix a folder; what is left of it is removed at
-    the end."""
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A new hidden folder in `folder`, which is removed at the end."""
     while True:
-        path = folder / f"{_SCRATCH}{secrets.token_hex(6)}{suffix or ''}"
-        if suffix is None:
-            path.mkdir(mode=0o700)
-        else:
-            path.touch(exist_ok=False)
+        path = folder / f"{_SCRATCH}{secrets.token_hex(6)}"
+        path.mkdir(mode=0o700)
         lock = _lock(path, wait=True)
         if os.path.lexists(path):
             break  # else another process took it, in that moment, for one left behind
@@ -197,7 +195,7 @@ def _scratch(folder: Path, suffix: str | None = None) -> Iterator[Path]:
 
 
 def _lock(path: Path, wait: bool) -> int | None:
-    """A descriptor which, until it is closed, keeps all others from locking this file or folder.
+    """A descriptor which, until it is closed, keeps all others from locking this folder.
     None if another has it locked, if it is gone, and where there are no locks."""
     if not LOCKS:
         return None
@@ -212,12 +210,9 @@ def _lock(path: Path, wait: bool) -> int | None:
 
 
 def _remove(path: Path, lock: int | None) -> None:
-    """Remove a hidden file or folder if it is still there, and only then its lock."""
+    """Remove a hidden folder if it is still there, and only then its lock."""
     try:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
     finally:
         if lock is not None:
             os.close(lock)

@@ -13,6 +13,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 import tomllib
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -764,6 +765,22 @@ def test_ctrl_c_before_the_training_says_stopped(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "import_module", interrupt)
+    assert cli.main(["generate"]) == 130
+    assert capsys.readouterr().err.strip() == "stopped"
+
+
+def test_ctrl_c_while_python_cleans_up_an_object_is_not_lost(monkeypatch, capsys):
+    class Struck:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    def run_generate(args):
+        Struck()
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            pass
+
+    monkeypatch.setattr("minilora.cli.writing.run_generate", run_generate)
     assert cli.main(["generate"]) == 130
     assert capsys.readouterr().err.strip() == "stopped"
 

@@ -30,6 +30,15 @@ def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path):
     assert (tmp_path / "a.txt").read_text() != str(tmp_path / "a.txt")
 
 
+def test_what_a_library_leaves_beside_the_temporary_file_is_removed(tmp_path):
+    def write(path):
+        path.write_text("new")
+        path.with_name(".tmp of a library").touch()
+
+    write_atomically(tmp_path / "a.txt", write)
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a.txt": "new"}
+
+
 @pytest.mark.parametrize("error", [ValueError("mine"), KeyboardInterrupt(), OSError("odd")])
 def test_a_failed_write_passes_its_error_on_and_leaves_the_old_file(error, tmp_path):
     def write(path):
@@ -103,10 +112,10 @@ def test_a_writer_that_reads_what_is_missing_is_not_said_to_write_badly(tmp_path
 
 @pytest.mark.skipif(not files.LOCKS, reason="without locks only what is old is removed")
 def test_what_killed_writers_left_behind_is_removed_by_the_next_and_nothing_else(tmp_path):
-    dead_file, dead_folder = (tmp_path / f"{files._SCRATCH}{x}" for x in ("1.txt", "2"))
-    dead_folder.mkdir()
+    dead = tmp_path / f"{files._SCRATCH}1"
+    dead.mkdir()
     others = {".minilora-mine", ".other", "minilora-scratch-3"}
-    for path in (dead_file, dead_folder / "a.txt", *(tmp_path / name for name in others)):
+    for path in (dead / "a.txt", dead / ".of a library", *(tmp_path / name for name in others)):
         path.write_text("half")
     write_atomically(tmp_path / "b.txt", Path.touch)
     assert {p.name for p in tmp_path.iterdir()} == {*others, "b.txt"}
@@ -114,9 +123,10 @@ def test_what_killed_writers_left_behind_is_removed_by_the_next_and_nothing_else
 
 def test_without_locks_what_is_old_is_taken_for_left_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "LOCKS", False)
-    old, new = (tmp_path / f"{files._SCRATCH}{x}.txt" for x in ("old", "new"))
+    old, new = (tmp_path / f"{files._SCRATCH}{x}" for x in ("old", "new"))
     for path in (old, new):
-        path.write_text("half")
+        path.mkdir()
+        (path / "a.txt").write_text("half")
     before = time.time() - 2 * files._LEFT_BEHIND
     os.utime(old, (before, before))
     write_atomically(tmp_path / "b.txt", Path.touch)
