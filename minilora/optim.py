@@ -127,8 +127,6 @@ class AdamW:
                 )
         gradients = [_gradient(p).ravel() for p in self.params]
         self.t += 1
-        if self.weight_decay:
-            self.flat[: self._decaying] *= 1 - self.lr * self.weight_decay
         start = 0
         for g in _in_blocks(gradients):
             self._update(slice(start, start + g.size), g)
@@ -136,7 +134,9 @@ class AdamW:
         self._note_change()
 
     def _update(self, block: slice, g: np.ndarray) -> None:
-        (beta1, beta2), m, v = self.betas, self.m[block], self.v[block]
+        (beta1, beta2), p, m, v = self.betas, self.flat[block], self.m[block], self.v[block]
+        if self.weight_decay:
+            p[: max(0, self._decaying - block.start)] *= 1 - self.lr * self.weight_decay
         step = (1 - beta1) * g
         m *= beta1
         m += step
@@ -151,7 +151,7 @@ class AdamW:
         step *= self.lr / (1 - beta1**self.t)
         if self._factors is not None:
             step *= self._factors[block]
-        self.flat[block] -= step
+        p -= step
 
     def zero_grad(self) -> None:
         """Forget the gradients."""

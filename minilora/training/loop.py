@@ -51,7 +51,7 @@ from minilora.training.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from minilora.training.parallel import SHARDS, loss_and_gradients
+from minilora.training.parallel import SHARDS, loss_and_gradients, threads_for_shards
 from minilora.training.progress import progress_bar
 from minilora.transformer import Transformer
 
@@ -325,7 +325,7 @@ def run(
         with (
             _ctrl_c_sets_a_flag() as interrupted,  # first: it lets the others begin and end
             one_blas_thread(),
-            _threads(workers) as pool,
+            threads_for_shards(workers) as pool,
         ):
             while not all(t.done for t in trainings):
                 for training, bar in zip(trainings, bars, strict=True):
@@ -339,17 +339,6 @@ def run(
     finally:
         for bar in bars:
             bar.close()
-
-
-@contextmanager
-def _threads(workers: int) -> Iterator[Executor | None]:
-    if workers == 1:
-        yield None
-        return
-    from concurrent.futures import ThreadPoolExecutor  # brings logging and more: not at start-up
-
-    with ThreadPoolExecutor(workers) as pool:
-        yield pool
 
 
 def _check_training(

@@ -13,7 +13,9 @@ the result does not depend, to the last bit, on how many threads there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +33,9 @@ SHARDS = 2
 # Below so many symbols, each of so many numbers, a step is mostly Python's own time, and threads
 # would only wait. Of a wider model fewer symbols are enough.
 _WORTH_SPLITTING, _WIDTH = 512, 128
+# After so many seconds a thread that does Python's work, such as sorting a graph, lets the other go
+# on; by default only after fifty times as many.
+_TURN = 1e-4
 
 
 def mean_loss(
@@ -75,3 +80,23 @@ def loss_and_gradients(
     found = list((pool.map if pool else map)(shard, nonempty))
     losses, gradients = zip(*found, strict=True)
     return sum(losses), [sum(parts[1:], start=parts[0]) for parts in zip(*gradients, strict=True)]
+
+
+@contextmanager
+def threads_for_shards(workers: int) -> Iterator[Executor | None]:
+    """The pool for loss_and_gradients; None for one worker."""
+    if workers == 1:
+        yield None
+        return
+    from concurrent.futures import ThreadPoolExecutor  # brings logging and more: not at start-up
+
+    turn = sys.getswitchinterval()
+    longer = turn > _TURN  # else another training has shortened it, which will give it back
+    if longer:
+        sys.setswitchinterval(_TURN)
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            yield pool
+    finally:
+        if longer:
+            sys.setswitchinterval(turn)

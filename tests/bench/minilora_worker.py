@@ -1,13 +1,14 @@
 """The benchmark's jobs in minilora."""
 
-from concurrent.futures import ThreadPoolExecutor
+import atexit
+from contextlib import ExitStack
 
 import numpy as np
 from shapes import ADAMW, SCALE, TARGETS, Shape, base_weights, batch, lora_weights
 from threadpoolctl import threadpool_limits
 
 import minilora as ml
-from minilora.training.parallel import loss_and_gradients
+from minilora.training.parallel import loss_and_gradients, threads_for_shards
 
 
 def make_model(s: Shape, mode: str, r: int) -> ml.Transformer:
@@ -41,7 +42,9 @@ def make_step(s: Shape, mode: str, r: int, threads: int):
     if threads == 1:
         return step
     threadpool_limits(1)
-    pool = ThreadPoolExecutor(threads)
+    stack = ExitStack()
+    pool = stack.enter_context(threads_for_shards(threads))
+    atexit.register(stack.close)
 
     def parallel_step() -> float:
         loss, gradients = loss_and_gradients(model, params, ids, targets, pool=pool)

@@ -13,8 +13,10 @@ os.environ["OPENBLAS_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
 import argparse
 import platform
+import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -30,6 +32,7 @@ from minilora.generation import decoder, sampling
 from minilora.system.files import write_atomically
 from minilora.tensor import Tensor, grad
 from minilora.text.windows import IGNORE_INDEX
+from minilora.training import parallel
 from minilora.training.parallel import loss_and_gradients
 from minilora.transformer import KVCache
 
@@ -41,12 +44,13 @@ rng = np.random.default_rng(0)
 
 @dataclass(frozen=True)
 class Trick:
-    """without() and with_() compute the same. where: the file that uses it."""
+    """without() and with_() compute the same. where: the file that uses it. clock: seconds."""
 
     name: str
     where: str
     without: Callable[[], Any]
     with_: Callable[[], Any]
+    clock: Callable[[], float] = time.thread_time
 
 
 def draw(*shape: int) -> np.ndarray:
@@ -158,6 +162,21 @@ def for_large_models(model: ml.Transformer) -> decoder.Decoder:
     return made
 
 
+def shards(workers: int, turn: float, **shape: int) -> Callable[[], Any]:
+    """Loss and gradients of a batch in two shards. turn: seconds for which a thread keeps Python's
+    lock while the other waits."""
+    model = ml.Transformer(ml.TransformerConfig(**shape), rng=rng)
+    params = model.trainable_parameters()
+    ids = rng.integers(0, shape["vocab_size"], (16, shape["block_size"]))
+    pool = ThreadPoolExecutor(workers) if workers > 1 else None
+
+    def gradients() -> tuple[float, list[np.ndarray]]:
+        sys.setswitchinterval(turn)
+        return loss_and_gradients(model, params, ids, ids, pool=pool)
+
+    return gradients
+
+
 x, square, G = draw(N, C), draw(C, C), draw(N, C)
 IDS, TABLE_OF_IDS = rng.integers(0, V, N), draw(V, C)
 LORA = [draw(C, C), draw(N, C), draw(C, 8), draw(8, C)]
@@ -181,7 +200,9 @@ def tricks() -> list[Trick]:
     wide = Tensor(draw(N, 4 * C), requires_grad=True)
     xs, hidden = Tensor(draw(N, C), requires_grad=True), [(N, 4 * C)]
     logits, targets = [(N, V)], rng.integers(0, V, N)
-    model = ml.load_model("docs-tiny")
+    model, clock = ml.load_model("docs-tiny"), time.perf_counter
+    small = dict(vocab_size=96, block_size=64, n_layer=2, n_head=4, n_embd=64)
+    middle = dict(vocab_size=256, block_size=128, n_layer=4, n_head=4, n_embd=128)
     scores = draw(B, H, T, C // H), draw(B, H, T, C // H)
     head, rows = draw(8200, 576), draw(8, 576)  # a tied head, or a weight as in Llama's files
     peaked, u = 15 * draw(1, V_LARGE), np.array([[0.5]])  # as at a low temperature
@@ -240,6 +261,18 @@ def tricks() -> list[Trick]:
         ),
         Trick("AdamW in blocks, on 5M numbers", "optim.py", *in_blocks()),
         Trick("x W + s (x A) B, 128 rows, W 576 x 1536", "functional.py", *thin_lora()),
+        Trick(
+            "two threads, by the clock, C = 128, 4 layers", "training/parallel.py",
+            shards(1, 0.005, **middle), shards(2, parallel._TURN, **middle), clock,
+        ),
+        Trick(
+            "two threads, by the clock, C = 64, 2 layers, T = 64", "training/parallel.py",
+            shards(1, 0.005, **small), shards(2, parallel._TURN, **small), clock,
+        ),
+        Trick(
+            "their short turns", "training/parallel.py",
+            shards(2, 0.005, **small), shards(2, parallel._TURN, **small), clock,
+        ),
         Trick("head for the quarter of targets that counts", "training/parallel.py", *few_heads()),
         Trick(
             "dW of a tied head laid out as the table, 8200 x 576", "functional.py",
@@ -272,10 +305,10 @@ def tricks() -> list[Trick]:
 
 def ratios(trick: Trick, rounds: int) -> list[float]:
     def seconds(side: Callable[[], Any], calls: int) -> float:
-        began = time.thread_time()
+        began = trick.clock()
         for _ in range(calls):
             side()
-        return time.thread_time() - began
+        return trick.clock() - began
 
     sides = trick.without, trick.with_
     calls = [max(1, round(0.005 / max(seconds(side, 2) / 2, 1e-7))) for side in sides]
@@ -296,7 +329,8 @@ def main() -> None:
         "# What each speed trick buys",
         "",
         "The time without the trick over the time with it: 2 is twice as fast. Median of "
-        f"{args.rounds} rounds (middle half of them), both sides in turn, CPU time of one thread, "
+        f"{args.rounds} rounds (middle half of them), both sides in turn, CPU time of one thread "
+        "where no clock is named, "
         f'float32, C = {C}, T = {T}, B = {B}, V = {V}. "Fused" is one op with a gradient derived '
         "by hand beside the same composed of ops (minilora/reference.py), forward and backward. "
         '"Sorted runs" and "one flat array" time the idea alone, not the package\'s function. '

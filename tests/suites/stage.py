@@ -26,7 +26,7 @@ from small_commands import (
 )
 from suite import Suite, main
 
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT, CHECKPOINTS = "checkpoint.safetensors", "checkpoints"
 _UNREADABLE = "cannot be read,"
 Files = dict[str, str]  # relative path -> what stands in it, as read() says it
 
@@ -88,8 +88,8 @@ class Stage:
             if not path.is_file() or is_scratch(name) or name.parts[0] == "tmp":
                 continue
             content = _content(path, command)
-            own_step = interrupted and name.name == CHECKPOINT
-            if own_step and not content.startswith(_UNREADABLE):
+            training = name.name == CHECKPOINT or name.parent.name == CHECKPOINTS
+            if interrupted and training and not content.startswith(_UNREADABLE):
                 continue
             if content not in known.may.get(str(name), ()):
                 return f"{name}: {content} is none of its versions"

@@ -11,6 +11,7 @@ import threading
 import tracemalloc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -44,6 +45,7 @@ from minilora.training.loop import (
     run,
     train,
 )
+from minilora.training.parallel import threads_for_shards
 from minilora.training.quality import text_loss
 from minilora.transformer import Transformer, TransformerConfig
 
@@ -602,6 +604,20 @@ def test_training_uses_one_blas_thread_and_gives_the_others_back():
         train(make(), lambda rng: inside.append(threads()) or batch(rng), CONFIG)
         assert threads() == before and max(before) > 1
     assert inside == [[1] * len(before)] * CONFIG.steps
+
+
+@pytest.mark.parametrize("first_ends_first", [True, False])
+def test_threads_take_short_turns_until_the_training_that_began_first_has_ended(first_ends_first):
+    before = sys.getswitchinterval()
+    first, second = threads_for_shards(2), threads_for_shards(2)
+    with ExitStack() as one, ExitStack() as other:
+        one.enter_context(first)
+        short = sys.getswitchinterval()
+        other.enter_context(second)
+        assert short == sys.getswitchinterval() < before
+        (one if first_ends_first else other).close()
+        assert sys.getswitchinterval() == (before if first_ends_first else short)
+    assert sys.getswitchinterval() == before
 
 
 def interrupting(at_step, times=1):
