@@ -170,9 +170,12 @@ def shards(workers: int, turn: float, **shape: int) -> Callable[[], Any]:
     ids = rng.integers(0, shape["vocab_size"], (16, shape["block_size"]))
     pool = ThreadPoolExecutor(workers) if workers > 1 else None
 
-    def gradients() -> tuple[float, list[np.ndarray]]:
+    def gradients() -> list[Any]:
+        before = sys.getswitchinterval()
         sys.setswitchinterval(turn)
-        return loss_and_gradients(model, params, ids, ids, pool=pool)
+        loss, found = loss_and_gradients(model, params, ids, ids, pool=pool)
+        sys.setswitchinterval(before)
+        return [loss, *found]
 
     return gradients
 
