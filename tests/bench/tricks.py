@@ -16,9 +16,10 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -38,6 +39,7 @@ from minilora.transformer import KVCache
 
 TABLE = Path(__file__).parents[2] / "figures" / "tricks.md"
 V_LARGE = 49152  # of SmolLM2
+LONG_TURN = 0.005  # Python's own
 B, T, C, V, H, N = 16, 128, 128, 256, 4, 16 * 128
 rng = np.random.default_rng(0)
 
@@ -162,22 +164,22 @@ def for_large_models(model: ml.Transformer) -> decoder.Decoder:
     return made
 
 
-def shards(workers: int, turn: float, **shape: int) -> Callable[[], Any]:
-    """Loss and gradients of a batch in two shards. turn: seconds for which a thread keeps Python's
-    lock while the other waits."""
+def shards(*sides: tuple[int, float], **shape: int) -> tuple[Callable[[], Any], ...]:
+    """Loss and gradients of a batch in two shards. sides: in how many threads, and the seconds for
+    which one may keep Python's lock while the other waits."""
     model = ml.Transformer(ml.TransformerConfig(**shape), rng=rng)
     params = model.trainable_parameters()
     ids = rng.integers(0, shape["vocab_size"], (16, shape["block_size"]))
-    pool = ThreadPoolExecutor(workers) if workers > 1 else None
 
-    def gradients() -> list[Any]:
+    def gradients(pool: Executor | None, turn: float) -> list[Any]:
         before = sys.getswitchinterval()
         sys.setswitchinterval(turn)
         loss, found = loss_and_gradients(model, params, ids, ids, pool=pool)
         sys.setswitchinterval(before)
         return [loss, *found]
 
-    return gradients
+    pools = [ThreadPoolExecutor(n) if n > 1 else None for n, _ in sides]
+    return tuple(partial(gradients, p, turn) for p, (_, turn) in zip(pools, sides, strict=True))
 
 
 x, square, G = draw(N, C), draw(C, C), draw(N, C)
@@ -266,15 +268,15 @@ def tricks() -> list[Trick]:
         Trick("x W + s (x A) B, 128 rows, W 576 x 1536", "functional.py", *thin_lora()),
         Trick(
             "two threads, by the clock, C = 128, 4 layers", "training/parallel.py",
-            shards(1, 0.005, **middle), shards(2, parallel._TURN, **middle), clock,
+            *shards((1, LONG_TURN), (2, parallel._TURN), **middle), clock,
         ),
         Trick(
             "two threads, by the clock, C = 64, 2 layers, T = 64", "training/parallel.py",
-            shards(1, 0.005, **small), shards(2, parallel._TURN, **small), clock,
+            *shards((1, LONG_TURN), (2, parallel._TURN), **small), clock,
         ),
         Trick(
             "their short turns", "training/parallel.py",
-            shards(2, 0.005, **small), shards(2, parallel._TURN, **small), clock,
+            *shards((2, LONG_TURN), (2, parallel._TURN), **small), clock,
         ),
         Trick("head for the quarter of targets that counts", "training/parallel.py", *few_heads()),
         Trick(
