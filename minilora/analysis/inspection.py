@@ -25,8 +25,7 @@ from minilora.hub.safetensors_files import (
     ADAPTER_FILES,
     Arrays,
     first_two,
-    read_config_file,
-    read_safetensors,
+    read_adapter_files,
 )
 from minilora.lora_config import LoraConfig
 from minilora.system.errors import UsageError
@@ -148,14 +147,14 @@ def inspect_adapter(folder: str | Path) -> Inspection:
     another method than LoRA, or whose A and B do not fit each other.
     """
     folder = Path(folder)
-    written = read_config_file(folder, ADAPTER_FILES)
+    written, tensors = read_adapter_files(folder)
     strange = unsupported(written)
     try:
         config = read_options({key: v for key, v in written.items() if key not in strange})
     except ValueError as error:
         raise UsageError(f"cannot inspect the adapter in {folder}: {error}") from None
     weights = folder / ADAPTER_FILES[1]
-    found = without_wrappers(read_safetensors(weights, finite=False))
+    found = without_wrappers({key: one.numbers(finite=False) for key, one in tensors.items()})
     factors = _factors(found, weights)
     modules = tuple(_inspected(path, A, B, config) for path, (A, B) in factors.items())
     used = ("lora_A", "lora_B", "lora_embedding_", "lora_magnitude_vector")

@@ -47,8 +47,8 @@ from minilora.hub.safetensors_files import (
     Arrays,
     Shapes,
     first_two,
+    read_adapter_files,
     read_config_file,
-    read_safetensors,
     require_fit,
     write_folder,
 )
@@ -110,11 +110,11 @@ def load_adapter(model: Transformer, folder: str | Path, name: str = DEFAULT) ->
     then the model is as it was.
     """
     layout, folder = layout_in(model), Path(folder)
-    written = read_config_file(folder, ADAPTER_FILES)
+    written, tensors = read_adapter_files(folder)
     base = base_arrays(model)
     with _naming(folder):
         peft = read_options(written)
-        found = without_wrappers(read_safetensors(folder / ADAPTER_FILES[1]))
+        found = without_wrappers({key: one.numbers() for key, one in tensors.items()})
         _refuse_embeddings(model, found, peft)
         hf_base = _needed(base, layout, found, peft)
         _drop_frozen_weights(model, found, peft, hf_base)

@@ -32,6 +32,7 @@ from minilora.hub.safetensors_files import (
     StoredTensors,
     equal,
     first_two,
+    of_one_save,
     read_config_file,
     renamed,
     require_fit,
@@ -114,7 +115,7 @@ def load_model(name_or_path: str | Path, *, quantized: bool = False) -> Transfor
             f"{place} is not in few bits: load it without quantized, then call quantize_nf4(model)"
         )
     else:
-        config, arrays = _in_folder(place)
+        config, arrays = of_one_save(place, MODEL_FILES, lambda: _in_folder(place))
     model = Transformer(config, rng=_NoNumbers(np.random.PCG64()))
     for path, p in model.named_parameters():
         if path in arrays:

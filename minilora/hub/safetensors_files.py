@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from typing import Annotated, Any, TypedDict, TypeVar
 import numpy as np
 
 from minilora.system.errors import UsageError
-from minilora.system.files import explained, mapped, write_atomically
+from minilora.system.files import alone_in, explained, mapped, write_atomically
 from minilora.system.readers import (
     LARGEST_TABLE,
     damaged,
@@ -41,6 +42,7 @@ _AGAIN = "copy or download all files again"
 _LONGEST_HEADER = 4_000_000  # bytes, of some 40,000 tensors: reading it takes ten times as much
 _LONGEST_NAME = 200
 _MOST_DIMENSIONS = 8
+_MOST_READS = 1000  # of a folder that changes each time
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # NumPy has no bfloat16
 _CONSTANTS = re.compile(r"(.*\.)?(attn\.bias|attn\.masked_bias|rotary_emb\.inv_freq)")
 _WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|module)\.")  # of torch.compile and DataParallel
@@ -114,6 +116,7 @@ class Stored:
 
 StoredTensors = dict[str, Stored]
 T = TypeVar("T", Stored, np.ndarray)
+R = TypeVar("R")
 
 
 def stored_weights(folder: Path) -> StoredTensors:
@@ -155,10 +158,20 @@ def stored_tensors(path: Path) -> StoredTensors:
     return _usable(_in_file(path))
 
 
-def read_safetensors(path: Path, *, finite: bool = True) -> Arrays:
+def read_adapter_files(folder: Path) -> tuple[dict[str, Any], StoredTensors]:
+    """What the config of an adapter says, and its tensors. Raises what read_config_file and
+    stored_tensors raise."""
+
+    def read() -> tuple[dict[str, Any], StoredTensors]:
+        return _read_config(folder, ADAPTER_FILES), stored_tensors(folder / ADAPTER_FILES[1])
+
+    return of_one_save(folder, ADAPTER_FILES, read)
+
+
+def read_safetensors(path: Path) -> Arrays:
     """The numbers of all tensors of a file in float32. Raises what stored_tensors and
     Stored.numbers raise."""
-    return {key: one.numbers(finite=finite) for key, one in stored_tensors(path).items()}
+    return {key: one.numbers() for key, one in stored_tensors(path).items()}
 
 
 def _usable(tensors: StoredTensors) -> StoredTensors:
@@ -262,7 +275,7 @@ def first_two(items: Sequence[str]) -> str:
 def write_folder(
     folder: Path, names: tuple[str, str], config: dict[str, Any], tensors: Arrays, dtype: Any
 ) -> None:
-    """Write config and weights, both or neither.
+    """Write config and weights, both or neither, and one save after the other.
 
     Two files cannot be renamed at once, and a process can be killed between the two. So where both
     replace another save, the new config is first written to a hidden file, with the checksums of
@@ -271,20 +284,26 @@ def write_folder(
     """
     from safetensors.numpy import save
 
-    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    text = _text_of(config)
     stored = {key: _converted(array, dtype, key) for key, array in tensors.items()}
     content = save(stored, {"format": "pt"})
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give a folder to save in")
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    config_file, weights = (folder / name for name in names)
+    with alone_in(folder):
+        _write_both(folder / names[0], text, folder / names[1], content)
+
+
+def _write_both(config_file: Path, text: str, weights: Path, content: bytes) -> None:
     upcoming, is_new = _upcoming(config_file), not (config_file.exists() or weights.exists())
+    if (interrupted := _upcoming_config(config_file, weights)) is not None:  # its save ends first
+        write_atomically(config_file, lambda p: p.write_text(_text_of(interrupted), "utf-8"))
     old = b""
     with suppress(OSError):  # whom it is hidden from cannot load it either
         old = config_file.read_bytes()
     if old and old != text.encode():
-        said = dict(config=config, weights=sha256(content).hexdigest(), old=sha256(old).hexdigest())
+        said = dict(config=json.loads(text), weights=sha256(content).hexdigest(), old=sha256(old).hexdigest())
         write_atomically(
             upcoming, lambda p: p.write_text(json.dumps(said, sort_keys=True), "utf-8")
         )
@@ -304,8 +323,45 @@ def write_folder(
     upcoming.unlink(missing_ok=True)
 
 
+def _text_of(config: dict[str, Any]) -> str:
+    return json.dumps(config, indent=2, sort_keys=True) + "\n"
+
+
+def of_one_save(folder: Path, names: tuple[str, str], read: Callable[[], R]) -> R:
+    """What read() returns of the two files: of one save, though another may replace them meanwhile.
+
+    Raises what read() raises, and UsageError if one save follows the other all the time."""
+    for _ in range(_MOST_READS):
+        before = _versions(folder, names)
+        try:
+            found = read()
+        except (OSError, UsageError):
+            if _versions(folder, names) == before:
+                raise
+        else:
+            if _versions(folder, names) == before:
+                return found
+    raise UsageError(f"{folder} is being saved to all the time; load it once that is over")
+
+
+def _versions(folder: Path, names: tuple[str, str]) -> list[tuple[int, ...]]:
+    """What tells one version of each file from the next."""
+    versions = []
+    for file in (folder / names[0], folder / names[1], _upcoming(folder / names[0])):
+        try:
+            about = os.stat(file)
+            versions.append((about.st_ino, about.st_mtime_ns, about.st_size))
+        except OSError:
+            versions.append(())
+    return versions
+
+
 def read_config_file(folder: Path, names: tuple[str, str]) -> dict[str, Any]:
     """What the config of a folder says. Raises what require_files and read_json raise."""
+    return of_one_save(folder, names, lambda: _read_config(folder, names))
+
+
+def _read_config(folder: Path, names: tuple[str, str]) -> dict[str, Any]:
     config_file = require_files(folder, names)
     upcoming = _upcoming_config(config_file, folder / names[1])
     return read_json(config_file) if upcoming is None else upcoming

@@ -117,6 +117,21 @@ def remove_left_behind(folder: Path) -> None:
                 _remove(path, lock)
 
 
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Within it, whoever else comes to it with the same folder, in this process or another, waits
+    (not where there are no locks)."""
+    path, lock = folder / f"{_SCRATCH}lock", None
+    if LOCKS:
+        with suppress(OSError):  # where nothing can be written, the writing says so
+            lock = _hold(path)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            _remove(path, lock)
+
+
 def mapped(path: Path) -> np.ndarray:
     """The bytes of a file that is not empty, uint8 (n,), as a map: what is never looked at is never
     read, and what is changed is changed in memory alone. The file may be replaced or removed while
@@ -203,10 +218,32 @@ def _lock(path: Path, wait: bool) -> int | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
         with suppress(OSError):
             flock(descriptor, LOCK_EX | (0 if wait else LOCK_NB))
-            if os.path.lexists(path):
+            if _is_at(path, descriptor):
                 return descriptor
         os.close(descriptor)
     return None
+
+
+def _hold(path: Path) -> int:
+    """A descriptor of this file, made if need be, which until it is closed keeps all others from
+    locking it. Waits for that."""
+    while True:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            flock(descriptor, LOCK_EX)
+            if _is_at(path, descriptor):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether the path still names the file that was opened there."""
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    return False
 
 
 def _remove(path: Path, lock: int | None) -> None:

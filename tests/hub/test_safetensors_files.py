@@ -5,7 +5,9 @@ import errno
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -24,8 +26,10 @@ from folders import (
 from safetensors import deserialize
 from safetensors.numpy import load_file, save_file
 
-from minilora.hub import load_adapter, load_model, save_adapter, save_model
+from minilora.hub import load_adapter, load_model, safetensors_files, save_adapter, save_model
 from minilora.lora import adapters
+from minilora.system import files
+from minilora.system.errors import UsageError
 
 BOTH = pytest.mark.parametrize("which", FILES)
 
@@ -255,6 +259,99 @@ def test_save_that_is_stopped_between_its_two_files_loads_as_the_new_one(tmp_pat
         save_adapter(adapted, folder)
     shutil.move(tmp_path / "other", tmp_path.with_name("other"))
     assert contents(tmp_path) == contents(tmp_path.with_name("other"))
+
+
+def save_both(folder, seed):
+    adapted, model = changed(seed)
+    save_model(model, folder)
+    save_adapter(adapted, folder)
+
+
+def seed_in(folder):
+    """The seed that made the model and the adapter in a folder, if each is of one save."""
+    model, adapted = load_model(folder), make()
+    load_adapter(adapted, folder)
+    for seed in SEEDS:
+        adapter, source = changed(seed)
+        if same(model.state_dict(), source.state_dict()) and same_logits(adapted, adapter):
+            assert model.config == source.config
+            return seed
+    raise AssertionError("parts of several saves")
+
+
+SEEDS = (0, 5, 7)
+
+
+@pytest.mark.parametrize("nth", range(8))
+def test_save_that_is_stopped_after_one_that_was_killed_leaves_one_of_them(
+    nth, tmp_path, monkeypatch
+):
+    save_both(tmp_path, 0)
+    for seed, stopped in ((5, 5), (7, nth)):
+        adapted, model = changed(seed)
+        for save, what in ((save_model, model), (save_adapter, adapted)):
+            with monkeypatch.context() as patch, suppress(Interrupted):
+                interrupt_step(patch, stopped)
+                save(what, tmp_path)
+    assert seed_in(tmp_path) in (5, 7)
+    save_both(tmp_path, 0)
+    assert seed_in(tmp_path) == 0
+    assert contents(tmp_path).keys() == {*FILES["model"], *FILES["adapter"]}
+
+
+@pytest.mark.skipif(not files.LOCKS, reason="needs locks")
+def test_of_two_saves_at_once_one_waits_for_the_other(tmp_path, monkeypatch):
+    save_both(tmp_path, 0)
+    others, replace = [], os.replace
+
+    def and_another_begins(path, place):
+        replace(path, place)
+        if place.name == "model.safetensors" and not others:
+            others.append(Thread(target=save_both, args=(tmp_path, 7)))
+            others[0].start()
+            others[0].join(0.2)  # unless it waits, it ends meanwhile
+
+    monkeypatch.setattr(os, "replace", and_another_begins)
+    save_both(tmp_path, 5)
+    others[0].join()
+    monkeypatch.undo()
+    assert seed_in(tmp_path) in (5, 7)
+    assert contents(tmp_path).keys() == {*FILES["model"], *FILES["adapter"]}
+
+
+@pytest.mark.parametrize("when", ["before the weights are read", "after it"])
+def test_what_is_saved_while_it_is_loaded_is_of_one_save(when, tmp_path, monkeypatch):
+    save_both(tmp_path, 0)
+    begun, in_file = [], safetensors_files._in_file
+
+    def in_file_and_save(path):
+        tensors = in_file(path) if when == "after it" else None
+        if path.name not in begun:
+            begun.append(path.name)
+            save_both(tmp_path, 5)
+        return tensors or in_file(path)
+
+    monkeypatch.setattr(safetensors_files, "_in_file", in_file_and_save)
+    model, adapted = load_model(tmp_path), make()
+    load_adapter(adapted, tmp_path)
+    assert model.config == changed(5)[1].config
+    assert same(model.state_dict(), changed(5)[1].state_dict())
+    assert same_logits(adapted, changed(5)[0]) and len(begun) == 2
+
+
+def test_a_folder_that_is_saved_to_all_the_time_is_said_to_be(tmp_path, monkeypatch):
+    save_model(make(), tmp_path)
+    in_file = safetensors_files._in_file
+
+    def in_file_and_save(path):
+        os.utime(path, ns=(0, len(reads)))
+        reads.append(path)
+        return in_file(path)
+
+    reads = []
+    monkeypatch.setattr(safetensors_files, "_in_file", in_file_and_save)
+    with pytest.raises(UsageError, match="is being saved to all the time; load it once"):
+        load_model(tmp_path)
 
 
 def test_config_that_was_edited_by_hand_is_what_counts(tmp_path):
