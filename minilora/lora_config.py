@@ -7,7 +7,7 @@ options select in a model is found in lora_targets.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from typing import Any
 
@@ -116,8 +116,9 @@ class LoraConfig:
             "rank_pattern": _by_path("rank_pattern", self.rank_pattern),
             "alpha_pattern": _by_path("alpha_pattern", self.alpha_pattern),
         }
-        if isinstance(self.layers_to_transform, Iterable):
-            filled["layers_to_transform"] = tuple(self.layers_to_transform)
+        layers: Any = self.layers_to_transform
+        if isinstance(layers, Iterable) and not isinstance(layers, str | Mapping):
+            filled["layers_to_transform"] = tuple(layers)
         for option, value in filled.items():
             object.__setattr__(self, option, value)
 
@@ -132,7 +133,7 @@ class LoraConfig:
         layers = self.layers_to_transform
         if layers is None:
             return None
-        return tuple(layers) if isinstance(layers, Iterable) else (layers,)
+        return layers if isinstance(layers, tuple) else (layers,)
 
     @property
     def kind(self) -> str:
