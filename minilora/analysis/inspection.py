@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -149,14 +150,13 @@ def inspect_adapter(folder: str | Path) -> Inspection:
     folder = Path(folder)
     written, tensors = read_adapter_files(folder)
     strange = unsupported(written)
-    try:
+    with _naming(folder):
         config = read_options({key: v for key, v in written.items() if key not in strange})
-    except ValueError as error:
-        raise UsageError(f"cannot inspect the adapter in {folder}: {error}") from None
     weights = folder / ADAPTER_FILES[1]
     found = without_wrappers({key: one.numbers(finite=False) for key, one in tensors.items()})
     factors = _factors(found, weights)
-    modules = tuple(_inspected(path, A, B, config) for path, (A, B) in factors.items())
+    with _naming(folder):
+        modules = tuple(_inspected(path, A, B, config) for path, (A, B) in factors.items())
     used = ("lora_A", "lora_B", "lora_embedding_", "lora_magnitude_vector")
     whole = {
         key: array.size for key, array in found.items() if not any(f".{u}" in key for u in used)
@@ -172,6 +172,15 @@ def inspect_adapter(folder: str | Path) -> Inspection:
         whole=whole,
         warnings=tuple(_warnings(config, strange, modules, found, whole)),
     )
+
+
+@contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """Within it, a ValueError says that the adapter in this folder is meant."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(f"cannot inspect the adapter in {folder}: {error}") from None
 
 
 def _factors(found: Arrays, file: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:

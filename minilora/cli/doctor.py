@@ -28,6 +28,7 @@ REQUIRED = {  # with the lowest version that works, as in pyproject.toml
     "numpy": "2.0",
     "matplotlib": "3.9",
     "platformdirs": "4",
+    "regex": "2022.10.31",
     "rich": "13",
     "safetensors": "0.6.1",
     "threadpoolctl": "3.5",

@@ -2,8 +2,8 @@
 other server, and lessons run in it, solutions included, with every check correct.
 
 Offline, so that no request can leave. Python comes from Pyodide 0.27, with what it has there of
-NumPy and matplotlib; safetensors is the stand-in beside this file. MINILORA_LITE names the folder
-of the wheels; .ci/run fills it.
+NumPy and matplotlib; safetensors is the stand-in beside this file, and regex, which these lessons
+do not come to, is empty. MINILORA_LITE names the folder of the wheels; .ci/run fills it.
 """
 
 import functools
@@ -56,14 +56,15 @@ def distribution(wheel: Path, path: Path) -> None:
             target.addfile(about, io.BytesIO(content))
 
 
-def stand_in(folder: Path) -> Path:
-    """The wheel of what stands in for safetensors."""
-    path, about = folder / "safetensors-0.6.1-py3-none-any.whl", "safetensors-0.6.1.dist-info"
+def stand_in(folder: Path, name: str, version: str, modules: dict[str, str]) -> Path:
+    """The wheel of what stands in for a package: its modules' texts by their paths."""
+    path, about = folder / f"{name}-{version}-py3-none-any.whl", f"{name}-{version}.dist-info"
     with zipfile.ZipFile(path, "w") as wheel:
-        wheel.write(Path(__file__).with_name("safetensors_stand_in.py"), "safetensors/__init__.py")
-        wheel.writestr("safetensors/numpy.py", "from safetensors import load, load_file, save\n")
-        metadata = "Metadata-Version: 2.1\nName: safetensors\nVersion: 0.6.1\n"
-        wheel.writestr(f"{about}/METADATA", metadata)
+        for module, text in modules.items():
+            wheel.writestr(f"{name}/{module}", text)
+        wheel.writestr(
+            f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        )
         wheel.writestr(
             f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
@@ -85,8 +86,13 @@ def site(tmp_path_factory):
         notebooks.append(work / f"{source.stem}.ipynb")
         nbformat.write(notebook(source.stem, source.read_text("utf-8"), "solved"), notebooks[-1])
     wheels = [path for path in Path(WHEELS).glob("*.whl") if path != pyodide]
+    ours = Path(__file__).with_name("safetensors_stand_in.py").read_text("utf-8")
+    numpy = "from safetensors import load, load_file, save\n"
+    modules = {"__init__.py": ours, "numpy.py": numpy}
+    wheels.append(stand_in(work, "safetensors", "0.6.1", modules))
+    wheels.append(stand_in(work, "regex", "2024.9.11", {"__init__.py": ""}))
     folder = work / "site"
-    write_site(folder, notebooks, work / "pyodide-0.27.7.tar.bz2", [*wheels, stand_in(work)])
+    write_site(folder, notebooks, work / "pyodide-0.27.7.tar.bz2", wheels)
     return folder
 
 

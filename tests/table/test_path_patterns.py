@@ -78,20 +78,18 @@ def test_random_patterns_match_what_re_matches(seed):
     assert matched > 20
 
 
-@pytest.mark.parametrize(
-    "pattern",
-    [
-        "(a+)+b",
-        "(a|a)*b",
-        "(a|aa)+b",
-        ".*" * 12 + "b",
-        "(((a*)*)*)*b",
-        "((a{1,100}){1,100}){1,100}b",
-        "(a?){4000000000}b",
-        "((?=a*)a*)*b",
-    ],
-)
-def test_a_pattern_that_would_take_re_for_ever_is_answered(pattern):
+@pytest.mark.parametrize("pattern", ["(a|aa)+b", "((a{1,10}){1,10}){1,10}b"])
+def test_a_pattern_that_would_take_re_for_ever_is_refused_when_it_takes_long(pattern):
+    require_patterns([pattern])
+    sentence = "takes too long to compare with 'aaa.*name the modules in full"
+    with pytest.raises(UsageError, match=sentence) as raised:
+        match_whole(pattern, "a" * 60)
+    assert len(str(raised.value)) < 300
+    assert match_whole(pattern, "a" * 60 + "b")
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+b", "(a|a)*b", ".*" * 12 + "b", "(((a*)*)*)*b"])
+def test_a_pattern_that_re_alone_would_take_long_for_is_answered(pattern):
     require_patterns([pattern])
     assert not match_whole(pattern, "a" * 50)
     assert match_whole(pattern, "a" * 20 + "b")
@@ -102,16 +100,22 @@ def test_a_pattern_that_would_take_re_for_ever_is_answered(pattern):
     [
         (["("], "is not a regular expression: missing"),
         (["a{99999999999999999999}"], "is not a regular expression: the repetition number"),
-        (["(" * 5000 + ")" * 5000], "nested too deep for a pattern"),
-        (["(" * 40 + ")" * 40], "nested too deep for a pattern"),
-        ([r"(a)\1"], "parts that are not supported in a pattern: GROUPREF"),
-        (["a*+"], "parts that are not supported in a pattern: POSSESSIVE_REPEAT"),
-        (["(?i:a)"], "parts that are not supported in a pattern: SUBPATTERN"),
-        (["(?m)^a"], "has flags that are not supported"),
-        (["a*"] * 101, "repeat something 101 times; at most"),
-        (["[ab]" * 2000], "have 8,000 characters .* name the modules in full"),
+        ([f"a{{{'9' * 4500}}}"], "is not a regular expression: Exceeds the limit"),
+        (["(" * 2000 + "a*" + ")" * 2000], "nested too deep for a pattern"),
+        (["(" * 400 + "a*" + ")*" * 400], "nested too deep for a pattern"),
+        ([r"(a)\1"], "has a reference back, which is not supported in a pattern"),
+        (["(?P<a>b)(?P=a)"], "has a reference back"),
+        (["(a)?(?(1)b|c)"], "has a condition"),
+        (["a*+"], "has a repetition that gives nothing back"),
+        (["(?>a)"], "has a repetition that gives nothing back"),
+        (["(?:q_proj){e<=2}"], "has braces that do not count"),
+        (["[[:alpha:]]"], "has the name of a class of letters"),
+        (["(a?){4000000000}b"], "counts too far; the product .* may be 1,000 at most"),
+        (["((a{1,100}){1,100}){1,100}b"], "counts too far"),
+        (["[ab]" * 2000], "have 8,000 characters; .* name the modules in full"),
     ],
 )
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_a_pattern_that_is_not_matched_is_refused_in_a_sentence(patterns, sentence):
     with pytest.raises(UsageError, match=sentence) as raised:
         require_patterns(patterns)
@@ -119,10 +123,10 @@ def test_a_pattern_that_is_not_matched_is_refused_in_a_sentence(patterns, senten
 
 
 def test_paths_in_full_are_as_many_as_one_likes():
-    paths = [f"model.layers.{i}.self_attn.q_proj" for i in range(5_000)]
+    paths = [f"model.layers.{i}.self_attn.q_proj" for i in range(1_000)]
     paths += [path.replace(".", r"\.") for path in paths]
     require_patterns(paths)
-    assert [path for path in paths if match_end(path, paths[7])] == [paths[7], paths[5_007]]
+    assert [path for path in paths if match_end(path, paths[7])] == [paths[7], paths[1_007]]
 
 
 def test_a_list_has_names_and_a_string_is_a_pattern_of_the_whole():
