@@ -303,7 +303,8 @@ def _write_both(config_file: Path, text: str, weights: Path, content: bytes) -> 
     with suppress(OSError):  # whom it is hidden from cannot load it either
         old = config_file.read_bytes()
     if old and old != text.encode():
-        said = dict(config=json.loads(text), weights=sha256(content).hexdigest(), old=sha256(old).hexdigest())
+        said = dict(config=json.loads(text), weights=sha256(content).hexdigest())
+        said |= dict(old=sha256(old).hexdigest())
         write_atomically(
             upcoming, lambda p: p.write_text(json.dumps(said, sort_keys=True), "utf-8")
         )
@@ -346,7 +347,7 @@ def of_one_save(folder: Path, names: tuple[str, str], read: Callable[[], R]) -> 
 
 def _versions(folder: Path, names: tuple[str, str]) -> list[tuple[int, ...]]:
     """What tells one version of each file from the next."""
-    versions = []
+    versions: list[tuple[int, ...]] = []
     for file in (folder / names[0], folder / names[1], _upcoming(folder / names[0])):
         try:
             about = os.stat(file)

@@ -225,10 +225,14 @@ def _lock(path: Path, wait: bool) -> int | None:
 
 
 def _hold(path: Path) -> int:
-    """A descriptor of this file, made if need be, which until it is closed keeps all others from
+    """A descriptor of this folder, made if need be, which until it is closed keeps all others from
     locking it. Waits for that."""
     while True:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        path.mkdir(exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        except FileNotFoundError:  # another process has ended, and removed it, in that moment
+            continue
         try:
             flock(descriptor, LOCK_EX)
             if _is_at(path, descriptor):
@@ -240,7 +244,7 @@ def _hold(path: Path) -> int:
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether the path still names the file that was opened there."""
+    """Whether the path still names the folder that was opened there."""
     with suppress(OSError):
         return os.path.samestat(os.fstat(descriptor), os.lstat(path))
     return False
