@@ -42,11 +42,13 @@ _FIXED: dict[str, dict[str, tuple[Any, ...]]] = {
         "scale_attn_by_inverse_layer_idx": (False, None),
         "add_cross_attention": (False, None),
         "quantization_config": (None,),
+        "is_causal": (None, True),
     },
     "llama": {
         "hidden_act": ("silu", "swish"),
         "partial_rotary_factor": (None, 1),
         "quantization_config": (None,),
+        "is_causal": (None, True),
     },
     "minilora": {},
 }
@@ -116,8 +118,9 @@ def read_config(data: Mapping[str, Any]) -> TransformerConfig:
         )
     for key, allowed in _FIXED[kind].items():
         if key in data and data[key] not in allowed:
-            raise UsageError(f"{key}={brief(data[key])} is not supported, only {allowed[0]!r}")
-    names = _config_names(kind)
+            only = next((value for value in allowed if value is not None), None)
+            raise UsageError(f"{key}={brief(data[key])} is not supported, only {only!r}")
+    data, names = _with_gpt2_names(data) if kind == "gpt2" else data, _config_names(kind)
     if missing := [names[ours] for ours in _REQUIRED if names[ours] not in data]:
         raise UsageError(f"it lacks {', '.join(missing)}")
     strange = sorted(data.keys() - {*names, "model_type", "dtype"})
@@ -128,7 +131,7 @@ def read_config(data: Mapping[str, Any]) -> TransformerConfig:
         values["rope_scaling"] = _own_scaling(values.get("rope_scaling"))
     elif kind != "gpt2":
         values["rope_theta"], values["rope_scaling"] = _rope(data)
-        values["bias"] = "qkv" if kind == "qwen2" else _bias(data)
+        values["bias"] = _bias(data) if kind == "llama" else "qkv" if kind == "qwen2" else False
         _refuse_windows(kind, data, values["block_size"])
     hints = get_type_hints(TransformerConfig)
     for ours, value in values.items():
@@ -144,6 +147,21 @@ def _has_type(value: Any, hint: Any) -> bool:
     if hint is float:
         return type(value) in (int, float) and abs(value) < 1e308  # neither NaN nor infinity
     return isinstance(value, hint) and (bool in (hint, *get_args(hint)) or type(value) is not bool)
+
+
+def _with_gpt2_names(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """transformers takes a size of GPT-2 also under the name that Llama has for it."""
+    ours, llamas = _config_names("gpt2"), _config_names("llama")
+    for size in _REQUIRED:
+        name, other = ours[size], llamas[size]
+        if other in data:
+            data = {name: data[other], **data}
+            if data[name] != data[other]:
+                raise UsageError(
+                    f"{name}={brief(data[name])} and {other}={brief(data[other])} are two names of "
+                    "one size; delete the wrong one"
+                )
+    return data
 
 
 def _bias(data: Mapping[str, Any]) -> bool | str:
@@ -172,22 +190,22 @@ def _refuse_windows(kind: str, data: Mapping[str, Any], block_size: Any) -> None
 
 def _rope(data: Mapping[str, Any]) -> tuple[Any, RopeScaling | None]:
     """theta and scaling. transformers 5 keeps them in rope_parameters; before, theta stood beside
-    rope_scaling."""
-    theta, scaling = data.get("rope_theta", 10000.0), None
-    for key in ("rope_scaling", "rope_parameters"):
-        rope = data.get(key) or {"rope_theta": theta}
-        plain = isinstance(rope, dict) and rope.get("partial_rotary_factor", 1) == 1
-        kind = rope.get("rope_type", rope.get("type", "default")) if plain else None
-        if kind not in ("default", "linear", "llama3"):
-            raise UsageError(
-                f"{key}={brief(rope)} is not supported, only rope_type 'default', 'linear' and "
-                "'llama3' for whole heads"
-            )
-        theta = rope.get("rope_theta", theta)
-        if kind != "default":
-            numbers = {ours: rope.get(theirs) for ours, theirs in _SCALING[kind].items()}
-            scaling = _scaling(kind, numbers)
-    return theta, scaling
+    rope_scaling, which comes first if both are there."""
+    key = "rope_scaling" if data.get("rope_scaling") else "rope_parameters"
+    rope = data.get(key) or {}
+    plain = isinstance(rope, dict) and rope.get("partial_rotary_factor", 1) == 1
+    kind = rope.get("rope_type", rope.get("type", "default")) if plain else None
+    if kind not in ("default", "linear", "llama3"):
+        raise UsageError(
+            f"{key}={brief(rope)} is not supported, only rope_type 'default', 'linear' and "
+            "'llama3' for whole heads"
+        )
+    theta = rope.get("rope_theta", data.get("rope_theta", 10000.0))
+    if kind == "default":
+        return theta, None
+    if _ORIGINAL in data:  # there it comes first too
+        rope = rope | {_ORIGINAL: data[_ORIGINAL]}
+    return theta, _scaling(kind, rope, _SCALING[kind])
 
 
 _SCALING = {"linear": {"factor": "factor"}}
@@ -206,13 +224,17 @@ def _own_scaling(written: Any) -> RopeScaling | None:
     names = {f.name for f in fields(RopeScaling)}
     if not isinstance(written, dict) or written.keys() != names:
         raise UsageError(f"rope_scaling={brief(written)} has the wrong type")
-    return _scaling(written["kind"], {k: v for k, v in written.items() if k != "kind"})
+    return _scaling(written["kind"], written, {name: name for name in names - {"kind"}})
 
 
-def _scaling(kind: Any, numbers: Mapping[str, Any]) -> RopeScaling:
-    """Raises ValueError, naming the number, for one that is missing or of the wrong type."""
+def _scaling(kind: Any, said: Mapping[str, Any], names: Mapping[str, str]) -> RopeScaling:
+    """names: what each number is called there. Raises ValueError, naming the number, for one that
+    is missing or of the wrong type."""
+    if missing := [theirs for theirs in names.values() if theirs not in said]:
+        raise UsageError(f"the rope scaling lacks {', '.join(missing)}")
+    numbers = {ours: said[theirs] for ours, theirs in names.items()}
     hints = get_type_hints(RopeScaling)
-    for name, value in numbers.items():
-        if not _has_type(value, hints[name]):
-            raise UsageError(f"{name}={brief(value)} of the rope scaling has the wrong type")
+    for ours, value in numbers.items():
+        if not _has_type(value, hints[ours]):
+            raise UsageError(f"{names[ours]}={brief(value)} of the rope scaling has the wrong type")
     return RopeScaling(kind, **numbers)

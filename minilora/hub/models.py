@@ -150,7 +150,10 @@ def _in_folder(folder: Path) -> tuple[TransformerConfig, Arrays]:
                 "set tie_word_embeddings to false there"
             )
     what = f"the weights in {folder} do not fit its config.json"
-    require_fit(found, shapes, what, "copy or download both files again")
+    remedy = "copy or download both files again"
+    if shapes.keys() - found.keys() == {"lm_head.weight"}:
+        remedy = "if the embedding is the head too, set tie_word_embeddings to true there"
+    require_fit(found, shapes, what, remedy)
     return config, from_hf({key: one.numbers() for key, one in found.items()}, layout)
 
 

@@ -110,6 +110,10 @@ WRONG = [
     (dict(SAID, **{"llama.expert_count": 8}), None, "has 8 experts"),
     (dict(SAID, **{"llama.rope.dimension_count": 4}), None, "turns 4 of 8 channels"),
     (dict(SAID, **{"llama.rope.scaling.type": "yarn"}), None, "rope scaling 'yarn'"),
+    (dict(SAID, **{"llama.rope.scaling.attn_factor": 2.0}), None, "of Llama 3 or YaRN"),
+    (dict(SAID, **{"llama.attention.value_length": 4}), None, "has 4 channels of v where k has 8"),
+    (dict(SAID, **{"llama.attention.head_count": [4, 4]}), None, "head_count is a list, which is"),
+    (dict(SAID, **{"split.count": 2}), None, "is one of several files; join them with llama.cpp"),
     (dict(SAID, **{"llama.rope.freq_base": -5.0}), None, "rope_theta must be a number from 1"),
     ({}, None, "of kind None"),
     (dict(SAID, **{"llama.block_count": 0}), None, "n_layer must be a whole number of at least 1"),
@@ -129,8 +133,24 @@ WRONG = [
         {"a": tensors("F32")["output_norm.weight"], "b": tensors("F32")["output_norm.weight"]},
         "has no token_embd",
     ),
-    (SAID, tensors("F32") | {"rope_freqs.weight": ("F32", (4,), bytes(16))}, "rope_freqs.weight"),
+    (SAID, tensors("F32") | {"rope_freqs.weight": ("F32", (4,), bytes(16))}, "of Llama 3 or YaRN"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("said", "factor"),
+    [
+        ({"rope.scaling.factor": 4.0}, 4.0),  # its type is linear unless something else is said
+        ({"rope.scale_linear": 4.0}, 4.0),
+        ({"rope.scaling.factor": 2.0, "rope.scale_linear": 4.0}, 2.0),
+        ({"rope.scaling.type": "none", "rope.scaling.factor": 4.0}, None),
+        ({"rope.scaling.type": "linear"}, None),
+    ],
+)
+def test_a_factor_of_the_rope_scales_it_as_llama_cpp_has_it(said, factor, tmp_path):
+    said = SAID | {f"llama.{key}": value for key, value in said.items()}
+    scaling = load_model(written(tmp_path, said, None)).config.rope_scaling
+    assert factor == (scaling and scaling.factor)
 
 
 @pytest.mark.parametrize(("said", "held", "sentence"), WRONG)

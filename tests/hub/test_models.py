@@ -245,6 +245,8 @@ def test_model_knows_where_it_was_loaded_from(tmp_path, monkeypatch):
         ("llama-tied", dict(rope_parameters=None, rope_theta=77)),
         ("llama-tied", dict(rope_theta=5.0)),  # rope_parameters comes first
         ("llama-tied", dict(rope_parameters=None, rope_scaling=dict(type="default"))),
+        ("llama-tied", dict(model_type="mistral", attention_bias=True, mlp_bias=True)),  # unread
+        ("gpt2", dict(num_attention_heads=4, hidden_size=8, is_causal=True)),
     ],
 )
 def test_config_that_means_the_same_loads(kind, changes, tmp_path):
@@ -252,6 +254,40 @@ def test_config_that_means_the_same_loads(kind, changes, tmp_path):
     save_model(model, tmp_path)
     rewrite(tmp_path, config=changes)
     assert same_logits(load_model(tmp_path), model)
+
+
+@pytest.mark.parametrize("size", ["n_head", "n_embd", "n_layer", "n_positions"])
+def test_a_size_of_gpt2_may_have_the_name_that_llama_has_for_it(size, tmp_path):
+    model = make("gpt2")
+    save_model(model, tmp_path)
+    names = dict(n_head="num_attention_heads", n_embd="hidden_size", n_layer="num_hidden_layers")
+    other = names.get(size, "max_position_embeddings")
+    rewrite(tmp_path, config={other: read(tmp_path)[0][size]}, drop=[size])
+    assert same_logits(load_model(tmp_path), model)
+
+
+@pytest.mark.parametrize(
+    ("changes", "factor", "theta"),
+    [
+        (dict(rope_scaling=dict(type="linear", factor=4.0)), 4.0, 10000.0),
+        (dict(rope_scaling=dict(type="linear", factor=4.0), rope_theta=5.0), 4.0, 5.0),
+        (dict(rope_scaling=dict(type="linear", factor=4.0, rope_theta=6.0)), 4.0, 6.0),
+        (dict(rope_scaling={}, rope_theta=5.0), 2.0, 77.0),
+    ],
+)
+def test_rope_scaling_comes_before_rope_parameters(changes, factor, theta, tmp_path):
+    save_model(make("llama"), tmp_path)
+    rope = dict(rope_type="linear", factor=2.0, rope_theta=77.0)
+    rewrite(tmp_path, config=dict(rope_parameters=rope) | changes, drop={"rope_theta"} - {*changes})
+    config = load_model(tmp_path).config
+    assert (config.rope_scaling.factor, config.rope_theta) == (factor, theta)
+
+
+def test_a_head_that_is_missing_may_be_the_embedding(tmp_path):
+    save_model(make("llama-tied"), tmp_path)
+    rewrite(tmp_path, config=dict(tie_word_embeddings=False))
+    with pytest.raises(ValueError, match="missing lm_head.weight.*set tie_word_embeddings to true"):
+        load_model(tmp_path)
 
 
 def test_what_a_config_leaves_out_means_what_it_means_in_transformers(tmp_path):

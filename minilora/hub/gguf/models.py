@@ -45,6 +45,9 @@ _SIZES = {
 }
 
 
+_NOT_OURS = "not supported; use a model of another kind"
+
+
 def gguf_config(file: GgufFile) -> TransformerConfig:
     """The configuration in a file's metadata. Raises ValueError, which names the file, for what
     ours cannot compute."""
@@ -65,9 +68,15 @@ def _config(file: GgufFile) -> TransformerConfig:
     def get(key: str, kinds: type | tuple[type, ...], default: Any = None) -> Any:
         value = said.get(f"llama.{key}", default)
         if not isinstance(value, kinds) or isinstance(value, bool):
-            raise UsageError(f"{file.path}: llama.{key} is {brief(value)}")
+            what = "a list" if isinstance(value, list) else brief(value)
+            raise UsageError(f"{file.path}: llama.{key} is {what}, which is not supported")
         return value
 
+    if said.get("split.count", 1) not in (0, 1):
+        raise UsageError(
+            f"{file.path} is one of several files; join them with llama.cpp's llama-gguf-split "
+            "--merge"
+        )
     if experts := said.get("llama.expert_count", 0):
         raise UsageError(f"{file.path} has {brief(experts)} experts, which are not supported")
     sizes = {ours: get(theirs, int, 0) for ours, theirs in _SIZES.items()}
@@ -81,13 +90,18 @@ def _config(file: GgufFile) -> TransformerConfig:
     if embedding is None or len(embedding.shape) != 2:
         raise UsageError(f"{file.path} has no token_embd.weight; download it again")
     width = get("attention.key_length", int, sizes["n_embd"] // max(1, sizes["n_head"]))
+    if (values := get("attention.value_length", int, width)) != width:
+        raise UsageError(f"{file.path} has {values} channels of v where k has {width}: {_NOT_OURS}")
     if (turned := get("rope.dimension_count", int, width)) != width:
-        raise UsageError(f"{file.path} turns {turned} of {width} channels: not supported")
-    scaling = None
-    if (slowed := get("rope.scaling.type", str, "none")) != "none":
-        if slowed != "linear":
-            raise UsageError(f"{file.path}: rope scaling {brief(slowed)} is not supported")
-        scaling = RopeScaling("linear", float(get("rope.scaling.factor", (int, float), 0)))
+        raise UsageError(f"{file.path} turns {turned} of {width} channels: {_NOT_OURS}")
+    if "rope_freqs.weight" in file.tensors or get("rope.scaling.attn_factor", (int, float), 1) != 1:
+        raise UsageError(f"{file.path} has the rope scaling of Llama 3 or YaRN: {_NOT_OURS}")
+    slowed = get("rope.scaling.type", str, "linear")  # which is what it means to leave it out
+    if slowed not in ("none", "linear"):
+        raise UsageError(f"{file.path}: rope scaling {brief(slowed)} is {_NOT_OURS}")
+    before = get("rope.scale_linear", (int, float), 1)  # what its key was called
+    factor = get("rope.scaling.factor", (int, float), before)
+    scaling = None if slowed == "none" or factor == 1 else RopeScaling("linear", float(factor))
     plain = width * sizes["n_head"] == sizes["n_embd"]
     return TransformerConfig(
         **sizes,
