@@ -314,7 +314,7 @@ class _Hook:
     def _is_writing(self, path: Any, mode: Any, flags: int) -> bool:
         return (
             isinstance(path, str | bytes | os.PathLike)
-            and not os.fsdecode(path).startswith("/dev/")
+            and not Path(os.fsdecode(path)).is_char_device()  # a place may lie in /dev/shm itself
             and not os.path.isdir(path)  # a file without a name
             and bool(flags & _WRITING)
         )
