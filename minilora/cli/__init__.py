@@ -17,7 +17,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from threading import Timer
 
-from minilora.cli.terminal.plain import ERRORS
+from minilora.cli.terminal.plain import ERRORS, harmless
 from minilora.system.errors import MiniloraError
 from minilora.system.memory import keep_freed_memory
 
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:  # a reader who has left, or a full disk, is noticed here
             sys.stdout.flush()
     except KeyboardInterrupt as interrupt:
-        print(f"\n{str(interrupt) or 'stopped'}", file=sys.stderr)
+        print(harmless(f"\n{str(interrupt) or 'stopped'}"), file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader has left
         _give_up_output()
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (MiniloraError, OSError) as error:
         if os.environ.get("MINILORA_TRACEBACK"):
             raise
-        print(f"minilora: {_sentence(error)}", file=sys.stderr)
+        print(harmless(f"minilora: {_sentence(error)}"), file=sys.stderr)
         try:
             sys.stdout.flush()
         except OSError:
@@ -85,7 +85,7 @@ def _run(argv: list[str]) -> int:
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--version")):
         argv = ["compare", *argv]
     if argv[0] not in COMMANDS and not argv[0].startswith("-"):
-        print(f"minilora: {_unknown(argv[0])}", file=sys.stderr)
+        print(harmless(f"minilora: {_unknown(argv[0])}"), file=sys.stderr)
         return 2
     from minilora.cli.options import parser
 
@@ -123,7 +123,7 @@ def _raise_ctrl_c_again(lost: sys.UnraisableHookArgs) -> None:
 
 
 def _say_warning(message: Warning | str, *where: object) -> None:
-    print(f"minilora: {message}", file=sys.stderr, flush=True)
+    print(harmless(f"minilora: {message}"), file=sys.stderr, flush=True)
 
 
 def _unknown(command: str) -> str:

@@ -8,11 +8,11 @@ from pathlib import Path
 from statistics import mean
 
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
+from minilora.cli.terminal.console import Console
 from minilora.cli.terminal.output import prepare_folder, say
 from minilora.cli.terminal.tables import print_table
 from minilora.learn.notebooks import grading

@@ -12,9 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import platformdirs
-from rich.console import Console
 from threadpoolctl import threadpool_info
 
+from minilora.cli.terminal.console import Console
 from minilora.cli.terminal.plain import plain
 from minilora.experiments.tasks import BASE_MODELS
 from minilora.hub import load_model

@@ -9,9 +9,9 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from rich.console import Console
 from rich.padding import Padding
 
+from minilora.cli.terminal.console import Console
 from minilora.cli.terminal.output import MAKING_PAGE, say, suggest
 from minilora.learn.exam.cards import TOPICS, Card, by_topic, load_cards
 from minilora.learn.exam.maths import to_text

@@ -7,11 +7,11 @@ import json
 import math
 
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from minilora.analysis.inspection import Inspected, Inspection, inspect_adapter
+from minilora.cli.terminal.console import Console
 from minilora.cli.terminal.plain import plain
 from minilora.cli.terminal.tables import human_bytes, print_table
 from minilora.plots import inspection_figure, save_figure

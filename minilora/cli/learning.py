@@ -11,9 +11,9 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from rich.console import Console
 from rich.padding import Padding
 
+from minilora.cli.terminal.console import Console
 from minilora.cli.terminal.output import MAKING_PAGE, prepare_folder, say
 from minilora.learn.notebooks.lessons import LESSONS, read_lesson
 from minilora.learn.notebooks.lite import write_site

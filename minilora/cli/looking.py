@@ -6,12 +6,12 @@ import argparse
 import json
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from minilora.analysis.profiler import profile_methods
 from minilora.cli import doctor
 from minilora.cli.options import lora_options
+from minilora.cli.terminal.console import Console
 from minilora.cli.terminal.output import machine, prepare_folder
 from minilora.cli.terminal.tables import print_profile, print_table
 from minilora.experiments.tasks import TEXT_LORA

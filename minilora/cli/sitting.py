@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Callable
 from statistics import mean
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 import minilora
+from minilora.cli.terminal.console import Console
 from minilora.cli.terminal.output import machine, prepare_folder, say
 from minilora.cli.terminal.tables import human_bytes, print_table
 from minilora.experiments.exam import (

@@ -15,11 +15,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 import minilora
 from minilora.analysis.deltas import delta_weights, weight_matrices
+from minilora.cli.terminal.console import Console
 from minilora.cli.terminal.output import machine, prepare_folder, say
 from minilora.cli.terminal.tables import print_table
 from minilora.experiments.comparison import Comparison

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
-from rich.console import Console
 
 import minilora
 from minilora.cli.options import QUICK_STEPS, RESULTS, lora_options
-from minilora.cli.terminal.output import harmless, machine, prepare_folder, say, suggest
+from minilora.cli.terminal.console import Console
+from minilora.cli.terminal.output import machine, prepare_folder, say, suggest
+from minilora.cli.terminal.plain import harmless
 from minilora.cli.terminal.tables import human_bytes, print_comparison
 from minilora.experiments.comparison import compare, folder_name, forget
 from minilora.experiments.own_data import PAIRS, own_task

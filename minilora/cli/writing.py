@@ -11,9 +11,9 @@ from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
-from rich.console import Console
 from rich.text import Text
 
+from minilora.cli.terminal.console import Console
 from minilora.cli.terminal.keyboard import Ended, Keyboard
 from minilora.cli.terminal.output import say, show
 from minilora.experiments.tasks import BASE_MODELS

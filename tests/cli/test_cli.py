@@ -354,7 +354,7 @@ def test_unwritable_out_is_found_before_the_training(
         monkeypatch.setattr(commands, name, never)
     out = {"below a file": f"{text}/x", "a file": text, "read-only": "x"}[place]
     if place == "read-only":
-        monkeypatch.setattr(Path, "touch", refuse)
+        monkeypatch.setattr(Path, "mkdir", refuse)
     argv = [command, "--out", out] + (["--text", text] if command == "finetune" else [])
     line = error_of(argv, capsys)
     if command != "pretrain":

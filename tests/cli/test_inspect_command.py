@@ -54,6 +54,24 @@ def test_json_has_every_module_and_nothing_else(folder, capsys):
     assert data["base"] == "someone/model[7b]" and data["numbers"] == 252
 
 
+@pytest.mark.filterwarnings("always")
+def test_names_in_a_file_give_the_terminal_no_orders(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich's own orders are colours
+    orders = "\x1b[2J\x1b]0;title\x07\x9b1A\u202e\u2066"
+    options = {"base_model_name_or_path": f"one{orders}", f"other{orders}": 1}
+    folder = write_adapter(tmp_path / "adapter", TENSORS, **options)
+    assert cli.main(["inspect", str(folder)]) == 0
+    (tmp_path / f"beside{orders}").mkdir()
+    (tmp_path / f"beside{orders}" / "adapter_config.json").write_text("{}")
+    assert cli.main(["inspect", str(tmp_path)]) == 1
+    captured = capsys.readouterr()
+    assert "LoRA of one\ufffd[2J\ufffd]0;title" in captured.out and "\x1b[1mmodule" in captured.out
+    assert "ignored other\ufffd[2J" in captured.err
+    assert "have: adapter, beside\ufffd[2J" in captured.err
+    for order in ("\x1b[2J", "\x1b]0", "\x07", "\x9b", "\u202e", "\u2066"):
+        assert order not in captured.out + captured.err
+
+
 def test_it_draws_a_figure(folder, capsys, tmp_path):
     shown([folder, "--figure", "norms.png"], capsys)
     shown([folder, "--figure", "norms.svg"], capsys)

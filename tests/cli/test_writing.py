@@ -13,7 +13,8 @@ from tokens import smollm2, write_chat_model, write_tokenizer
 
 import minilora as ml
 from minilora import cli
-from minilora.cli.terminal.output import harmless, show
+from minilora.cli.terminal.output import show
+from minilora.cli.terminal.plain import harmless
 from minilora.generation.answers import answer
 
 TOKENS = 6

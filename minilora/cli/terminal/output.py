@@ -8,10 +8,10 @@ import shlex
 import sys
 from pathlib import Path
 from typing import Any
-from unicodedata import category
 
 import numpy as np
 
+from minilora.cli.terminal.plain import harmless
 from minilora.system.errors import UsageError
 from minilora.system.files import make_folder
 
@@ -19,17 +19,12 @@ MAKING_PAGE = "The adapter of the live model is trained, and every card's demo i
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(harmless(text), file=sys.stderr, flush=True)
 
 
 def show(text: str) -> None:
     """Print a piece of what a model writes, at once."""
     print(harmless(text), end="", flush=True)
-
-
-def harmless(text: str) -> str:
-    """The text with nothing but newlines and tabs of what a terminal would obey."""
-    return "".join(c if c in "\n\t" or category(c) != "Cc" else "\ufffd" for c in text)
 
 
 def suggest(*argv: object) -> str:

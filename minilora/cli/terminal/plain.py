@@ -1,5 +1,7 @@
 """What is shown for √, Δ and their like where the terminal's encoding lacks them: sqrt, Delta.
 
+Nor does what is shown give a terminal orders, as a name in a file might.
+
 Python calls the handler for what cannot be encoded: it is registered below under the name that the
 streams have as `errors` (cli/__init__.py).
 """
@@ -10,6 +12,7 @@ import codecs
 import unicodedata
 
 ERRORS = "minilora.plain"
+_TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 _SPELLED = {
     "√": "sqrt ", "α": "alpha", "Δ": "Delta ", "Σ": "Sum ", "∑": "Sum ", "β": "beta", "σ": "sigma",
     "λ": "lambda", "π": "pi", "ε": "eps", "η": "eta", "θ": "theta", "φ": "phi", "−": "-", "×": "x",
@@ -23,6 +26,17 @@ _SPELLED = {
 def plain(text: str, encoding: str) -> str:
     """The text as a terminal with this encoding will show it, to lay it out before that."""
     return text.encode(encoding, ERRORS).decode(encoding)
+
+
+def harmless(text: str) -> str:
+    """The text with nothing but newlines and tabs of what a terminal would obey, and without what
+    turns the order of letters around."""
+    return text if text.isprintable() else "".join("\ufffd" if _is_order(c) else c for c in text)
+
+
+def _is_order(c: str) -> bool:
+    turns = unicodedata.bidirectional(c) in _TURNS
+    return turns or (unicodedata.category(c) == "Cc" and c not in "\n\t")
 
 
 def _spell(error: UnicodeError) -> tuple[str, int]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from minilora.cli.terminal.console import Console
 from minilora.cli.terminal.plain import plain
 from minilora.learn.demos.demo import Proof
 from minilora.learn.exam.answers import is_typed

@@ -12,12 +12,13 @@ from statistics import mean
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Group
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from minilora.cli.terminal.console import Console
 from minilora.experiments.comparison import improvement
 from minilora.methods.registry import LABELS
 from minilora.training.quality import EXACT, METRICS
