@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 from threadpoolctl import ThreadpoolController
 
@@ -26,8 +27,12 @@ def usable_cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
+class _Use:
+    """One context, while it lasts: Ctrl-C in its last lines cannot leave it counted for good."""
+
+
 _lock = threading.Lock()
-_users = 0
+_uses: WeakSet[_Use] = WeakSet()
 _libraries: Any = None
 _before: Any = None  # what restores the numbers of threads; until that has succeeded
 
@@ -40,26 +45,24 @@ def one_blas_thread() -> Iterator[None]:
     overlap: the first to enter sets it to one, and the last to leave restores it. If Ctrl-C comes
     in that very moment, the next to leave does.
     """
-    global _users, _libraries, _before
-    entered = False
+    global _libraries, _before
+    use = _Use()
     try:
         with _lock:
-            _users += 1
-            entered = True
-            if _users == 1:
+            _uses.add(use)
+            if len(_uses) == 1 or not _before:
                 _libraries = ThreadpoolController().select(user_api="blas")
-                limits = _libraries.limit(limits=1)
-                _before = _before or limits
+                _before = _before or _libraries.limit(limits=None)
+                _libraries.limit(limits=1)
                 _let_any_thread_set_limits()
         yield
     finally:
-        if entered:
-            with _lock:
-                _users -= 1
-                if _users == 0 and _before:
-                    _before.restore_original_limits()
-                    _let_any_thread_set_limits()
-                    _before = None
+        with _lock:
+            _uses.discard(use)
+            if _before and not _uses:
+                _before.restore_original_limits()
+                _let_any_thread_set_limits()
+                _before = None
 
 
 def _let_any_thread_set_limits() -> None:

@@ -1,7 +1,9 @@
 """Claims about cores: how many there are, and that BLAS gets back what training took from it."""
 
 import itertools
+import linecache
 import os
+import sys
 import threading
 from contextlib import suppress
 
@@ -70,7 +72,7 @@ def test_contexts_that_overlap_in_two_threads_hold_to_the_last_and_restore_the_f
     assert blas_threads() == two_threads
 
 
-@pytest.mark.parametrize("moment", range(5))
+@pytest.mark.parametrize("moment", range(6))
 def test_after_ctrl_c_while_it_was_set_or_restored_the_next_context_restores(
     moment, two_threads, monkeypatch
 ):
@@ -94,6 +96,40 @@ def test_after_ctrl_c_while_it_was_set_or_restored_the_next_context_restores(
     with one_blas_thread():
         assert set(blas_threads()) == {1}
     assert blas_threads() == two_threads
+
+
+def test_after_ctrl_c_at_any_line_the_next_context_restores(two_threads):
+    def interrupted_at(moment):
+        """Whether one_blas_thread has so many lines to run."""
+        lines = itertools.count()
+
+        def trace(frame, event, arg):
+            if frame.f_code is not one_blas_thread.__wrapped__.__code__:
+                return None
+            line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+            may_come = event == "line" and "with" not in line  # a lock is released in any case
+            if may_come and next(lines) == moment:
+                raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            with one_blas_thread():
+                pass
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(before)
+        return False
+
+    moments = 0
+    while interrupted_at(moments):
+        with one_blas_thread():
+            assert set(blas_threads()) == {1}
+        assert blas_threads() == two_threads, f"after Ctrl-C at line {moments}"
+        moments += 1
+    assert moments > 10
 
 
 def test_usable_cores_are_those_of_this_process(monkeypatch):
