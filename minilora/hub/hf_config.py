@@ -56,7 +56,7 @@ _FIXED["mistral"] = _FIXED["llama"]
 _FIXED["qwen2"] = _FIXED["llama"] | {"use_sliding_window": (False, None)}
 # What a config.json means that leaves these out, where it is not what we would mean.
 _LLAMA = {"norm_eps": 1e-6, "tie_embeddings": False}
-_DEFAULTS = {"gpt2": {}, "llama": _LLAMA, "minilora": {}}
+_DEFAULTS = {"gpt2": {"dropout": 0.1}, "llama": _LLAMA, "minilora": {}}
 _DEFAULTS |= {"qwen2": _LLAMA | {"n_kv_head": 32}, "mistral": _LLAMA | {"n_kv_head": 8}}
 _ORIGINAL = "original_max_position_embeddings"
 _REQUIRED = ["vocab_size", "block_size", "n_layer", "n_head", "n_embd"]
@@ -107,7 +107,8 @@ def _written_rope(c: TransformerConfig) -> dict[str, Any]:
 
 
 def read_config(data: Mapping[str, Any]) -> TransformerConfig:
-    """The configuration that a config.json describes.
+    """The configuration that a config.json describes. Dropout of attention's weights, such as
+    GPT-2's attn_pdrop, is passed over: there is none here.
 
     Raises ValueError naming what our model cannot do, what is missing, and what has a wrong type.
     """
@@ -137,6 +138,11 @@ def read_config(data: Mapping[str, Any]) -> TransformerConfig:
     for ours, value in values.items():
         if not _has_type(value, hints[ours]):
             raise UsageError(f"{names.get(ours, ours)}={brief(value)} has the wrong type")
+    if kind == "gpt2" and (rate := data.get("embd_pdrop", 0.1)) != values["dropout"]:
+        raise UsageError(
+            f"embd_pdrop={brief(rate)} beside resid_pdrop={values['dropout']} is not supported, "
+            "only one rate for both; set both to it, which matters in training alone"
+        )
     head, heads = values.get("head_dim"), values["n_head"]
     if kind != "minilora" and head and head * heads == values["n_embd"]:
         values["head_dim"] = None

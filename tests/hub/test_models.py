@@ -1,6 +1,7 @@
 """Claims about models as files: what is saved is loaded bit for bit, in the names and shapes of
 transformers, and a file of theirs means here what it means there."""
 
+import json
 import os
 
 import numpy as np
@@ -40,6 +41,18 @@ def test_saved_model_is_loaded_bit_for_bit(kind, tmp_path):
         assert getattr(again.config, field) == getattr(model.config, field)
     assert again.config.rope_theta == model.config.rope_theta or kind.startswith("gpt2")
     assert all(p.requires_grad for p in again.parameters())
+
+
+def test_gpt2_config_without_dropout_means_what_it_means_in_transformers(tmp_path):
+    save_model(make("gpt2"), tmp_path)
+    config, _ = read(tmp_path)
+    del config["resid_pdrop"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="embd_pdrop=0.0 beside resid_pdrop=0.1 is not supported"):
+        load_model(tmp_path)
+    del config["embd_pdrop"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load_model(tmp_path).config.dropout == 0.1
 
 
 @pytest.mark.parametrize("kind", KINDS)

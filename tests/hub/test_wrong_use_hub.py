@@ -164,6 +164,7 @@ BAD_CONFIGS = [
     ("gpt2", dict(n_head=3), "n_embd=8 must be a multiple of n_head=3"),
     ("gpt2", dict(tie_word_embeddings="no"), "tie_word_embeddings='no' has the wrong type"),
     ("gpt2", dict(is_causal=False), "is_causal=False is not supported, only True"),
+    ("gpt2", dict(embd_pdrop=0.3), "embd_pdrop=0.3 beside resid_pdrop=0.0 is not supported"),
     ("gpt2", dict(num_attention_heads=2), "n_head=4 and num_attention_heads=2 are two names of"),
     ("gpt2", dict(num_hidden_layers=1), "n_layer=2 and num_hidden_layers=1 are two names of one"),
     ("llama-tied", dict(is_causal=False), "is_causal=False is not supported, only True"),

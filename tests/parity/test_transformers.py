@@ -14,6 +14,7 @@ import pytest
 
 import minilora as ml
 from minilora.hub import load_model, save_model
+from minilora.hub.hf_config import read_config
 from minilora.rope_scaling import RopeScaling
 
 torch = pytest.importorskip("torch")
@@ -137,6 +138,12 @@ def test_transformers_loads_our_float16_files(kind, tmp_path):
     auto = transformers.AutoModelForCausalLM
     theirs = auto.from_pretrained(tmp_path, dtype=torch.float32).eval()
     assert np.abs(hf_logits(theirs) - our_logits(load_model(tmp_path))).max() <= 1e-4
+
+
+def test_dropout_that_a_config_leaves_out_is_that_of_transformers():
+    theirs = transformers.GPT2Config(**GPT2)
+    ours = read_config({"model_type": "gpt2", **GPT2})
+    assert ours.dropout == theirs.resid_pdrop == theirs.embd_pdrop
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
