@@ -9,6 +9,7 @@ Source: PreTrainedTokenizerFast and GenerationConfig in transformers.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from minilora.hub.safetensors_files import MODEL_FILES, read_config_file
 from minilora.system.errors import UsageError, brief
 from minilora.system.files import explained, write_atomically
 from minilora.system.readers import LARGEST, LARGEST_TABLE, damaged, read_json, read_text
-from minilora.system.schemas import Range
+from minilora.system.schemas import Range, shown
 from minilora.text.alphabet import ALPHABET
 from minilora.tokens.tokenizer import Tokenizer, library, unusable
 
@@ -87,6 +88,7 @@ def _from_folder(folder: Path) -> Tokenizer:
     special = _optional(folder / "special_tokens_map.json", _About) | about
     names = {name: _content(special.get(name)) for name in _NAMES}
     names = {name: text for name, text in names.items() if text}
+    _require_tokens(backend, folder, names, special)
     return Tokenizer(
         backend,
         eos_ids=_eos_ids(folder, backend) or _id_of(backend, names.get("eos_token")),
@@ -94,6 +96,27 @@ def _from_folder(folder: Path) -> Tokenizer:
         chat_template=_template(folder, about),
         source=str(folder),
     )
+
+
+def _require_tokens(
+    backend: Any, folder: Path, names: Mapping[str, str], special: Mapping[str, Any]
+) -> None:
+    """Raise ValueError if other files add tokens that tokenizer.json lacks, or has otherwise: from
+    these files transformers makes tokens of their own, so that a text has other ids."""
+    added = _optional(folder / "added_tokens.json", dict[str, _Id])
+    for i, one in (special.get("added_tokens_decoder") or {}).items():
+        if not re.fullmatch(r"\d{1,9}", i, re.ASCII):
+            raise damaged(folder / _ABOUT, f"in added_tokens_decoder {shown(i)} is no id")
+        added[one["content"]] = int(i)
+    others = [_content(token) for token in special.get("additional_special_tokens") or ()]
+    found = {text: backend.token_to_id(text) for text in [*added, *names.values(), *others]}
+    for text, i in found.items():
+        if i is None or i != added.get(text, i):
+            where = "no token" if i is None else f"token {i}, not {added[text]},"
+            raise UsageError(
+                f"{folder} has the special token {brief(text)}, which is {where} of its {_FILE}; "
+                "load the tokenizer in transformers and save it anew with save_pretrained"
+            )
 
 
 class _Added(TypedDict):
@@ -112,6 +135,8 @@ class _About(TypedDict, total=False):
     eos_token: str | _Added | None
     unk_token: str | _Added | None
     pad_token: str | _Added | None
+    additional_special_tokens: list[str | _Added] | None
+    added_tokens_decoder: dict[str, _Added] | None  # by their ids
     chat_template: str | list[_Template] | None  # of several, each has a name
 
 

@@ -61,6 +61,60 @@ def test_what_is_saved_loads_as_the_same_tokenizer(tmp_path):
         assert same(load_tokenizer(tmp_path / rule), tokenizer)
 
 
+ELSEWHERE = [  # a file beside tokenizer.json, and what it says of special tokens
+    (
+        "tokenizer_config.json",
+        dict(added_tokens_decoder={"99": dict(content="<x>")}),
+        "'<x>', .* no",
+    ),
+    (
+        "tokenizer_config.json",
+        dict(added_tokens_decoder={"7": dict(content=SPECIAL[1])}),
+        "token 1,",
+    ),
+    (
+        "tokenizer_config.json",
+        dict(added_tokens_decoder={"-": dict(content="<x>")}),
+        "'-' is no id",
+    ),
+    ("tokenizer_config.json", dict(additional_special_tokens=["<x>"]), "'<x>', which is no token"),
+    (
+        "tokenizer_config.json",
+        dict(eos_token="<x>"),
+        "'<x>', which is no token of its tokenizer.json",
+    ),
+    ("special_tokens_map.json", dict(pad_token=dict(content="<x>")), "'<x>', which is no token of"),
+    (
+        "added_tokens.json",
+        {"<x>": 99},
+        "'<x>', which is no token of its tokenizer.json; load the to",
+    ),
+    ("added_tokens.json", {SPECIAL[1]: 7}, "which is token 1, not 7, of its tokenizer.json; load"),
+]
+
+
+@pytest.mark.parametrize(("file", "said", "sentence"), ELSEWHERE)
+def test_a_token_that_only_another_file_has_is_refused(file, said, sentence, tmp_path):
+    folder = write_tokenizer(tmp_path)
+    path = folder / file
+    before = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(before | said))
+    with pytest.raises(UsageError, match=f"{re.escape(str(folder))}.*{sentence}"):
+        load_tokenizer(folder)
+
+
+def test_a_token_that_another_file_has_too_is_the_same(tmp_path):
+    folder = write_tokenizer(tmp_path)
+    known = load_tokenizer(folder)
+    (folder / "added_tokens.json").write_text(json.dumps({SPECIAL[1]: 1}))
+    path = folder / "tokenizer_config.json"
+    said = dict(
+        additional_special_tokens=SPECIAL, added_tokens_decoder={"0": dict(content=SPECIAL[0])}
+    )
+    path.write_text(json.dumps(json.loads(path.read_text()) | said))
+    assert same(load_tokenizer(folder), known)
+
+
 @pytest.mark.parametrize("rule", ["gpt-2", "smollm"])
 def test_the_pieces_are_those_of_byte_pair_encoding_by_hand(rule):
     tokenizer, data = from_gguf(pre=rule), gguf_metadata()
