@@ -168,7 +168,7 @@ def run_finetune(args: argparse.Namespace) -> None:
     if task.tokenizer and args.method == "full":
         save_tokenizer(task.tokenizer, out)
     save_json(log, out / LOG)
-    checkpoint.unlink()
+    checkpoint.unlink(missing_ok=True)  # another may have ended here too
     before, after = (task.metric.format.format(task.test(m)) for m in (tuned.base, tuned.model))
     if isinstance(task.data, ExampleData):
         print(f"{task.metric.unit} on {task.data.measured_on}: {before} → {after}")
@@ -233,6 +233,7 @@ def run_pretrain(args: argparse.Namespace) -> None:
             evaluate=partial(data.quality, split="val"),
             evaluate_every=250,
             checkpoint=checkpoint,
+            identity=f"{data.checksum():08x}",
         )
         run([training], args.threads, say=say)
         save_model(model, folder, dtype=np.float16)
@@ -252,6 +253,6 @@ def run_pretrain(args: argparse.Namespace) -> None:
             ],
         }
         save_json(log, folder / LOG)
-        checkpoint.unlink()
+        checkpoint.unlink(missing_ok=True)  # another may have ended here too
         val, test = (data.metric.format.format(log[split]) for split in ("val", "test"))
         print(f"{name}: {data.metric.unit} {val} (val), {test} (test) → {folder}")

@@ -134,7 +134,7 @@ def forget(task: Task, out: str | Path) -> None:
     """Remove the checkpoints of a task, once its results are safe: the next call starts anew."""
     out = Path(out)
     for checkpoint in _checkpoints(out).glob(f"{escape(task.name)}-*"):
-        checkpoint.unlink()
+        checkpoint.unlink(missing_ok=True)
     remove_left_behind(_checkpoints(out))
     with suppress(OSError):  # other tasks' may be there
         _checkpoints(out).rmdir()

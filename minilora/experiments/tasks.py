@@ -13,7 +13,8 @@ test split.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from minilora.analysis.counting import ARCHITECTURES
 from minilora.lora_config import LoraConfig
 from minilora.nn import Rng
 from minilora.system.errors import UsageError
-from minilora.text.alphabet import ALPHABET, decode
+from minilora.text.alphabet import ALPHABET, decode, encode
 from minilora.text.corpora import Corpus, load_corpus, load_text, load_words
 from minilora.text.pairs import Example, pair_batches
 from minilora.text.string_tasks import PRETRAIN_TASKS, STRING_TASKS, string_batch, string_examples
@@ -45,6 +46,15 @@ from minilora.transformer import Transformer, TransformerConfig
 IdsAndTargets = tuple[np.ndarray, np.ndarray]  # int64 (B, T) each
 
 
+def _checksum(arrays: Iterable[np.ndarray]) -> int:
+    """Of what is learned, and judged by meanwhile: a run that was cut off goes on with no other."""
+    crc = 0
+    for array in arrays:
+        crc = zlib.crc32(np.ascontiguousarray(array).data, crc)
+        crc = zlib.crc32(str(array.shape).encode(), crc)
+    return crc
+
+
 @dataclass(frozen=True)
 class TextData:
     """A text to be continued: its batches, and how well a model knows one of its splits."""
@@ -53,6 +63,9 @@ class TextData:
     batch_size: int
     length: int = WINDOW - 1  # of a row of a batch, in symbols
     metric: Metric = NATS
+
+    def checksum(self) -> int:
+        return _checksum([self.corpus.train, self.corpus.val])
 
     def batch(self, rng: Rng) -> IdsAndTargets:
         return random_windows(self.corpus.train, self.batch_size, self.length, rng)
@@ -72,6 +85,9 @@ class StringData:
     length: int = 28
     words: dict[str, list[str]] = field(default_factory=load_words, repr=False)
     metric: Metric = EXACT
+
+    def checksum(self) -> int:
+        return _checksum([encode("\n".join(self.words[split])) for split in ("train", "val")])
 
     def batch(self, rng: Rng) -> IdsAndTargets:
         return string_batch(self.tasks, self.words["train"], self.batch_size, self.length, rng)
@@ -107,6 +123,9 @@ class ExampleData:
     @property
     def measured_on(self) -> str:
         return "what was held out" if self.judged else "what was learned"
+
+    def checksum(self) -> int:
+        return _checksum([array for one in (*self.learned, *self.judged) for array in one])
 
     def batch(self, rng: Rng) -> IdsAndTargets:
         return pair_batches(self.learned, self.batch_size)(rng)

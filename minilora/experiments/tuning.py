@@ -136,6 +136,7 @@ def set_up(
         evaluate_every=evaluate_every,
         checkpoint=None if checkpoint is None else Path(checkpoint),
         save_every=save_every,
+        identity=f"{task.data.checksum():08x}" if checkpoint else "",
     )
     return Tuned(task, method, base, tuned, training)
 

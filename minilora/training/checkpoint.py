@@ -42,10 +42,14 @@ class History:
 
 
 def fingerprint(
-    model: Transformer, settings: dict[str, Any], ids: np.ndarray, targets: np.ndarray
+    model: Transformer,
+    settings: dict[str, Any],
+    ids: np.ndarray,
+    targets: np.ndarray,
+    identity: str = "",
 ) -> dict[str, Any]:
-    """What makes a run this run: its settings, the model it starts from and its first batch. A
-    checkpoint is used only where all of it agrees."""
+    """What makes a run this run: its settings, the model it starts from, its first batch, and what
+    stands for all its data. A checkpoint is used only where all of it agrees."""
     parameters = dict(model.named_parameters())
     weights = 0
     for p in parameters.values():
@@ -57,6 +61,7 @@ def fingerprint(
         "trained parameters": [k for k, p in parameters.items() if p.requires_grad],
         "first weights": weights,
         "first batch": zlib.crc32(ids.tobytes() + targets.tobytes()),
+        "data": identity,
     }
 
 

@@ -110,6 +110,8 @@ class Training:
     evaluate: measured every `evaluate_every` steps and at both ends, into history.evaluations.
     checkpoint: a file to save to every `save_every` steps; if it is there already, and of this very
     run, training goes on from it.
+    identity: stands for what the batches are drawn from, such as a checksum of a text, so that a
+    run does not go on with another.
     Raises ValueError if an argument cannot be meant, if nothing in the model is trainable, and for
     a checkpoint that is of another run, or damaged; the model is then as it was.
     """
@@ -125,6 +127,7 @@ class Training:
         evaluate_every: int = 0,
         checkpoint: str | os.PathLike[str] | None = None,
         save_every: int = 100,
+        identity: str = "",
     ) -> None:
         _check_training(model, batch, config, evaluate, evaluate_every, save_every)
         keep_freed_memory()
@@ -136,7 +139,7 @@ class Training:
         self._saved_step: int | None = None
         self._identity: dict[str, Any] = {}
         if self.checkpoint:
-            self._identity = fingerprint(model, asdict(config), *self._draw(0))
+            self._identity = fingerprint(model, asdict(config), *self._draw(0), identity)
         self.params = model.trainable_parameters()
         arrays = [p.data for p in self.params]
         self.optimizer = AdamW(

@@ -44,8 +44,8 @@ def quick(name, **changes):
 
 def drawing(task, batch):
     """The task with other batches."""
-    known = {name: getattr(task.data, name) for name in ("quality", "metric", "length")}
-    data = SimpleNamespace(batch=batch, **known)
+    known = ("quality", "metric", "length", "checksum")
+    data = SimpleNamespace(batch=batch, **{name: getattr(task.data, name) for name in known})
     return replace(task, data=data)
 
 

@@ -10,7 +10,7 @@ import pytest
 import minilora as ml
 from minilora.experiments import tuning
 from minilora.experiments.comparison import compare
-from minilora.experiments.tasks import BASE_MODELS, TASKS, load_task, new_model
+from minilora.experiments.tasks import BASE_MODELS, TASKS, ExampleData, load_task, new_model
 from minilora.experiments.tuning import (
     adjust,
     measure,
@@ -213,6 +213,34 @@ def test_a_checkpoint_is_gone_on_from(tmp_path):
     assert again.training.steps_done == 1
     run([again.training], threads=1, quiet=True)
     assert again.training.history.losses == whole.training.history.losses
+
+
+@pytest.mark.parametrize("changed", ["learned", "judged by while it is learned"])
+def test_a_checkpoint_is_not_gone_on_from_with_another_text(changed, tmp_path):
+    text, checkpoint = tmp_path / "text.txt", tmp_path / "run.safetensors"
+    content = PROSE * 20
+    text.write_text(content)
+    set_up(text, "lora", steps=4, checkpoint=checkpoint).training.save()
+    at = len(content) * (50 if changed == "learned" else 92) // 100
+    for end in range(at, at + 3):  # one letter, which the first batch may not have
+        text.write_text(f"{content[:end]}#{content[end + 1 :]}")
+        with pytest.raises(UsageError, match=r"of another run \(it differs in: .*data\)"):
+            set_up(text, "lora", steps=4, checkpoint=checkpoint)
+    text.write_text(content)
+    set_up(text, "lora", steps=4, checkpoint=checkpoint)
+
+
+def test_the_checksum_of_data_is_of_all_that_is_learned():
+    code, words = load_task("code").data, load_task("reverse").data
+    ids = np.arange(4)
+    chats = ExampleData([(ids, ids)], [], "", "")
+    others = [
+        replace(code, corpus=replace(code.corpus, train=code.corpus.train[:-1])),
+        replace(words, words=words.words | {"train": words.words["train"][1:]}),
+        replace(chats, learned=[(ids, ids + 1)]),
+    ]
+    for data, other in zip((code, words, chats), others, strict=True):
+        assert data.checksum() == copy.deepcopy(data).checksum() != other.checksum()
 
 
 def test_another_base_model_is_taken_from_its_folder(tmp_path):
