@@ -116,20 +116,25 @@ def read_json(
 
 
 def parse_json(
-    content: str | bytes, where: object, schema: Any = dict[str, Any], remedy: str = _AGAIN
+    content: str | bytes,
+    where: object,
+    schema: Any = dict[str, Any],
+    remedy: str = _AGAIN,
+    nan: Callable[[str], Any] | None = None,
 ) -> Any:
     """What is in a JSON text, or in the bytes of one, as the schema (see schemas.py) has it.
 
     Raises UsageError, which names `where` and the key: for what is no JSON, or what else no file
     of ours holds (a key twice, NaN, infinity, numbers of hundreds of digits, a depth of more than
-    a hundred), and for what does not fit the schema.
+    a hundred), and for what does not fit the schema. nan: makes of the names of NaN and infinity
+    what is to stand for them.
     """
     if isinstance(content, bytes):
         _refuse_stand_ins(content, where)
         content = _decoded(content, where)
     if not content.strip():
         raise damaged(where, "it is empty", remedy)
-    parse = partial(json.loads, content, object_pairs_hook=_without_twice)
+    parse = partial(json.loads, content, object_pairs_hook=_without_twice, parse_constant=nan)
     return _checked(parse, where, schema, remedy)
 
 

@@ -2,6 +2,7 @@
 written said once; what is unknown stays in the file."""
 
 import json
+import math
 import os
 
 import pytest
@@ -60,6 +61,9 @@ BROKEN = {
     "no cards": b'{"minilora progress": 1}',
     "cards a list": b'{"minilora progress": 1, "cards": []}',
     "deep": b"[" * 100_000,
+    "nan in a list": b"[NaN]",
+    "nan as a version": b'{"minilora progress": NaN, "cards": {}}',
+    "nan and half": b'{"minilora progress": 1, "cards": {"a": NaN',
     "long number": b'{"minilora progress": 1' + b"0" * 10_000 + b"}",
 }
 
@@ -101,6 +105,25 @@ def test_of_a_file_with_broken_cards_the_others_go_on(home):
     assert kept.cards == {"good": ENTRY, "new": NEVER_ASKED}
     assert "1 card of 3 that cannot be read" in kept.note and "progress.broken-1.json" in kept.note
     assert (home / "progress.broken-1.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_nan_in_one_card_costs_that_card_alone(bad, home):
+    before = written(home / "progress.json", {"good": ENTRY, "bad": ENTRY | {"stability": bad}})
+    content = before.read_bytes()
+    kept = Progress()
+    assert kept.cards == {"good": ENTRY}
+    assert "1 card of 2 that cannot be read" in kept.note and "progress.broken-1.json" in kept.note
+    kept.save()
+    assert (home / "progress.broken-1.json").read_bytes() == content
+    assert Progress().cards == {"good": ENTRY} and Progress().note == ""
+
+
+def test_nan_beside_the_cards_is_said_and_costs_none(home):
+    written(home / "progress.json", {"good": ENTRY}, more=math.nan)
+    kept = Progress()
+    assert kept.cards == {"good": ENTRY}
+    assert "has NaN or infinity beside its cards, and the file is kept as" in kept.note
 
 
 @pytest.mark.parametrize("cards", [{}, {"a": ENTRY}, "in another form"])

@@ -12,13 +12,14 @@ of another version, stays in the file. A file that cannot be read is renamed, ne
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import platformdirs
 
-from minilora.system.errors import UsageError
+from minilora.system.errors import UsageError, how_many
 from minilora.system.files import make_folder, write_atomically
 from minilora.system.readers import MIB, parse_json, read_bytes
 from minilora.system.schemas import Range, checked
@@ -65,10 +66,13 @@ class Progress:
         self._read(content)
 
     def _read(self, content: bytes) -> None:
+        found, has_nan = {}, False
         try:
             found = parse_json(content, self.path)
         except UsageError:
-            found = {}
+            with suppress(UsageError):  # as text, NaN makes one card unreadable, not the file
+                found = parse_json(content, self.path, nan=str)
+                has_nan = True
         version = found.get(FORMAT)
         if type(version) is int and version > VERSION:
             raise UsageError(
@@ -82,8 +86,10 @@ class Progress:
         self._rest = found
         self.cards = {name: entry for name, entry in cards.items() if is_entry(entry)}
         if broken := len(cards) - len(self.cards):
-            number = "1 card" if broken == 1 else f"{broken} cards"
+            number = how_many(broken, "card")
             self._set_aside(f"has {number} of {len(cards)} that cannot be read")
+        elif has_nan:
+            self._set_aside("has NaN or infinity beside its cards")
 
     def save(self) -> None:
         """Write the file, unless that has failed before."""
