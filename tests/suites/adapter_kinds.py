@@ -214,7 +214,7 @@ def targeted(config: Mapping[str, Any], path: str) -> bool:
 
 def _named(names: Any, path: str) -> bool:
     if isinstance(names, str):
-        need(len(names) < 100 and "+)+" not in names, "a pattern that takes for ever")
+        need(len(names) < 100, "a long pattern")
         try:
             return re.fullmatch(names, path) is not None
         except re.error:
