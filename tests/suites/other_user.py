@@ -9,9 +9,9 @@ The user has no rights beyond what everybody has, and, in turn, may not
     write in the home, or has none; or write in the folder for temporary files.
 
 The command then ends well with the same results, or with status 1 and one sentence that names the
-file or folder and says that it may not be read or written. Nothing that was there is changed, no
-scratch is left, and what a command does not need cannot stop it. To become another user, one must
-be root.
+file or folder and says that it may not be read or written. After that nothing has changed (but for
+an empty folder), no scratch is left, and what a command does not need cannot stop it. To become
+another user, one must be root.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from small_commands import COMMANDS, Command
-from stage import Stage, run_suite, same_output
+from stage import EMPTY_FOLDER, Stage, run_suite, same_output
 from suite import Suite
 
 import minilora
@@ -39,9 +39,9 @@ TRIED = [
 ]
 KEPT = ("one sentence, nothing changed", "it did not need it, and did the same")
 _READING = re.compile(
-    r"^minilora: .*(cannot be read|may not (be )?read|may not look)", re.MULTILINE
+    r"^minilora: .*(cannot be read|may not (be )?read|may not look).*", re.MULTILINE
 )
-_WRITING = re.compile(r"^minilora: .*may not (write|replace)", re.MULTILINE)
+_WRITING = re.compile(r"^minilora: cannot write \S+: you may not (write|replace)", re.MULTILINE)
 _PLACES = ("the folder", "what is in the folder", "the home", "no home", "the temporary files")
 
 
@@ -80,9 +80,11 @@ def forbid(stage: Stage, command: Command, what: str) -> tuple[str, str]:
         return "scratch was left", f"{how}: {hidden}"
     if ended.status == 1:
         sentence = (_READING if "/" in what else _WRITING).search(ended.err)
-        name = Path(what).name if "/" in what else ""
-        if not sentence or name not in ended.err:
+        if not sentence or ("/" in what and Path(what).name not in sentence[0]):
             return "no sentence with the reason and the file", f"{how}: {ended.err[-400:]}"
+        changed = stage.files(command).items() ^ known.found.items()
+        if other := sorted(path for path, said in changed if said != EMPTY_FOLDER):
+            return "refused, and something changed", f"{how}: {other}"
         return "one sentence, nothing changed", ""
     unkept = "home/" if "home" in what else "\0"
     if other := [path for path in stage.other_results(command) if not path.startswith(unkept)]:

@@ -27,6 +27,7 @@ from small_commands import (
 from suite import Suite, main
 
 CHECKPOINT, CHECKPOINTS = "checkpoint.safetensors", "checkpoints"
+EMPTY_FOLDER = "an empty folder"
 _UNREADABLE = "cannot be read,"
 Files = dict[str, str]  # relative path -> what stands in it, as read() says it
 
@@ -75,7 +76,7 @@ class Stage:
             if path.is_file():
                 found[name] = _content(path, command)
             elif not any(path.iterdir()) and path.parent != self.place:
-                found[name] = "an empty folder"
+                found[name] = EMPTY_FOLDER
         return found
 
     def wrong_files(self, command: Command, interrupted: bool = False) -> str:
