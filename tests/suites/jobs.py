@@ -52,7 +52,7 @@ def fingerprint(*things: Any) -> str:
             for file in sorted(thing.rglob("*.*")):
                 found.update(file.name.encode() + file.read_bytes())
         else:
-            found.update(json.dumps(thing, default=repr).encode())
+            found.update(json.dumps(thing).encode())
     return found.hexdigest()[:16]
 
 
