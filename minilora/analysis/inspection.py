@@ -30,6 +30,7 @@ from minilora.hub.safetensors_files import (
 )
 from minilora.lora_config import LoraConfig
 from minilora.system.errors import UsageError
+from minilora.system.files import usable_path
 
 _FACTOR = re.compile(r"(.+)\.lora_(?:embedding_)?([AB])(?:\.weight)?")
 _USUAL_SCALES = (0.1, 10.0)
@@ -147,7 +148,7 @@ def inspect_adapter(folder: str | Path) -> Inspection:
     Raises FileNotFoundError, or ValueError, for files that are missing or damaged, that hold
     another method than LoRA, or whose A and B do not fit each other.
     """
-    folder = Path(folder)
+    folder = usable_path(folder)
     written, tensors = read_adapter_files(folder)
     strange = unsupported(written)
     with _naming(folder):

@@ -31,7 +31,7 @@ from minilora.experiments.rows import Rows, save_json
 from minilora.system.checks import require_whole
 from minilora.system.cores import one_blas_thread, usable_cores
 from minilora.system.errors import MissingExtraError, StateError, UsageError
-from minilora.system.files import make_folder, remove_left_behind
+from minilora.system.files import make_folder, remove_left_behind, usable_path
 from minilora.system.readers import LARGEST_TABLE, read_json
 from minilora.system.version import __version__
 
@@ -70,7 +70,7 @@ def sweep(
     install, without joblib (or distributed); ConnectionError if the scheduler does not answer;
     RuntimeError if a process was killed. What a run raises is passed on; the others stay saved.
     """
-    settings, folder = _listed(settings), Path(folder)
+    settings, folder = _listed(settings), usable_path(folder)
     if jobs is not None:
         require_whole(1, jobs=jobs)
     if not settings:

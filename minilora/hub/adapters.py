@@ -57,6 +57,7 @@ from minilora.lora_config import DEFAULT, LoraConfig
 from minilora.lora_targets import base_modules
 from minilora.nn import Linear, Module
 from minilora.system.errors import UsageError, brief
+from minilora.system.files import usable_path
 from minilora.transformer import Transformer
 
 
@@ -71,7 +72,7 @@ def save_adapter(model: Transformer, folder: str | Path, name: str | None = None
     where c_attn would have to be both adapted and trained whole, and for PiSSA or OLoRA beside a
     base that is no longer the one they started from.
     """
-    layout, folder = layout_in(model), Path(folder)
+    layout, folder = layout_in(model), usable_path(folder)
     name = active_adapter(model) if name is None else name
     if name is None or name not in list(adapters(model)):
         known = ", ".join(adapters(model)) or "none (see add_adapter)"
@@ -109,7 +110,7 @@ def load_adapter(model: Transformer, folder: str | Path, name: str = DEFAULT) ->
     DoRA's m. All or nothing: raises FileNotFoundError or ValueError, which says what to do, and
     then the model is as it was.
     """
-    layout, folder = layout_in(model), Path(folder)
+    layout, folder = layout_in(model), usable_path(folder)
     written, tensors = read_adapter_files(folder)
     base = base_arrays(model)
     with _naming(folder):
@@ -160,7 +161,7 @@ def _naming(folder: Path) -> Iterator[None]:
 def adapter_base(folder: str | Path) -> str | None:
     """The model that an adapter was trained on, as load_model takes it, or None if it was not
     recorded. Raises what load_adapter raises for files that are missing or damaged."""
-    written = read_config_file(Path(folder), ADAPTER_FILES)
+    written = read_config_file(usable_path(folder), ADAPTER_FILES)
     return _base_in(written)
 
 

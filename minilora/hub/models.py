@@ -45,6 +45,7 @@ from minilora.nn import Module, Parameter
 from minilora.quantization.gguf_blocks import GgufBlocks
 from minilora.quantization.quantized import is_quantized, quantize
 from minilora.system.errors import UsageError
+from minilora.system.files import usable_path
 from minilora.transformer import Transformer
 from minilora.transformer_config import TransformerConfig
 
@@ -74,7 +75,7 @@ def save_model(model: Transformer, folder: str | Path, *, dtype: Any = np.float3
     dtype: np.float32, or np.float16 for half the size. Raises ValueError, and writes nothing, for
     a model with adapters, for NaN or infinity, and for numbers that float16 cannot hold.
     """
-    layout, folder = layout_in(model), Path(folder)
+    layout, folder = layout_in(model), usable_path(folder)
     if adapters(model):
         raise UsageError(
             f"the model has adapters ({', '.join(adapters(model))}): call merge_and_unload(model) "

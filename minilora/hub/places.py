@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 from minilora.system.errors import brief
+from minilora.system.files import usable_path
 from minilora.system.readers import LARGEST, read_text
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -30,9 +31,7 @@ def model_place(name_or_path: str | Path) -> Path:
     A bundled name; "smollm2"; a folder, also one of the hub's cache; a .gguf file; or a name of the
     hub, such as "org/model", that is in the cache. Raises FileNotFoundError with what to do.
     """
-    name, path = str(name_or_path), Path(name_or_path)
-    if len(path.name) > 255 or "\0" in name:  # more than any system takes
-        raise FileNotFoundError(f"there is no folder {brief(name)}: no name is like this")
+    name, path = str(name_or_path), usable_path(name_or_path)
     if name in bundled_models():
         return bundled_models()[name]
     if name == "smollm2":

@@ -20,7 +20,7 @@ from minilora.hub.gguf.tokenizer import tokenizer_in
 from minilora.hub.places import bundled_models, model_place
 from minilora.hub.safetensors_files import MODEL_FILES, read_config_file
 from minilora.system.errors import UsageError, brief
-from minilora.system.files import explained, write_atomically
+from minilora.system.files import explained, usable_path, write_atomically
 from minilora.system.readers import LARGEST, LARGEST_TABLE, damaged, read_json, read_text
 from minilora.system.schemas import Range, shown
 from minilora.text.alphabet import ALPHABET
@@ -67,8 +67,9 @@ def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
     }
     if tokenizer.chat_template is not None:
         texts[_TEMPLATE] = tokenizer.chat_template
-    with explained(Path(folder)):
-        Path(folder).mkdir(parents=True, exist_ok=True)
+    folder = usable_path(folder)
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         write_atomically(Path(folder, name), partial(Path.write_bytes, data=text.encode()))
 

@@ -22,6 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
+from minilora.system.errors import UsageError, brief
+
 try:
     from fcntl import LOCK_EX, LOCK_NB, flock
 
@@ -31,6 +33,7 @@ except ImportError:  # on Windows, and in a browser
 
 _SCRATCH = ".minilora-scratch-"  # how the name of every hidden folder begins
 _LEFT_BEHIND = 3600  # seconds after which nobody can still be writing, where there are no locks
+_LONGEST_PART, _LONGEST_PATH = 255, 4095  # bytes; of Linux, and no other system takes more
 _CAUSES = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
     errno.EDQUOT: "your share of the disk is used up; free some space or choose another folder",
@@ -49,6 +52,22 @@ _CAUSES = {
 }
 
 
+def usable_path(path: str | os.PathLike[str]) -> Path:
+    """The path, of which nothing needs to be there. Raises UsageError, or OSError if it is too
+    long, for what is no name of a file, at which Python's own functions fail each in its way."""
+    path = Path(path)
+    said = f"{brief(str(path))} is no name of a file"
+    try:
+        raw = os.fsencode(path)
+    except UnicodeEncodeError:
+        raise UsageError(f"{said}: it has half of a character") from None
+    if b"\0" in raw:
+        raise UsageError(f"{said}: it has a NUL character")
+    if max(map(len, raw.split(os.fsencode(os.sep)))) > _LONGEST_PART or len(raw) > _LONGEST_PATH:
+        raise OSError(f"{said}: its name is too long; choose a shorter one")
+    return path
+
+
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary path, then rename it to `path`.
 
@@ -56,7 +75,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     exception is passed on, and `path` is as it was before. An OSError says which file could not be
     written, why, and what to do. A link stays: what it names is written.
     """
-    path = Path(path)
+    path = usable_path(path)
     with explained(path):
         _require_place_for_file(path)
         place = Path(os.path.realpath(path))
@@ -73,7 +92,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
 def make_folder(folder: str | Path) -> None:
     """Make a folder in which files can be written, and those above it, where there is none. Raises
     OSError, which says which it is, why it is not possible, and what to do."""
-    folder = Path(folder)
+    folder = usable_path(folder)
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         remove_left_behind(folder)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from minilora.system.errors import UsageError
+from minilora.system.files import usable_path
 from minilora.system.schemas import checked, inside, shown
 
 MIB = 2**20
@@ -57,6 +58,7 @@ def require_file(path: str | os.PathLike[str], largest: int | None = None) -> in
     Raises OSError if it is not there or must not be looked at; UsageError for a folder, a pipe or
     a device, and for a file of more than `largest` bytes.
     """
+    usable_path(path)
     with _explained(path):
         about = os.stat(path)
     if stat.S_ISDIR(about.st_mode):
@@ -249,5 +251,3 @@ def _explained(path: str | os.PathLike[str]) -> Iterator[None]:
         elif error.errno == errno.EACCES and not os.access(folder, os.X_OK):
             cause = f"you may not look into {folder}; ask its owner for the right to"
         raise type(error)(f"cannot read {path}: {cause}") from None
-    except ValueError:
-        raise UsageError(f"{str(path)!r} is no name of a file: it has a NUL character") from None

@@ -22,7 +22,7 @@ import numpy as np
 
 from minilora.lora import adapters
 from minilora.system.errors import UsageError
-from minilora.system.files import make_folder, write_atomically
+from minilora.system.files import make_folder, usable_path, write_atomically
 from minilora.system.readers import require_the_file_itself
 from minilora.transformer import Transformer
 
@@ -67,7 +67,7 @@ def fingerprint(
 
 def file_to_write(path: str | os.PathLike[str]) -> Path:
     """The path of a file that can be written later. Raises ValueError where it cannot be one."""
-    file = Path(path)
+    file = usable_path(path)
     if file.is_dir():
         raise UsageError(f"checkpoint={file} is a folder; name a file in it: {file / 'run'}")
     folder = next(parent for parent in file.absolute().parents if parent.exists())

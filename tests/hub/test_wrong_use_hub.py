@@ -21,9 +21,19 @@ from folders import (
 from safetensors.numpy import save_file
 
 import minilora as ml
-from minilora.hub import adapter_base, load_adapter, load_model, save_adapter, save_model
+from minilora.analysis.inspection import inspect_adapter
+from minilora.hub import (
+    adapter_base,
+    load_adapter,
+    load_model,
+    load_tokenizer,
+    save_adapter,
+    save_model,
+)
+from minilora.hub.gguf.reader import read_gguf
 from minilora.lora import lora_layers
 from minilora.methods.registry import METHODS
+from minilora.system.errors import UsageError
 
 
 def up_proj(model):
@@ -443,3 +453,22 @@ def test_name_that_cannot_be_taken_and_a_merged_model_are_refused_and_unchanged(
     with pytest.raises(ValueError, match="unmerge_adapter"):
         load_adapter(model, tmp_path, "other")
     assert snapshot(model) == before
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        load_model,
+        load_tokenizer,
+        read_gguf,
+        inspect_adapter,
+        lambda folder: load_adapter(make(), folder),
+        lambda folder: save_adapter(adapt(make()), folder),
+        lambda folder: save_model(make(), folder),
+    ],
+)
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000, "a\0b", "a\ud800b"])
+def test_what_is_no_name_of_a_file_is_said_to_be_none(use, name):
+    with pytest.raises((OSError, UsageError), match=" is no name of a file: it") as caught:
+        use(name)
+    assert len(str(caught.value)) < 200

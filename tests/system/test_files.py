@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from minilora.system import files
+from minilora.system.errors import UsageError
 from minilora.system.files import make_folder, temporary_folder, write_atomically
 
 
@@ -77,10 +78,23 @@ def test_a_place_that_cannot_be_written_is_named_with_the_remedy(tmp_path):
         ("dead link/a.txt", f"{tmp_path / 'dead link'} is not a folder; choose another"),
         ("loop/a.txt", f"{tmp_path / 'loop'} is not a folder; choose another"),
         ("folder", "there is a folder of that name"),
-        ("x" * 300, "its name is too long"),
     ):
         with pytest.raises(OSError, match=f"^cannot write .*{path}: {sentence}"):
             write_atomically(tmp_path / path, lambda temporary: temporary.write_text("new"))
+
+
+@pytest.mark.parametrize("use", [make_folder, lambda path: write_atomically(path, Path.touch)])
+def test_what_is_no_name_is_said_to_be_none(use, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, sentence in (
+        ("x" * 300, "its name is too long; choose a shorter one"),
+        ("x/" * 3000, "its name is too long; choose a shorter one"),
+        ("a\0b", "it has a NUL character"),
+        ("a\ud800b", "it has half of a character"),
+    ):
+        with pytest.raises((OSError, UsageError), match=f" is no name of a file: {sentence}"):
+            use(name)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links and pipes as POSIX has them")

@@ -77,6 +77,7 @@ def test_what_is_no_file_to_read_is_refused_before_it_is_opened(
         ("file/x", OSError, "a part of its path is a file"),
         ("x" * 5000, OSError, "its name is too long"),
         ("a\0b", UsageError, "is no name of a file: it has a NUL character"),
+        ("a\ud800b", UsageError, "is no name of a file: it has half of a character"),
     ],
 )
 def test_an_impossible_path_is_refused_with_the_cause(path, error, sentence, tmp_path):

@@ -18,7 +18,7 @@ import numpy as np
 
 from minilora.quantization.gguf_blocks import BLOCKS
 from minilora.system.errors import UsageError, brief
-from minilora.system.files import mapped
+from minilora.system.files import mapped, usable_path
 from minilora.system.readers import damaged, require_the_file_itself
 
 _STRING, _ARRAY = 8, 9
@@ -62,7 +62,7 @@ def read_gguf(path: str | Path, *, lists: bool = True) -> GgufFile:
     Raises FileNotFoundError, or ValueError for a file that is damaged or of another format, and
     for a tensor in blocks that are not supported.
     """
-    path = Path(path)
+    path = usable_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}")
     require_the_file_itself(path)
