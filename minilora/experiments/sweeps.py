@@ -32,7 +32,7 @@ from minilora.system.checks import require_whole
 from minilora.system.cores import one_blas_thread, usable_cores
 from minilora.system.errors import MissingExtraError, StateError, UsageError
 from minilora.system.files import make_folder, remove_left_behind, usable_path
-from minilora.system.readers import LARGEST_TABLE, read_json
+from minilora.system.readers import LARGEST_TABLE, parse_json, read_json
 from minilora.system.version import __version__
 
 Run = Callable[..., Rows]
@@ -89,7 +89,7 @@ def sweep(
     try:
         with bar:
             for file_name, returned in _results(calls, jobs, scheduler):
-                rows = json.loads(json.dumps(_checked(returned, run)))  # as they are read back
+                rows = _as_read_back(returned, run)
                 save_json({"seal": _seal(rows, file_name), "rows": rows}, folder / file_name)
                 found[folder / file_name] = rows
                 finished += 1
@@ -107,9 +107,9 @@ def sweep(
 
 def _listed(settings: Iterable[Settings]) -> list[Settings]:
     listed = list(settings)
-    if not all(isinstance(s, dict) for s in listed):
+    if not all(isinstance(s, dict) and all(isinstance(key, str) for key in s) for s in listed):
         raise UsageError(
-            f"settings must be a list of dictionaries, one for each run, not {settings!r}"
+            f"settings must be a list of dictionaries by name, one for each run, not {settings!r}"
         )
     return listed
 
@@ -175,17 +175,21 @@ def _seal(rows: Rows, name: str) -> str:
     return f"{zlib.crc32(json.dumps([name, rows], sort_keys=True).encode()):08x}"
 
 
-def _are_rows(rows: Any) -> bool:
-    return isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
-
-
-def _checked(rows: Any, run: Run) -> Rows:
-    if not _are_rows(rows):
+def _as_read_back(returned: Any, run: Run) -> Rows:
+    """The rows as their file will have them. Raises UsageError for what cannot be read from one."""
+    what = f"what {run.__name__} returned"
+    if not isinstance(returned, list) or not all(isinstance(row, dict) for row in returned):
         raise UsageError(
             f"{run.__name__} must return rows, a list of dictionaries, and returned "
-            f"{type(rows).__name__}"
+            f"{type(returned).__name__}"
         )
-    return rows
+    try:
+        text = json.dumps(returned)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(
+            f"{what} is not plain JSON ({error}); return numbers, texts and the like"
+        ) from None
+    return parse_json(text, what, list[dict[str, Any]], "return what a JSON file can hold")
 
 
 def _results(

@@ -279,7 +279,8 @@ def not_finite(**ignored):
         ({"settings": [{"number": np.arange(3)}]}, "the settings .* are not plain JSON"),
         ({"run": unsaid}, "unsaid must return rows, a list of dictionaries, and returned NoneType"),
         ({"run": one_row}, "one_row must return rows, a list of dictionaries, and returned dict"),
-        ({"run": not_finite}, "NaN or infinity"),
+        ({"run": not_finite}, r"what not_finite returned is damaged \(\[0\].value is NaN, inf"),
+        ({"settings": [{1: 2}]}, "settings must be a list of dictionaries by name"),
     ],
 )
 def test_a_sweep_that_cannot_be_meant_is_refused(change, sentence, tmp_path):
@@ -341,9 +342,23 @@ def test_a_run_that_raises_reaches_the_caller_and_the_others_stay(jobs, tmp_path
     assert times_run(tmp_path) == {0: 1, 1: 1, 2: 1}
 
 
-def test_rows_that_are_not_json_leave_no_file(tmp_path):
-    with pytest.raises(TypeError, match="not JSON serializable"):
-        sweep(lambda: [{"value": np.float32(1)}], [{}], tmp_path / "rows", jobs=1)
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (np.float32(1), "not plain JSON .*float32 is not JSON serializable"),
+        (10**400, r"\[0\].value is NaN, infinity or a number of hundreds of digits"),
+        (1.5e308, r"\[0\].value is NaN, infinity"),
+        ({1: 2, "1": 3}, "it has '1' twice"),
+        ("\ud800", r"\[0\].value has half of a character"),
+        (json.loads('{"a":' * 150 + "1" + "}" * 150), "nested more than 100 deep"),
+    ],
+)
+def test_rows_that_no_file_could_give_back_leave_none(value, sentence, tmp_path):
+    def returning():
+        return [{"value": value}]
+
+    with pytest.raises(UsageError, match=f"^what returning returned is .*{sentence}.*; return"):
+        sweep(returning, [{}], tmp_path / "rows", jobs=1)
     assert list((tmp_path / "rows").iterdir()) == []
 
 
