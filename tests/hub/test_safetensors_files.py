@@ -301,22 +301,23 @@ def test_save_that_is_stopped_after_one_that_was_killed_leaves_one_of_them(
 
 @pytest.mark.skipif(not files.LOCKS, reason="needs locks")
 def test_of_two_saves_at_once_one_waits_for_the_other(tmp_path, monkeypatch):
-    save_both(tmp_path, 0)
     others, replace = [], os.replace
 
     def and_another_begins(path, place):
         replace(path, place)
         if place.name == "model.safetensors" and not others:
-            others.append(Thread(target=save_both, args=(tmp_path, 7)))
+            others.append(Thread(target=save_model, args=(changed(7)[1], tmp_path)))
             others[0].start()
             others[0].join(0.2)  # unless it waits, it ends meanwhile
 
     monkeypatch.setattr(os, "replace", and_another_begins)
-    save_both(tmp_path, 5)
+    save_model(changed(5)[1], tmp_path)
     others[0].join()
     monkeypatch.undo()
-    assert seed_in(tmp_path) in (5, 7)
-    assert contents(tmp_path).keys() == {*FILES["model"], *FILES["adapter"]}
+    left = load_model(tmp_path)
+    assert left.config == changed(7)[1].config  # of the one that came last
+    assert same(left.state_dict(), changed(7)[1].state_dict())
+    assert contents(tmp_path).keys() == {*FILES["model"]}
 
 
 @pytest.mark.parametrize("when", ["before the weights are read", "after it"])
