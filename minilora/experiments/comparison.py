@@ -26,8 +26,8 @@ from minilora.lora import active_adapter, disable_adapter
 from minilora.methods.registry import LABELS
 from minilora.methods.trainable import count_parameters
 from minilora.system.errors import UsageError
-from minilora.system.files import remove_left_behind
 from minilora.system.schemas import NOT_EMPTY, Range
+from minilora.system.scratch import remove_left_behind
 from minilora.training.loop import run
 from minilora.training.quality import EXACT, METRICS
 from minilora.transformer import Transformer

@@ -31,8 +31,9 @@ from minilora.experiments.rows import Rows, save_json
 from minilora.system.checks import require_whole
 from minilora.system.cores import one_blas_thread, usable_cores
 from minilora.system.errors import MissingExtraError, StateError, UsageError
-from minilora.system.files import make_folder, remove_left_behind, usable_path
+from minilora.system.files import make_folder, usable_path
 from minilora.system.readers import LARGEST_TABLE, parse_json, read_json
+from minilora.system.scratch import remove_left_behind
 from minilora.system.version import __version__
 
 Run = Callable[..., Rows]

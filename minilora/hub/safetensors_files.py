@@ -23,7 +23,7 @@ from typing import Annotated, Any, TypedDict, TypeVar
 import numpy as np
 
 from minilora.system.errors import UsageError
-from minilora.system.files import alone_in, explained, mapped, write_atomically
+from minilora.system.files import explained, mapped, write_atomically
 from minilora.system.readers import (
     LARGEST_TABLE,
     damaged,
@@ -32,6 +32,7 @@ from minilora.system.readers import (
     require_the_file_itself,
 )
 from minilora.system.schemas import NOT_EMPTY, shown
+from minilora.system.scratch import alone_in
 
 Arrays = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]

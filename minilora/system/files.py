@@ -1,9 +1,7 @@
 """Files: writing one so that it is the old one or the new one, never half of either; mapping one.
 
-What is to be written goes into a hidden folder beside its place, reaches the disk, and is renamed
-at the end: within one file system a rename happens at once or not at all. The hidden folder is
-locked as long as its process lives; one that is not was left behind by a process that was killed,
-and the next that writes there removes it, with all that a library had put into it meanwhile.
+What is to be written goes into a hidden folder beside its place (scratch.py), reaches the disk, and
+is renamed at the end: within one file system a rename happens at once or not at all.
 """
 
 from __future__ import annotations
@@ -11,11 +9,8 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import secrets
-import shutil
 import stat
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,16 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from minilora.system.errors import UsageError, brief
+from minilora.system.scratch import SCRATCH, remove_left_behind, scratch_folder
 
-try:
-    from fcntl import LOCK_EX, LOCK_NB, flock
-
-    LOCKS = True
-except ImportError:  # on Windows, and in a browser
-    LOCKS = False
-
-_SCRATCH = ".minilora-scratch-"  # how the name of every hidden folder begins
-_LEFT_BEHIND = 3600  # seconds after which nobody can still be writing, where there are no locks
 _LONGEST_PART, _LONGEST_PATH = 255, 4095  # bytes; of Linux, and no other system takes more
 _CAUSES = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
@@ -80,7 +67,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
         _require_place_for_file(path)
         place = Path(os.path.realpath(path))
         remove_left_behind(place.parent)
-        with _scratch(place.parent) as scratch:
+        with scratch_folder(place.parent) as scratch:
             temporary = scratch / path.name
             write(temporary)
             _to_disk(temporary)
@@ -96,7 +83,7 @@ def make_folder(folder: str | Path) -> None:
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         remove_left_behind(folder)
-        with _scratch(folder):
+        with scratch_folder(folder):
             pass
 
 
@@ -117,38 +104,13 @@ def temporary_folder(place: Path | None = None) -> Iterator[Path]:
             raise OSError(f"there is nowhere to put temporary files: {remedy}") from None
     remove_left_behind(place)
     try:
-        with _scratch(place) as folder:
+        with scratch_folder(place) as folder:
             yield folder
     except OSError as error:
         cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
         if cause.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise OSError(f"there is no room for temporary files in {place}: {remedy}") from error
-
-
-def remove_left_behind(folder: Path) -> None:
-    """Remove the hidden folders in a folder whose processes were killed."""
-    for path in folder.glob(f"{_SCRATCH}*"):
-        with suppress(OSError):  # it is another user's, or another process removes it too
-            lock = _lock(path, wait=False)
-            dead = lock is not None if LOCKS else time.time() - path.stat().st_mtime > _LEFT_BEHIND
-            if dead:
-                _remove(path, lock)
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Within it, whoever else comes to it with the same folder, in this process or another, waits
-    (not where there are no locks)."""
-    path, lock = folder / f"{_SCRATCH}lock", None
-    if LOCKS:
-        with suppress(OSError):  # where nothing can be written, the writing says so
-            lock = _hold(path)
-    try:
-        yield
-    finally:
-        if lock is not None:
-            _remove(path, lock)
 
 
 def mapped(path: Path) -> np.ndarray:
@@ -176,7 +138,7 @@ def _concerns(error: OSError, path: Path) -> bool:
         return True
     named = Path(os.path.abspath(error.filename))
     places = (Path(os.path.abspath(path)), Path(os.path.realpath(path)))
-    in_scratch = any(part.startswith(_SCRATCH) for part in named.parts)
+    in_scratch = any(part.startswith(SCRATCH) for part in named.parts)
     return in_scratch or any(named in (p, *p.parents) for p in places)
 
 
@@ -211,71 +173,6 @@ def _require_place_for_file(path: Path) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
         raise OSError(f"cannot write {path}: it is a device or a pipe; choose another name")
-
-
-@contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
-    """A new hidden folder in `folder`, which is removed at the end."""
-    while True:
-        path = folder / f"{_SCRATCH}{secrets.token_hex(6)}"
-        path.mkdir(mode=0o700)
-        lock = _lock(path, wait=True)
-        if os.path.lexists(path):
-            break  # else another process took it, in that moment, for one left behind
-    try:
-        yield path
-    finally:
-        _remove(path, lock)
-
-
-def _lock(path: Path, wait: bool) -> int | None:
-    """A descriptor which, until it is closed, keeps all others from locking this folder.
-    None if another has it locked, if it is gone, and where there are no locks."""
-    if not LOCKS:
-        return None
-    with suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-        with suppress(OSError):
-            flock(descriptor, LOCK_EX | (0 if wait else LOCK_NB))
-            if _is_at(path, descriptor):
-                return descriptor
-        os.close(descriptor)
-    return None
-
-
-def _hold(path: Path) -> int:
-    """A descriptor of this folder, made if need be, which until it is closed keeps all others from
-    locking it. Waits for that."""
-    while True:
-        path.mkdir(exist_ok=True)
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-        except FileNotFoundError:  # another process has ended, and removed it, in that moment
-            continue
-        try:
-            flock(descriptor, LOCK_EX)
-            if _is_at(path, descriptor):
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether the path still names the folder that was opened there."""
-    with suppress(OSError):
-        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
-    return False
-
-
-def _remove(path: Path, lock: int | None) -> None:
-    """Remove a hidden folder if it is still there, and only then its lock."""
-    try:
-        shutil.rmtree(path, ignore_errors=True)
-    finally:
-        if lock is not None:
-            os.close(lock)
 
 
 def _to_disk(path: Path) -> None:

@@ -28,7 +28,7 @@ from safetensors.numpy import load_file, save_file
 
 from minilora.hub import load_adapter, load_model, safetensors_files, save_adapter, save_model
 from minilora.lora import adapters
-from minilora.system import files
+from minilora.system import scratch
 from minilora.system.errors import UsageError
 
 BOTH = pytest.mark.parametrize("which", FILES)
@@ -299,7 +299,7 @@ def test_save_that_is_stopped_after_one_that_was_killed_leaves_one_of_them(
     assert contents(tmp_path).keys() == {*FILES["model"], *FILES["adapter"]}
 
 
-@pytest.mark.skipif(not files.LOCKS, reason="needs locks")
+@pytest.mark.skipif(not scratch.LOCKS, reason="needs locks")
 def test_of_two_saves_at_once_one_waits_for_the_other(tmp_path, monkeypatch):
     others, replace = [], os.replace
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from minilora.system import files
+from minilora.system import files, scratch
 from minilora.system.errors import UsageError
 from minilora.system.files import make_folder, temporary_folder, write_atomically
 
@@ -124,9 +124,9 @@ def test_a_writer_that_reads_what_is_missing_is_not_said_to_write_badly(tmp_path
     assert "cannot write" not in str(raised.value)
 
 
-@pytest.mark.skipif(not files.LOCKS, reason="without locks only what is old is removed")
+@pytest.mark.skipif(not scratch.LOCKS, reason="without locks only what is old is removed")
 def test_what_killed_writers_left_behind_is_removed_by_the_next_and_nothing_else(tmp_path):
-    dead = tmp_path / f"{files._SCRATCH}1"
+    dead = tmp_path / f"{scratch.SCRATCH}1"
     dead.mkdir()
     others = {".minilora-mine", ".other", "minilora-scratch-3"}
     for path in (dead / "a.txt", dead / ".of a library", *(tmp_path / name for name in others)):
@@ -136,12 +136,12 @@ def test_what_killed_writers_left_behind_is_removed_by_the_next_and_nothing_else
 
 
 def test_without_locks_what_is_old_is_taken_for_left_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "LOCKS", False)
-    old, new = (tmp_path / f"{files._SCRATCH}{x}" for x in ("old", "new"))
+    monkeypatch.setattr(scratch, "LOCKS", False)
+    old, new = (tmp_path / f"{scratch.SCRATCH}{x}" for x in ("old", "new"))
     for path in (old, new):
         path.mkdir()
         (path / "a.txt").write_text("half")
-    before = time.time() - 2 * files._LEFT_BEHIND
+    before = time.time() - 2 * scratch._LEFT_BEHIND
     os.utime(old, (before, before))
     write_atomically(tmp_path / "b.txt", Path.touch)
     assert {p.name for p in tmp_path.iterdir()} == {new.name, "b.txt"}
@@ -152,7 +152,7 @@ def test_a_file_that_is_being_written_is_never_taken_for_one_left_behind(
     locks, tmp_path, monkeypatch
 ):
     if not locks:
-        monkeypatch.setattr(files, "LOCKS", False)
+        monkeypatch.setattr(scratch, "LOCKS", False)
 
     def write(path):
         path.write_text("a")
@@ -194,7 +194,7 @@ def test_a_new_file_has_the_usual_permissions(tmp_path):
 
 def test_a_temporary_folder_is_removed_even_after_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(files.tempfile, "tempdir", str(tmp_path))
-    (tmp_path / f"{files._SCRATCH}dead").mkdir()
+    (tmp_path / f"{scratch.SCRATCH}dead").mkdir()
     with temporary_folder() as folder:
         assert list(tmp_path.iterdir()) == [folder]
         (folder / "a").mkdir()
@@ -228,7 +228,7 @@ class TestProcesses:
 
         in_a_child(killed)
         (left,) = tmp_path.iterdir()
-        assert left.name.startswith(files._SCRATCH)
+        assert left.name.startswith(scratch.SCRATCH)
         write_atomically(tmp_path / "b.txt", Path.touch)
         assert [p.name for p in tmp_path.iterdir()] == ["b.txt"]
 
