@@ -30,7 +30,7 @@ import numpy as np  # noqa: E402
 from adapter_kinds import Adapters, Inspected  # noqa: E402
 from gguf_kinds import GgufModels  # noqa: E402
 from kinds import ANEW, AS_SAID, REFUSED, Kind  # noqa: E402
-from model_kinds import Models  # noqa: E402
+from model_kinds import KilledSaves, Models  # noqa: E402
 from mutations import Files, Rng, damaged, put  # noqa: E402
 from plain_readers import Unreadable  # noqa: E402
 from resume_kinds import Resumes  # noqa: E402
@@ -46,6 +46,7 @@ KINDS: list[Kind] = [
     Models("gpt2-untied", shards=3),
     Models("mixed-untied"),
     Models("llama", "F16", wide=96),
+    KilledSaves(),
     Adapters("LoRA"),
     Adapters("LoRA"),
     Adapters("DoRA, PiSSA"),
@@ -103,8 +104,7 @@ def trial(seed: int, i: int) -> tuple[str, str]:
     end, why = _loaded(kind, files)
     if end == "memory":  # one of Python's own tables may have grown: then not again
         end, why = _loaded(kind, files)
-    # PyPI's tokenizers, which reads tokenizer.json, takes no byte order mark.
-    by_an_editor = once and how.endswith(HARMLESS) and not how.startswith("tokenizer.json")
+    by_an_editor = once and how.endswith(HARMLESS) and not how.startswith(kind.bit_for_bit)
     still_whole = by_an_editor or kind.must_load(whole, files)
     if end in (REFUSED, ANEW) and still_whole and not kind.damaged_before:
         end = "refused although whole"

@@ -24,6 +24,7 @@ class Kind:
 
     name = ""
     damaged_before = False  # whether what `whole` makes is no whole file already
+    bit_for_bit: tuple[str, ...] = ()  # the files in which an editor may change nothing
 
     def whole(self, rng: Rng) -> Mapping[str, bytes]:
         """A folder of undamaged files, one of several."""

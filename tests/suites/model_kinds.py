@@ -10,6 +10,7 @@ import re
 import tempfile
 from collections.abc import Mapping
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +241,42 @@ class Models(Kind):
                 tensors[name] = array
         need(tensors.keys() == where.keys(), "a tensor is listed that is nowhere")
         return tensors
+
+
+class KilledSaves(Models):
+    """A save over another one that was killed between its two files; what its config would have
+    been stands in a third, and counts while the other two are those it speaks of."""
+
+    bit_for_bit = ("config.json",)
+
+    def __init__(self) -> None:
+        super().__init__("gpt2")
+        self.name = "model folder (killed while it was saved)"
+
+    def whole(self, rng: Rng) -> Mapping[str, bytes]:
+        old, new = (_model_folder("gpt2", "F32", 0, wide, int(rng.integers(3))) for wide in (8, 16))
+        files = {"config.json": old["config.json"], "model.safetensors": new["model.safetensors"]}
+        said = {"config": json.loads(new["config.json"]), **_checksums(files)}
+        return files | {_UPCOMING: json.dumps(said).encode()}
+
+    def must_load(self, whole: Mapping[str, bytes], files: Files) -> bool:
+        return files == whole
+
+    def judge(self, files: Files, loaded: Any) -> str:
+        if isinstance(files[_UPCOMING], bytes):
+            said = plain_object(files[_UPCOMING])
+            if said | _checksums(files) == said:
+                files = files | {"config.json": json.dumps(said["config"]).encode()}
+        return super().judge(files, loaded)
+
+
+_UPCOMING = ".config.json.upcoming"
+
+
+def _checksums(files: Files) -> dict[str, str]:
+    raw = need_bytes(files, "config.json", "model.safetensors")
+    old, weights = (sha256(content).hexdigest() for content in raw)
+    return {"old": old, "weights": weights}
 
 
 def _stored(array: np.ndarray, dtype: str) -> bytes:

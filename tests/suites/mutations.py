@@ -387,6 +387,7 @@ def _in_gguf_data(rng: Rng, raw: bytes) -> tuple[bytes, str]:
 _JSON = [in_json, in_json, in_json, in_json, _with_bom]
 _WAYS: dict[str, list[Change]] = {
     ".json": _JSON,
+    ".upcoming": _JSON,
     ".ipynb": _JSON,
     ".jsonl": [_in_a_line, _in_a_line, _in_a_line, _with_bom, _in_line_ends, _in_text],
     ".toml": [_in_toml, _in_toml, _in_toml, _with_bom, _in_line_ends],

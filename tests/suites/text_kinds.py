@@ -330,6 +330,7 @@ class Asked(Kind):
         ]
         said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
         lines.append({"messages": said})
+        lines.append({"instruction": "Add", "input": "1 and 2", "output": "3"})
         return {"pairs.jsonl": "\n".join(json.dumps(line) for line in lines).encode()}
 
     def load(self, folder: Path, target: Any) -> Any:
@@ -359,6 +360,8 @@ class Asked(Kind):
     @staticmethod
     def _question(entry: Mapping[str, Any]) -> str:
         found = [entry[key] for key in ("question", "prompt", "instruction") if key in entry]
+        if entry.get("input") not in (None, "") and "instruction" in entry:
+            found = ["\n\n".join([*found, entry["input"]])]
         need(len(found) == 1 and isinstance(found[0], str) and found[0].strip(), "no question")
         return found[0]
 
@@ -367,10 +370,11 @@ class TokenizerFiles(Kind):
     """tokenizer.json and what stands beside it."""
 
     name = "tokenizer"
+    bit_for_bit = ("tokenizer.json",)  # PyPI's tokenizers takes no byte order mark
     texts = ("LoRA learns a low-rank change.", "2021 <|im_end|> ü", "a  b\n\tc")
 
     def whole(self, rng: Rng) -> Mapping[str, bytes]:
-        return _tokenizer_files()
+        return _tokenizer_files(int(rng.integers(3)))
 
     def load(self, folder: Path, target: Any) -> Any:
         tokenizer = load_tokenizer(folder)
@@ -393,9 +397,10 @@ class TokenizerFiles(Kind):
             raise Unreadable(f"{error}") from None
         need(ids == wanted and texts == said, "other ids or texts")
         about = self._beside(files, "tokenizer_config.json")
+        special = self._beside(files, "special_tokens_map.json") | about
         names = {}
         for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
-            value = about.get(name)
+            value = special.get(name)
             value = value.get("content") if isinstance(value, dict) else value
             need(value is None or isinstance(value, str), f"{name} is {value!r:.40}")
             names |= {name: value} if value else {}
@@ -407,10 +412,8 @@ class TokenizerFiles(Kind):
         ends = ends if isinstance(ends, list) else [ends]
         need(all(is_int(i, 0) for i in ends), "eos_token_id")
         need(tokenizer.eos_ids == tuple(sorted(set(ends))), f"ends {tokenizer.eos_ids}")
-        template = files.get("chat_template.jinja")
-        if isinstance(template, bytes):
-            need(tokenizer.chat_template is not None, "the template is lost")
-            need(_lines(tokenizer.chat_template) == _lines(_utf8(template)), "another template")
+        template = _template(files.get("chat_template.jinja"), about.get("chat_template"))
+        need(_lines(tokenizer.chat_template or "") == _lines(template or ""), "another template")
         return AS_SAID
 
     @staticmethod
@@ -419,15 +422,34 @@ class TokenizerFiles(Kind):
         return plain_object(content) if isinstance(content, bytes) else {}
 
 
+def _template(file: Any, said: Any) -> str | None:
+    """What a file of its own says, or else tokenizer_config.json; of several there, the default."""
+    if isinstance(file, bytes):
+        return _utf8(file)
+    if isinstance(said, list):
+        need(all(isinstance(one, dict) for one in said), "a template is no object")
+        said = next((one.get("template") for one in said if one.get("name") == "default"), None)
+    need(said is None or isinstance(said, str), f"the template is {said!r:.40}")
+    return said
+
+
 def _lines(text: str) -> list[str]:
     return text.removeprefix("\ufeff").splitlines()
 
 
 @cache
-def _tokenizer_files() -> dict[str, bytes]:
+def _tokenizer_files(number: int) -> dict[str, bytes]:
+    """The chat template in a file of its own, in tokenizer_config.json, or one of several there."""
     with tempfile.TemporaryDirectory() as place:
         files = contents(tokens.write_tokenizer(Path(place)))
-    return files | {"generation_config.json": b'{"eos_token_id": [2, 0], "max_length": 20}'}
+    files["generation_config.json"] = b'{"eos_token_id": [2, 0], "max_length": 20}'
+    if number:
+        template = files.pop("chat_template.jinja").decode()
+        files["special_tokens_map.json"] = files["tokenizer_config.json"]
+        others = [{"name": "tools", "template": "none"}, {"name": "default", "template": template}]
+        about = {"chat_template": template if number == 1 else others}
+        files["tokenizer_config.json"] = json.dumps(about).encode()
+    return files
 
 
 class TokenizersInGguf(Kind):
