@@ -2,7 +2,7 @@
 
 A folder of transformers has a tokenizer.json, which PyPI's `tokenizers` reads, and says in other
 files which tokens are special, which of them end an answer, and how a chat is written. A GGUF file
-has all of it in its metadata: see gguf_tokenizer.py.
+has all of it in its metadata: see gguf/tokenizer.py.
 Source: PreTrainedTokenizerFast and GenerationConfig in transformers.
 """
 

@@ -55,8 +55,8 @@ class Range:
 
     def __str__(self) -> str:
         if self.high < math.inf:
-            return f"from {self.low:g} to {self.high:g}"
-        return f"above {self.low:g}" if self.open else f"of at least {self.low:g}"
+            return f"from {self.low:,.10g} to {self.high:,.10g}"
+        return f"{'above' if self.open else 'of at least'} {self.low:,.10g}"
 
 
 POSITIVE = Range(0, open=True)
@@ -178,7 +178,7 @@ def shown(value: Any) -> str:
     if isinstance(value, list):
         return f"a list of {len(value):,}"
     if isinstance(value, dict):
-        return "an object"
+        return "an object" if value else "an empty object"
     if isinstance(value, bool | None):
         return {True: "true", False: "false", None: "null"}[value]
     return brief(value)

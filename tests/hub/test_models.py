@@ -296,6 +296,15 @@ def test_rope_scaling_comes_before_rope_parameters(changes, factor, theta, tmp_p
     assert (config.rope_scaling.factor, config.rope_theta) == (factor, theta)
 
 
+def test_the_length_before_the_scaling_may_stand_outside_it(tmp_path):
+    save_model(make("llama"), tmp_path)
+    rope = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0)
+    outside = dict(original_max_position_embeddings=6)
+    for scaling in (rope, rope | dict(original_max_position_embeddings=5)):
+        rewrite(tmp_path, config=outside | dict(rope_scaling=scaling))
+        assert load_model(tmp_path).config.rope_scaling.original_block_size == 6
+
+
 def test_a_head_that_is_missing_may_be_the_embedding(tmp_path):
     save_model(make("llama-tied"), tmp_path)
     rewrite(tmp_path, config=dict(tie_word_embeddings=False))

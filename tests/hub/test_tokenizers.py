@@ -251,7 +251,7 @@ def test_a_damaged_tokenizer_is_one_sentence_that_names_the_file(tmp_path, conte
         (
             "generation_config.json",
             b'{"eos_token_id": 1%s}' % (b"0" * 300),
-            "to 2.14748e.09 or .* got 1000",
+            "to 2,147,483,647 or .* got 1000",
         ),
         ("chat_template.jinja", b"\xff", "chat_template.jinja is not UTF-8"),
     ],

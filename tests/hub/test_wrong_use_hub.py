@@ -192,6 +192,7 @@ BAD_CONFIGS = [
         dict(rope_scaling=dict(rope_type="llama3", factor=8)),
         "scaling lacks low_freq_factor, high",
     ),
+    ("llama-tied", dict(rope_scaling=dict(type="linear", factor="2")), "factor='2' of the rope sc"),
     ("llama-tied", dict(model_type="mistral", sliding_window=2), "sliding_window=2 is not"),
     ("llama-tied", dict(model_type="mistral", sliding_window="x"), "sliding_window='x' is not"),
     ("llama-tied", dict(model_type="qwen2", use_sliding_window=True), "use_sliding_window=True"),

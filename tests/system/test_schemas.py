@@ -58,7 +58,7 @@ def test_what_fits_is_made_of_the_hint(value, hint, made):
         (1, Literal[True], "f.json must be True, got 1"),
         ("c", Literal["a", "b"], "f.json must be one of 'a', 'b', got 'c'"),
         ([], dict[str, Any], "f.json must be an object, got a list of 0"),
-        ({}, list[int], "f.json must be a list, got an object"),
+        ({}, list[int], "f.json must be a list, got an empty object"),
         ([0, "x"], list[int], r"f.json: \[1\] must be a whole number, got 'x'"),
         (dict(rows=[{}, {"lr": "x"}]), Results, r"f.json: rows\[1\].lr must be a number above 0"),
         (
