@@ -48,7 +48,7 @@ KINDS: list[Kind] = [
     Models("llama", "F16", wide=320),  # 2 MB, of which a copy too many is noticed
     KilledSaves(),
     Adapters("LoRA"),
-    Adapters("LoRA"),
+    Adapters("LoRA"),  # twice, as there are so many of its options
     Adapters("DoRA, PiSSA"),
     Inspected("LoRA"),
     GgufModels(quantized=False),

@@ -23,6 +23,7 @@ import suite
 from jobs import JOBS
 
 SAME, OTHER = "the same bits", "other bits"
+LIMIT = 600  # seconds, after which a job hangs
 HERE = Path(__file__).parent
 PLAIN = {"PYTHONHASHSEED": "0"}
 
@@ -51,14 +52,12 @@ def conditions(rng: np.random.Generator) -> tuple[dict[str, Any], dict[str, str]
 def done(asked: dict[str, Any], environment: dict[str, str]) -> tuple[str, str]:
     """The fingerprint, and what went wrong, if there is none."""
     plain = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
-    ended = subprocess.run(
-        [sys.executable, str(HERE / "jobs.py"), json.dumps(asked)],
-        env=plain | environment,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=600,
-    )
+    job = [sys.executable, str(HERE / "jobs.py"), json.dumps(asked)]
+    how: dict[str, Any] = dict(capture_output=True, encoding="utf-8", timeout=LIMIT)
+    try:
+        ended = subprocess.run(job, env=plain | environment, **how)
+    except subprocess.TimeoutExpired:
+        return "", f"it takes more than {LIMIT} seconds"
     return ended.stdout.strip(), ended.stderr.strip() if ended.returncode else ""
 
 

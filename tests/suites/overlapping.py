@@ -33,6 +33,7 @@ from minilora.tensor import Tensor
 
 BLAS = ThreadpoolController().select(user_api="blas")
 THREADS = 3  # of BLAS's own at the start of a trial: so that one that is left behind is seen
+LIMIT = 120  # seconds, after which a thread hangs
 NAMES = ("full", "lora", "dora", "files", "generation")
 ALONE, KEPT = "all as alone", "all as alone, some interrupted"
 
@@ -140,8 +141,10 @@ def trial(seed: int, i: int) -> tuple[str, str]:
         expected = [alone(job.name, job.seed) for job in jobs]
         BLAS.limit(limits=THREADS)
         before = process_state()
-        _run_together(jobs, in_main=bool(rng.random() < 0.5))
+        ended = _run_together(jobs, in_main=bool(rng.random() < 0.5))
         told = "; ".join(map(repr, jobs))
+        if not ended:
+            return "a thread hangs", told
         for name, value in process_state().items():
             if value != before[name]:
                 return f"{name} left changed", f"{told}: {before[name]} became {value}"
@@ -155,20 +158,24 @@ def trial(seed: int, i: int) -> tuple[str, str]:
     return (KEPT if any(job.interrupted for job in jobs) else ALONE), ""
 
 
-def _run_together(jobs: list[Job], in_main: bool) -> None:
-    """The first job in the main thread, if that is asked; no exception is raised in that."""
+def _run_together(jobs: list[Job], in_main: bool) -> bool:
+    """Whether all came to an end. The first job in the main thread, if that is asked; no exception
+    is raised in that."""
     here = jobs[0] if in_main and jobs[0].struck_after is None else None
     for job in jobs:
         if job is not here:
-            job.thread = threading.Thread(target=job.run)
+            job.thread = threading.Thread(target=job.run, daemon=True)
             job.thread.start()
-    strikers = [threading.Thread(target=job.strike) for job in jobs if job.struck_after is not None]
+    struck = [job for job in jobs if job.struck_after is not None]
+    strikers = [threading.Thread(target=job.strike, daemon=True) for job in struck]
     for striker in strikers:
         striker.start()
     if here is not None:
         here.run()
-    for thread in [*strikers, *(job.thread for job in jobs if job.thread)]:
-        thread.join()
+    threads = [*strikers, *(job.thread for job in jobs if job.thread)]
+    for thread in threads:
+        thread.join(LIMIT)
+    return not any(thread.is_alive() for thread in threads)
 
 
 SUITE = suite.Suite(

@@ -88,7 +88,7 @@ def in_small_and_careless() -> None:
     careful = files.write_atomically
     for module in list(sys.modules.values()):
         if getattr(module, "write_atomically", None) is careful:
-            vars(module)["write_atomically"] = lambda path, write: write(Path(path))
+            vars(module)["write_atomically"] = lambda path, write: write(Path(path).resolve())
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,7 @@ COMMANDS = [
     Command("sit-exam", "sit-exam --model model", _pairs, timed=("exam.png", "out")),
     Command("generate", 'generate --adapter tuned --prompt "A rank" --tokens 20', _text,
             before=_FINETUNE),
+    Command("chat", "generate --chat --model model --tokens 9", _pairs, typed="Hi\nWhy?\n"),
     Command("params", "params --out drawn"),
     Command("profile", "profile --steps 1 --batch 1 --length 8 --out drawn",
             timed=("profile.png", "out")),

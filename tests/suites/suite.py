@@ -5,7 +5,7 @@ counts how each trial ended.
 
 A suite is a function that makes trial number i of a seed and says in a word or two how it ended;
 the ends that keep the promise are known beforehand, and any other is a fault, printed with what
-repeats it. A small part of every suite is a test (test_suites_*.py). A whole run with --write
+repeats it. A small part of every suite is a test (test_*_suite.py). A whole run with --write
 leaves its counts in figures/trust/NAME.json, which README's table is made of.
 """
 
