@@ -26,6 +26,7 @@ _READ_OTHERWISE = {
     r"\[:": "the name of a class of letters",
     r"\\[1-9]|\(\?P=": "a reference back",  # PEFT counts a group more in rank_pattern
     r"\(\?\(": "a condition",
+    r"\(\?[imsux]*a": "the flag a",
     r"[*+?}]\+|\(\?>": "a repetition that gives nothing back",
 }
 
@@ -60,12 +61,16 @@ def require_patterns(texts: Iterable[str]) -> None:
 
 def match_whole(pattern: str, path: str) -> bool:
     """Whether a regular expression matches a whole path. Raises ValueError, as match_end and match
-    do, if that takes too long."""
+    do, if that takes too long, and for letters beyond ASCII, which regex may class otherwise."""
     return _matches_from(0, pattern, path)
 
 
 def match_end(pattern: str, path: str) -> bool:
     """Whether a regular expression matches a path, or its end after a dot."""
+    if _PLAIN.fullmatch(pattern):  # files may have hundreds, each as long as what it matches
+        start = len(path) - len(pattern.replace(r"\.", "."))
+        is_start = start == 0 or (start > 0 and path[start - 1] == ".")
+        return is_start and _matches_from(start, pattern, path)
     starts = [0, *(i + 1 for i, letter in enumerate(path) if letter == ".")]
     return any(_matches_from(start, pattern, path) for start in starts)
 
@@ -89,6 +94,11 @@ def _compiled(pattern: str) -> Any:
 
 
 def _matches_from(start: int, pattern: str, path: str) -> bool:
+    if not (pattern + path).isascii() and not _PLAIN.fullmatch(pattern):  # other words, other cases
+        raise UsageError(
+            f"{brief(pattern)} cannot be compared with {brief(path)}, as there are letters beyond "
+            "ASCII: name the modules in full"
+        )
     try:
         found = _compiled(pattern).fullmatch(path, pos=start, timeout=_SECONDS)
     except TimeoutError:

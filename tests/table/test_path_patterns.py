@@ -106,6 +106,7 @@ def test_a_pattern_that_re_alone_would_take_long_for_is_answered(pattern):
         ([r"(a)\1"], "has a reference back, which is not supported in a pattern"),
         (["(?P<a>b)(?P=a)"], "has a reference back"),
         (["(a)?(?(1)b|c)"], "has a condition"),
+        (["(?a:b)"], "has the flag a"),
         (["a*+"], "has a repetition that gives nothing back"),
         (["(?>a)"], "has a repetition that gives nothing back"),
         (["(?:q_proj){e<=2}"], "has braces that do not count"),
@@ -120,6 +121,14 @@ def test_a_pattern_that_is_not_matched_is_refused_in_a_sentence(patterns, senten
     with pytest.raises(UsageError, match=sentence) as raised:
         require_patterns(patterns)
     assert len(str(raised.value)) < 300
+
+
+@pytest.mark.parametrize(("pattern", "path"), [(r".*\w", "x²"), ("(?i)i", "ı"), ("é+", "e")])
+def test_beyond_ascii_nothing_but_names_is_matched(pattern, path):
+    require_patterns([pattern])
+    with pytest.raises(UsageError, match="letters beyond ASCII: name the modules in full"):
+        match_whole(pattern, path)
+    assert match_whole("schicht.über", "schicht.über") and match_end("über", "schicht.über")
 
 
 def test_paths_in_full_are_as_many_as_one_likes():
