@@ -117,11 +117,11 @@ def said_of_gguf(metadata: Mapping[str, Any], arrays: Arrays) -> dict[str, Any]:
     need(is_float(said["norm_eps"], 0, 1), "eps")
     said["rope_theta"] = metadata.get("llama.rope.freq_base", 10000.0)
     need(is_float(said["rope_theta"], 0, 1e300), "theta")
-    said["factor"] = None
-    if metadata.get("llama.rope.scaling.type", "none") != "none":
-        need(metadata["llama.rope.scaling.type"] == "linear", "scaling")
-        said["factor"] = metadata.get("llama.rope.scaling.factor")
-        need(is_float(said["factor"], 0, 1e300), "factor")
+    scaling = metadata.get("llama.rope.scaling.type", "linear")
+    need(scaling in ("linear", "none"), "scaling")
+    factor = metadata.get("llama.rope.scaling.factor", metadata.get("llama.rope.scale_linear", 1.0))
+    need(is_float(factor, 0, 1e300), "factor")
+    said["factor"] = None if scaling == "none" or factor == 1 else factor
     said["tie_embeddings"] = "output.weight" not in arrays
     said["vocab_size"] = len(arrays.get("token_embd.weight", ()))
     return said

@@ -126,7 +126,7 @@ def said_of_model(config: Mapping[str, Any]) -> dict[str, Any]:
         need(not config.get("scale_attn_by_inverse_layer_idx"), "scale_attn_by_inverse_layer_idx")
         need(not config.get("add_cross_attention"), "add_cross_attention")
         return said
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
     need(isinstance(rope, dict), "rope")
     said["rope_theta"] = rope.get("rope_theta", config.get("rope_theta", 10000.0))
     need(is_float(said["rope_theta"], 0, 1e300), f"rope_theta is {said['rope_theta']!r:.40}")
