@@ -263,7 +263,7 @@ def _in_header(rng: Rng, raw: bytes) -> tuple[bytes, str]:
 def _in_header_length(rng: Rng, raw: bytes) -> tuple[bytes, str]:
     length = int.from_bytes(raw[:8], "little")
     new = pick(rng, [0, 1, length - 1, length + 1, length + 8, len(raw), 2**31, 2**63, 2**64 - 1])
-    return struct.pack("<Q", new) + raw[8:], f"the header's length is {new}"
+    return struct.pack("<Q", new % 2**64) + raw[8:], f"the header's length is {new}"
 
 
 _OF_A_TENSOR = (

@@ -140,7 +140,8 @@ def _book(work: Path) -> None:
 _FINETUNE = "finetune --text notes.txt --steps 5 --threads 1 --out tuned"
 COMMANDS = [
     Command("finetune", _FINETUNE, _text, cold=True),
-    Command("finetune again", f"{_FINETUNE} --rank 2", _text, before=_FINETUNE),
+    # Of the same shapes: the config of one save would load beside the weights of the other.
+    Command("finetune again", f"{_FINETUNE} --alpha 9", _text, before=_FINETUNE),
     Command("finetune whole", f"{_FINETUNE} --method full", _text),
     Command("finetune whole again", f"{_FINETUNE} --method full --seed 1", _text,
             before=f"{_FINETUNE} --method full"),
