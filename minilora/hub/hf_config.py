@@ -132,7 +132,7 @@ def read_config(data: Mapping[str, Any]) -> TransformerConfig:
         values["rope_scaling"] = _own_scaling(values.get("rope_scaling"))
     elif kind != "gpt2":
         values["rope_theta"], values["rope_scaling"] = _rope(data)
-        values["bias"] = _bias(data) if kind == "llama" else "qkv" if kind == "qwen2" else False
+        values["bias"] = _bias(kind, data)
         _refuse_windows(kind, data, values["block_size"])
     hints = get_type_hints(TransformerConfig)
     for ours, value in values.items():
@@ -170,8 +170,10 @@ def _with_gpt2_names(data: Mapping[str, Any]) -> Mapping[str, Any]:
     return data
 
 
-def _bias(data: Mapping[str, Any]) -> bool | str:
-    """Which Linears of a Llama have a bias."""
+def _bias(kind: str, data: Mapping[str, Any]) -> bool | str:
+    """Which Linears have a bias. Only Llama reads it in its config."""
+    if kind != "llama":
+        return "qkv" if kind == "qwen2" else False
     attention, mlp = data.get("attention_bias") or False, data.get("mlp_bias") or False
     if (attention, mlp) not in ((False, False), (True, False), (True, True)):
         raise UsageError(
