@@ -203,7 +203,8 @@ def _refusal(
     if not isinstance(error, MiniloraError | OSError):
         return "raw exception", text[:600]
     left = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
-    if not unchanged or left != {k: v for k, v in files.items() if isinstance(v, bytes)}:
+    as_before = left == {k: v for k, v in files.items() if isinstance(v, bytes)}
+    if not unchanged or not (as_before or kind.makes_anew):
         return "half loaded", text
     said = str(error).replace(str(folder.parent), "")
     if "\n" in said or len(said) > LETTERS:

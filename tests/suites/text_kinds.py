@@ -54,6 +54,7 @@ _SETTINGS = [{"n": 3}, {"n": 4}, {"n": 50}]
 
 class SweepRuns(Kind):
     name = "sweep's files"
+    makes_anew = True
 
     def whole(self, rng: Rng) -> Mapping[str, bytes]:
         return _swept()
