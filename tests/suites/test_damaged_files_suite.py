@@ -34,6 +34,14 @@ def half_loaded(folder, target):
     return target
 
 
+def removing(folder, target):
+    try:
+        return load_model(folder)
+    except UsageError:
+        (folder / "config.json").unlink()
+        raise
+
+
 def too_late(folder, target):
     while True:
         pass
@@ -66,6 +74,7 @@ def test_what_is_loaded_is_what_the_file_says_and_all_else_is_refused(trials, ca
     [
         (MODEL, one_number_off, "silent wrong"),
         (ADAPTER, half_loaded, "half loaded"),
+        (MODEL, removing, "half loaded"),
         (MODEL, too_late, "hang"),
         (MODEL, too_large, "memory"),
         (MODEL, warning, "NumPy warned"),
