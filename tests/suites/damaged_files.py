@@ -58,7 +58,7 @@ KINDS: list[Kind] = [
     *TEXTS,
 ]
 SECONDS = 5.0  # for one load; most take a few thousandths
-MEMORY = 1 << 20  # bytes that a load may take beside twice its files
+MEMORY = 1 << 20  # bytes that a load may take beside kind.times its files
 ADDRESSES = 1 << 30  # and what all of the process may add to its address space meanwhile
 HARMLESS = ("a byte order mark before it", r"lines end in b'\r\n'")  # what editors do
 LETTERS = 400  # of a sentence
@@ -181,7 +181,7 @@ def _end(kind: Kind, folder: Path, files: Files) -> tuple[str, str]:
     size = sum(len(content) for content in files.values() if isinstance(content, bytes))
     if seconds > SECONDS or isinstance(error, Late):
         return "hang", f"{seconds:.1f} seconds"
-    if peak > 2 * size + MEMORY or isinstance(error, MemoryError):
+    if peak > kind.times * size + MEMORY or isinstance(error, MemoryError):
         return "memory", f"{peak:,} bytes for {size:,}"
     if numpys := [w for w in warned if issubclass(w.category, RuntimeWarning)]:
         return "NumPy warned", f"{numpys[0].message}"

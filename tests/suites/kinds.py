@@ -24,6 +24,7 @@ class Kind:
 
     name = ""
     damaged_before = False  # whether what `whole` makes is no whole file already
+    times = 2  # how often the size of its files a load may take in memory
     makes_anew = False  # whether a load writes files that were missing before it refuses another
     bit_for_bit: tuple[str, ...] = ()  # the files in which an editor may change nothing
 

@@ -286,6 +286,7 @@ class Texts(Kind):
     """A text to train on."""
 
     name = "text"
+    times = 6  # as corpora.py says, which therefore takes at most 64 MiB
 
     def whole(self, rng: Rng) -> Mapping[str, bytes]:
         text = (REPOSITORY / "README.md").read_text("utf-8")
