@@ -26,8 +26,8 @@ from minilora.hub.safetensors_files import (
     ADAPTER_FILES,
     Arrays,
     first_two,
-    read_adapter_files,
 )
+from minilora.hub.saves import read_adapter_files
 from minilora.lora_config import LoraConfig
 from minilora.system.errors import UsageError
 from minilora.system.files import usable_path

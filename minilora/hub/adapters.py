@@ -47,11 +47,9 @@ from minilora.hub.safetensors_files import (
     Arrays,
     Shapes,
     first_two,
-    read_adapter_files,
-    read_config_file,
     require_fit,
-    write_folder,
 )
+from minilora.hub.saves import read_adapter_files, read_config_file, write_folder
 from minilora.lora import active_adapter, adapters, add_adapter, lora_layers
 from minilora.lora_config import DEFAULT, LoraConfig
 from minilora.lora_targets import base_modules

@@ -32,13 +32,11 @@ from minilora.hub.safetensors_files import (
     StoredTensors,
     equal,
     first_two,
-    of_one_save,
-    read_config_file,
     renamed,
     require_fit,
     stored_weights,
-    write_folder,
 )
+from minilora.hub.saves import of_one_save, read_config_file, write_folder
 from minilora.lora import adapters, lora_layers
 from minilora.lora_targets import base_modules, plain_path
 from minilora.nn import Module, Parameter

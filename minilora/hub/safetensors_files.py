@@ -1,6 +1,6 @@
-"""The two files of a folder: a JSON with the configuration and a safetensors with the numbers.
+"""Files of numbers, safetensors: what is in them, checked before anything is made of it.
 
-A safetensors file is a JSON header (name, dtype, shape and offsets of each tensor), then the bytes
+Such a file is a JSON header (name, dtype, shape and offsets of each tensor), then the bytes
 of the tensors. Large models come in several files, shards, and an index that says which tensor is
 in which. Nothing is ever pickled: opening a pickle can run any code.
 Source: the description of the format in huggingface/safetensors.
@@ -8,22 +8,17 @@ Source: the description of the format in huggingface/safetensors.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, TypedDict, TypeVar
 
 import numpy as np
 
 from minilora.system.errors import UsageError
-from minilora.system.files import explained, mapped, write_atomically
+from minilora.system.files import mapped
 from minilora.system.readers import (
     LARGEST_TABLE,
     damaged,
@@ -32,7 +27,6 @@ from minilora.system.readers import (
     require_the_file_itself,
 )
 from minilora.system.schemas import NOT_EMPTY, shown
-from minilora.system.scratch import alone_in
 
 Arrays = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
@@ -43,7 +37,6 @@ _AGAIN = "copy or download all files again"
 _LONGEST_HEADER = 4_000_000  # bytes, of some 40,000 tensors: reading it takes ten times as much
 _LONGEST_NAME = 200
 _MOST_DIMENSIONS = 8
-_MOST_READS = 1000  # of a folder that changes each time
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # NumPy has no bfloat16
 _CONSTANTS = re.compile(r"(.*\.)?(attn\.bias|attn\.masked_bias|rotary_emb\.inv_freq)")
 _WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|module)\.")  # of torch.compile and DataParallel
@@ -51,33 +44,6 @@ _WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|module)\.")  # of torch.compile and
 
 class _Index(TypedDict):
     weight_map: Annotated[dict[str, str], NOT_EMPTY]  # which file has a tensor
-
-
-def require_files(folder: Path, names: tuple[str, str]) -> Path:
-    """The path of the config, once both files are known to be there. Raises FileNotFoundError."""
-    if folder.is_file():
-        raise FileNotFoundError(f"{folder} is a file; give the folder that holds {names[0]}")
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {str(folder)!r}")
-    weights = [names[1], f"{names[1]}.index.json"]
-    missing = [] if (folder / names[0]).is_file() else [names[0]]
-    missing += [] if any((folder / w).is_file() for w in weights) else [names[1]]
-    hint = ""
-    pickles = sorted(p.name for p in folder.glob("*model*.bin"))
-    if pickles and names[1] in missing:
-        hint = (
-            f", and its {', '.join(pickles)} is a pickle, which is not opened as it can run any "
-            "code: load it in transformers or PEFT and save it as safetensors with save_pretrained"
-        )
-    elif inner := sorted(p.parent.name for p in folder.glob(f"*/{names[0]}")):
-        hint = f"; but these sub-folders of it have: {', '.join(inner)}"
-    elif names == MODEL_FILES and (folder / ADAPTER_FILES[0]).is_file():
-        hint = "; it is an adapter: load its model, then load_adapter(model, folder)"
-    elif names == ADAPTER_FILES and (folder / MODEL_FILES[0]).is_file():
-        hint = "; it is a model: load_model(folder)"
-    if missing:
-        raise FileNotFoundError(f"{folder} has no {' and no '.join(missing)}{hint}")
-    return folder / names[0]
 
 
 @dataclass(frozen=True)
@@ -107,7 +73,7 @@ class Stored:
             stored = wide.view(np.float32)
         stored = stored.reshape(self.shape)
         if finite:
-            stored = _converted(stored, np.float32, what)
+            stored = converted(stored, np.float32, what)
         array = np.asarray(stored, np.float32, order="C")
         return array if array.flags.aligned else array.copy()
 
@@ -117,7 +83,6 @@ class Stored:
 
 StoredTensors = dict[str, Stored]
 T = TypeVar("T", Stored, np.ndarray)
-R = TypeVar("R")
 
 
 def stored_weights(folder: Path) -> StoredTensors:
@@ -157,16 +122,6 @@ def stored_tensors(path: Path) -> StoredTensors:
     Raises FileNotFoundError, or ValueError for damage and for two tensors of one name that differ.
     """
     return _usable(_in_file(path))
-
-
-def read_adapter_files(folder: Path) -> tuple[dict[str, Any], StoredTensors]:
-    """What the config of an adapter says, and its tensors. Raises what read_config_file and
-    stored_tensors raise."""
-
-    def read() -> tuple[dict[str, Any], StoredTensors]:
-        return _read_config(folder, ADAPTER_FILES), stored_tensors(folder / ADAPTER_FILES[1])
-
-    return of_one_save(folder, ADAPTER_FILES, read)
 
 
 def read_safetensors(path: Path) -> Arrays:
@@ -235,7 +190,7 @@ def equal(a: Stored | np.ndarray, b: Stored | np.ndarray) -> bool:
     return a.shape == b.shape and np.array_equal(np.asarray(a), np.asarray(b))
 
 
-def _converted(array: np.ndarray, dtype: Any, what: str) -> np.ndarray:
+def converted(array: np.ndarray, dtype: Any, what: str) -> np.ndarray:
     """The array in this dtype. Raises ValueError for NaN, infinity, and numbers beyond it."""
     with np.errstate(over="ignore"):
         result = np.asarray(array, dtype, order="C")
@@ -271,125 +226,3 @@ def first_two(items: Sequence[str]) -> str:
     left out."""
     text = ", ".join(item if len(item) <= 100 else f"{item[:99]}…" for item in items[:2])
     return f"{text} and {len(items) - 2} more" if len(items) > 2 else text
-
-
-def write_folder(
-    folder: Path, names: tuple[str, str], config: dict[str, Any], tensors: Arrays, dtype: Any
-) -> None:
-    """Write config and weights, both or neither, and one save after the other.
-
-    Two files cannot be renamed at once, and a process can be killed between the two. So where both
-    replace another save, the new config is first written to a hidden file, with the checksums of
-    the new weights and of the old config: as long as these two lie together, it is the hidden one
-    that read_config_file reads. At the end it is removed.
-    """
-    from safetensors.numpy import save
-
-    text = _text_of(config)
-    stored = {key: _converted(array, dtype, key) for key, array in tensors.items()}
-    content = save(stored, {"format": "pt"})
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file; give a folder to save in")
-    with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with alone_in(folder):
-        _write_both(folder / names[0], text, folder / names[1], content)
-
-
-def _write_both(config_file: Path, text: str, weights: Path, content: bytes) -> None:
-    upcoming, is_new = _upcoming(config_file), not (config_file.exists() or weights.exists())
-    if (interrupted := _upcoming_config(config_file, weights)) is not None:  # its save ends first
-        write_atomically(config_file, lambda p: p.write_text(_text_of(interrupted), "utf-8"))
-    old = b""
-    with suppress(OSError):  # whom it is hidden from cannot load it either
-        old = config_file.read_bytes()
-    if old and old != text.encode():
-        said = dict(config=json.loads(text), weights=sha256(content).hexdigest())
-        said |= dict(old=sha256(old).hexdigest())
-        write_atomically(
-            upcoming, lambda p: p.write_text(json.dumps(said, sort_keys=True), "utf-8")
-        )
-
-    def write_both(path: Path) -> None:
-        path.write_text(text, encoding="utf-8")
-        write_atomically(weights, lambda p: p.write_bytes(content))
-
-    try:
-        write_atomically(config_file, write_both)
-    except BaseException:
-        if is_new:
-            weights.unlink(missing_ok=True)
-        if _upcoming_config(config_file, weights) is None:
-            upcoming.unlink(missing_ok=True)
-        raise
-    upcoming.unlink(missing_ok=True)
-
-
-def _text_of(config: dict[str, Any]) -> str:
-    return json.dumps(config, indent=2, sort_keys=True) + "\n"
-
-
-def of_one_save(folder: Path, names: tuple[str, str], read: Callable[[], R]) -> R:
-    """What read() returns of the two files: of one save, though another may replace them meanwhile.
-
-    Raises what read() raises, and UsageError if one save follows the other all the time."""
-    for _ in range(_MOST_READS):
-        before = _versions(folder, names)
-        try:
-            found = read()
-        except (OSError, UsageError):
-            if _versions(folder, names) == before:
-                raise
-        else:
-            if _versions(folder, names) == before:
-                return found
-    raise UsageError(f"{folder} is being saved to all the time; load it once that is over")
-
-
-def _versions(folder: Path, names: tuple[str, str]) -> list[tuple[int, ...]]:
-    """What tells one version of each file from the next."""
-    versions: list[tuple[int, ...]] = []
-    for file in (folder / names[0], folder / names[1], _upcoming(folder / names[0])):
-        try:
-            about = os.stat(file)
-            versions.append((about.st_ino, about.st_mtime_ns, about.st_size))
-        except OSError:
-            versions.append(())
-    return versions
-
-
-def read_config_file(folder: Path, names: tuple[str, str]) -> dict[str, Any]:
-    """What the config of a folder says. Raises what require_files and read_json raise."""
-    return of_one_save(folder, names, lambda: _read_config(folder, names))
-
-
-def _read_config(folder: Path, names: tuple[str, str]) -> dict[str, Any]:
-    config_file = require_files(folder, names)
-    upcoming = _upcoming_config(config_file, folder / names[1])
-    return read_json(config_file) if upcoming is None else upcoming
-
-
-class _Upcoming(TypedDict):
-    config: dict[str, Any]
-    weights: str
-    old: str
-
-
-def _upcoming(config_file: Path) -> Path:
-    return config_file.with_name(f".{config_file.name}.upcoming")
-
-
-def _upcoming_config(config_file: Path, weights: Path) -> dict[str, Any] | None:
-    """What a save that was killed would have written to the config, if it wrote the weights."""
-    if not _upcoming(config_file).is_file():
-        return None
-    said = read_json(_upcoming(config_file), _Upcoming)
-    for path, checksum in ((config_file, said["old"]), (weights, said["weights"])):
-        if not path.is_file() or _checksum(path) != checksum:
-            return None
-    return said["config"]
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

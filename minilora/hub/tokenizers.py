@@ -18,7 +18,8 @@ from typing import Annotated, Any, TypedDict
 from minilora.hub.gguf.reader import read_gguf
 from minilora.hub.gguf.tokenizer import tokenizer_in
 from minilora.hub.places import bundled_models, model_place
-from minilora.hub.safetensors_files import MODEL_FILES, read_config_file
+from minilora.hub.safetensors_files import MODEL_FILES
+from minilora.hub.saves import read_config_file
 from minilora.system.errors import UsageError, brief
 from minilora.system.files import explained, usable_path, write_atomically
 from minilora.system.readers import LARGEST, LARGEST_TABLE, damaged, read_json, read_text

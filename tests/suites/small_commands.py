@@ -30,7 +30,8 @@ from learn.handed_in import EVEN, RIGHT, write_book
 from small_exam import FEW, write_chat_model
 
 from minilora.hub import load_adapter, load_model
-from minilora.hub.safetensors_files import ADAPTER_FILES, MODEL_FILES, read_config_file
+from minilora.hub.safetensors_files import ADAPTER_FILES, MODEL_FILES
+from minilora.hub.saves import read_config_file
 from minilora.learn.exam.progress import Progress
 from minilora.system import files
 from minilora.system.errors import MiniloraError
