@@ -169,7 +169,8 @@ def _by_path(option: str, given: Any) -> dict[str, Any]:
 def _names(option: str, given: Any, default: Patterns = ()) -> Patterns:
     if given is None or isinstance(given, str):
         return default if given is None else given
-    names = tuple(given) if isinstance(given, Iterable) else (given,)
+    listed = isinstance(given, Iterable) and not isinstance(given, Mapping)
+    names = tuple(given) if listed else (given,)
     if not all(isinstance(name, str) for name in names):
         raise UsageError(f"{option} must be a name or a list of names, got {brief(given)}")
     return names

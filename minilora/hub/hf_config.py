@@ -118,7 +118,7 @@ def read_config(data: Mapping[str, Any]) -> TransformerConfig:
             f"model_type={brief(kind)} cannot be loaded; supported: {', '.join(_FIXED)}"
         )
     for key, allowed in _FIXED[kind].items():
-        if key in data and data[key] not in allowed:
+        if key in data and not any(_same(data[key], value) for value in allowed):
             only = next((value for value in allowed if value is not None), None)
             raise UsageError(f"{key}={brief(data[key])} is not supported, only {only!r}")
     data, names = _with_gpt2_names(data) if kind == "gpt2" else data, _config_names(kind)
@@ -147,6 +147,11 @@ def read_config(data: Mapping[str, Any]) -> TransformerConfig:
     if kind != "minilora" and head and head * heads == values["n_embd"]:
         values["head_dim"] = None
     return TransformerConfig(**SWITCHES.get("llama" if kind == "mistral" else kind, {}) | values)
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two values are equal, where Python takes 1 for true."""
+    return a == b and (type(a) is bool) == (type(b) is bool)
 
 
 def _has_type(value: Any, hint: Any) -> bool:

@@ -885,6 +885,7 @@ BAD_CONFIGS = [
     (dict(target_modules=[5]), r"target_modules must be a name or a list of names, got \[5\]"),
     (dict(target_modules=5), "target_modules must be a name or a list of names, got 5"),
     (dict(exclude_modules=[None]), "exclude_modules must be a name or a list of names"),
+    (dict(target_modules={"q_proj": 1}), "target_modules must be a name or a list of names"),
     (dict(modules_to_save=3), "modules_to_save must be a name or a list of names, got 3"),
     (dict(layers_to_transform=[0.5]), "layers_to_transform must be a whole number .* got 0.5"),
     (dict(layers_to_transform=True), "layers_to_transform must be a whole number .* got True"),
