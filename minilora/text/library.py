@@ -23,6 +23,7 @@ import platformdirs
 
 from minilora.system.files import make_folder, write_atomically
 from minilora.system.readers import MIB, read_bytes
+from minilora.system.scratch import remove_left_behind
 from minilora.text import alphabet
 from minilora.text.alphabet import LETTERS, TextError, encode, to_alphabet
 from minilora.text.windows import WINDOW
@@ -39,6 +40,8 @@ def parts() -> dict[str, np.ndarray]:
     if found is None:
         found = {key: encode(text) for key, text in _build().items()}
         _write_cache(found)
+    else:
+        remove_left_behind(_cache_file().parent)  # nobody else writes there again
     for part in found.values():
         part.flags.writeable = False  # every caller is handed the same arrays
     return found

@@ -472,8 +472,26 @@ def test_version_is_that_of_the_package(capsys):
     assert capsys.readouterr().out == f"minilora {ml.__version__}\n"
 
 
-def test_command_minilora_is_this_main():
-    assert PROJECT["scripts"] == {"minilora": "minilora.cli:main"}
+def test_command_minilora_is_python_m_minilora():
+    assert PROJECT["scripts"] == {"minilora": "minilora.__main__:run"}
+
+
+# A command whose process waits at its end for another, and Ctrl-C meanwhile.
+CTRL_C_AT_THE_END = """
+import atexit, os, signal, sys, time
+from minilora.__main__ import run
+def wait():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(30)
+atexit.register(wait)
+sys.exit(run())
+"""
+
+
+@pytest.mark.system
+def test_ctrl_c_while_the_process_ends_shows_no_traceback(here):
+    ended = start("params", program=("-c", CTRL_C_AT_THE_END), text=True)
+    assert ended.returncode == -signal.SIGINT and ended.stderr == ""
 
 
 # generate

@@ -255,12 +255,12 @@ def _fork(order: Order, place: Path, told: Path) -> int:
     tempfile.gettempdir()
     _count_steps(log)
     sys.addaudithook(_Hook(order.blow, log, Path(order.keep) if order.keep else None))
-    from minilora.cli import main
+    from minilora.__main__ import run
 
     status, loaded = 1, set(sys.modules)
     try:
         os.write(begin, b".")
-        status = main(shlex.split(order.command))
+        status = run(shlex.split(order.command))
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
     except BaseException:

@@ -18,6 +18,7 @@ import platformdirs
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from minilora.system.scratch import SCRATCH
 from minilora.text import alphabet, corpora, library
 
 WORDS = ["".join(w) for w in itertools.product("bdfgklmnprst", "aeiou", "lmnrst", "aeio")]
@@ -264,6 +265,7 @@ def test_library_is_built_once_and_then_read_from_the_cache(sources, cache, buil
     first = parts()
     corpora.load_corpus("prose"), corpora.load_corpus("code"), corpora.load_words()
     forget()
+    (cache / f"{SCRATCH}of one who was killed after the renaming").mkdir()
     assert parts() == first
     assert len(builds) == 1
     assert [path.suffix for path in cache.iterdir()] == [".safetensors"]
