@@ -31,6 +31,8 @@ LARGEST_TABLE = 64 * MIB  # of a file of rows, of a vocabulary, of an index of m
 _AGAIN = "copy or download it again"
 _DEEPEST = 100  # lists and objects in one another
 _PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')\s*+\.\s*+"""  # of a dotted key of TOML
+# Of a JSON: its texts, in one piece each, and what opens and closes lists and objects.
+_STRUCTURE = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 _LONG_KEY = re.compile(rf"(?<![\w-])(?:{_PART}){{{_DEEPEST}}}")
 _LARGEST_NUMBER = 1e308
 _ODD = "NaN, infinity or a number of hundreds of digits"
@@ -136,8 +138,19 @@ def parse_json(
         content = _decoded(content, where)
     if not content.strip():
         raise damaged(where, "it is empty", remedy)
+    refuse_depth(content, where, remedy)
     parse = partial(json.loads, content, object_pairs_hook=_without_twice, parse_constant=nan)
     return _checked(parse, where, schema, remedy)
+
+
+def refuse_depth(text: str, where: object, remedy: str = _AGAIN) -> None:
+    """Raise UsageError for a JSON text in which lists and objects lie deep in one another, before
+    any is made of it: from 3.15 on, Python makes a hundred thousand."""
+    depth = 0
+    for part in _STRUCTURE.finditer(text):
+        depth += (part[0] in "[{") - (part[0] in "]}")
+        if depth > _DEEPEST:
+            raise damaged(where, f"it is nested more than {_DEEPEST} deep", remedy)
 
 
 def read_toml(path: str | os.PathLike[str], schema: Any = dict[str, Any]) -> Any:

@@ -23,8 +23,10 @@ import numpy as np
 from minilora.lora import adapters
 from minilora.system.errors import UsageError
 from minilora.system.files import make_folder, usable_path, write_atomically
-from minilora.system.readers import require_the_file_itself
+from minilora.system.readers import refuse_depth, require_the_file_itself
 from minilora.transformer import Transformer
+
+_REMEDY = "delete it to start again"
 
 
 @dataclass
@@ -130,6 +132,7 @@ def read_checkpoint(path: Path, run: dict[str, Any]) -> tuple[History, dict[str,
 
 
 def _require_same_run(path: Path, saved: str, run: dict[str, Any]) -> None:
+    refuse_depth(saved, path, _REMEDY)
     try:
         found = json.loads(saved)
     except (ValueError, RecursionError) as error:
@@ -171,7 +174,7 @@ def _history(path: Path, arrays: dict[str, np.ndarray]) -> History:
 def damaged(path: Path, cause: object) -> UsageError:
     """A library's error is cut, as it may quote the file itself."""
     why = shorten(str(cause), 120, placeholder=" …")
-    return UsageError(f"{path} is incomplete or damaged ({why}); delete it to start again")
+    return UsageError(f"{path} is incomplete or damaged ({why}); {_REMEDY}")
 
 
 def _checksum(run: str, arrays: Mapping[str, np.ndarray]) -> str:

@@ -162,7 +162,7 @@ def refused(path, method="full"):
     """The sentence with which a checkpoint is refused; its model is as it was."""
     model = make(method)
     before = model.state_dict()
-    with pytest.raises(ValueError, match="incomplete or damaged") as caught:
+    with pytest.raises(ValueError, match="(incomplete or|is) damaged") as caught:
         Training(model, batch, CONFIG, checkpoint=path)
     assert_same_weights(before, model.state_dict())
     error = caught.value
@@ -282,7 +282,7 @@ def evaluated(*pairs):
         (dict(more=np.zeros(1)), "it has flat, m, more, t, v"),
         (dict(run=""), "Expecting value"),
         (dict(run="[]"), "it does not say of which run it is"),
-        (dict(run="[" * 100_000), "while decoding a JSON array"),
+        (dict(run="[" * 100_000), "it is nested more than 100 deep"),
         (dict(run="1" * 5000), "Exceeds the limit"),
     ],
 )
