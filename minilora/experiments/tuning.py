@@ -49,7 +49,7 @@ class Tuned:
         """What was asked for, and how many numbers train."""
         adapter = next((m.adapters["default"] for m in lora_layers(self.model).values()), None)
         return {
-            "task": self.task.name.encode("utf-8", "replace").decode(),  # a file's in any locale
+            "task": self.task.name.encode("utf-8", "replace").decode(),  # no half letters
             "metric": self.task.metric.name,
             "method": self.method,
             "seed": self.training.config.seed,
